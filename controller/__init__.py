@@ -1,0 +1,1 @@
+"""The requeue controller and the maintenance trains: observe, decide (pure), act, journal."""

@@ -1,0 +1,1 @@
+"""Node checks, their runner, verdict policy and drain ledger. Standard library only: it starts inside a prolog."""

@@ -1,0 +1,1 @@
+"""From a job's description to its ranks: `JobSpec` -> sbatch text -> supervisor -> agents -> ranks."""

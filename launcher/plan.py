@@ -1,0 +1,61 @@
+"""What the submitter leaves for the supervisor: one JSON file in the run folder. Standard library only."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+FILE = "plan.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All that the job's own processes know of its spec."""
+
+    uid: str
+    name: str
+    run_dir: str
+    python: str
+    """The interpreter of agents, fork servers and Python ranks."""
+    nodes: int
+    """Nodes that run ranks; `spares` more are allocated."""
+    spares: int = 0
+    tasks_per_node: int = 1
+    cpus_per_task: int | None = None
+    program: tuple[str, ...] | None = None
+    """The command of a rank; None when `submitted.pkl` holds a Python callable."""
+    env: dict[str, str] = field(default_factory=dict)
+    """Variables that the submitter adds to every rank."""
+    exclude: str = ""
+    """The submitter's own `--exclude`; what we exclude later is added to it."""
+    warm: bool = True
+    """Fork Python ranks from a process that has imported what they import."""
+    heartbeat_timeout_s: float = 5.0
+    restarts_max: int = 10
+    """Crashes of ranks that are answered by a restart in place, over the life of one attempt."""
+    requeues_max: int = 10
+    no_progress_max: int = 3
+    """Failed cycles in a row that brought no new step; then the job stops."""
+    backoff_s: float = 1.0
+    """Pause before a restart that follows a cycle without progress; doubles each time."""
+    stop_grace_s: float = 2.0
+    """From SIGTERM to SIGKILL when ranks are stopped."""
+    checkpoint_signal_s: int = 90
+    """How long before the time limit Slurm sends SIGUSR2 to the supervisor."""
+    start_timeout_s: float = 120.0
+    """How long the first agents may take to report."""
+
+
+def write(run_dir: Path, plan: Plan) -> None:
+    """Leave the plan in the run folder."""
+    (run_dir / FILE).write_text(json.dumps(asdict(plan), indent=1) + "\n")
+
+
+def read(run_dir: Path) -> Plan:
+    """The plan of a run folder; a field that this version does not know is ignored."""
+    values: dict[str, Any] = json.loads((run_dir / FILE).read_text())
+    known = {entry.name for entry in fields(Plan)}
+    values = {key: value for key, value in values.items() if key in known}
+    if values.get("program") is not None:
+        values["program"] = tuple(values["program"])
+    return Plan(**values)

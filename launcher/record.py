@@ -1,0 +1,127 @@
+"""The life of a job: `attempts.jsonl`, one line per change of state. Standard library only.
+
+The supervisor writes it; the submitter, `jobs show` and the reports read it. It is the truth about how a job ended:
+when the batch host dies, Slurm's own state can only say CANCELLED (facts in docs/architecture.md).
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+FILE = "attempts.jsonl"
+
+END_STATES = frozenset(
+    {
+        "SUCCEEDED",
+        "FAILED_USER",
+        "FAILED_INFRA",
+        "TIMED_OUT",
+        "CANCELLED",
+        "PREEMPTED",
+        "OUT_OF_MEMORY",
+        "NO_PROGRESS",
+        "LOST",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One change of state."""
+
+    epoch_s: float
+    job_id: int
+    attempt: int
+    """Slurm's restart count."""
+    cycle: int
+    """Restarts inside this allocation."""
+    state: str
+    cause: str | None = None
+    nodes: tuple[str, ...] = ()
+    """Node names in rank order."""
+    spares: tuple[str, ...] = ()
+    dead: tuple[str, ...] = ()
+    ranks: int = 0
+    step: int | None = None
+    """The last step that any rank reported."""
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def time(self) -> str:
+        """The moment as ISO 8601, UTC, with milliseconds."""
+        moment = datetime.fromtimestamp(self.epoch_s, UTC)
+        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+    @property
+    def ends(self) -> bool:
+        """Nothing comes after this."""
+        return self.state in END_STATES
+
+
+def to_line(event: Event) -> str:
+    """One line of JSON, newline included."""
+    return json.dumps({"time": event.time, **asdict(event)}) + "\n"
+
+
+def parse(lines: Iterable[str]) -> tuple[Event, ...]:
+    """Events from lines; a torn or foreign line is passed over, since a writer may have died half-way."""
+    known = {entry.name for entry in fields(Event)}
+    events = []
+    for line in lines:
+        try:
+            values = json.loads(line)
+            values = {key: value for key, value in values.items() if key in known}
+            for key in ("nodes", "spares", "dead"):
+                values[key] = tuple(values.get(key, ()))
+            events.append(Event(**values))
+        except (ValueError, TypeError, AttributeError):
+            continue
+    return tuple(events)
+
+
+def append(run_dir: Path, event: Event) -> None:
+    """Add one line with a single write, so that two writers never mix.
+
+    Raises OSError when the disk is full; the caller keeps the event and tries again.
+    """
+    descriptor = os.open(run_dir / FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        line = to_line(event).encode()
+        size = os.fstat(descriptor).st_size
+        try:
+            written = os.write(descriptor, line)
+        except OSError:
+            written = 0
+            raise
+        finally:
+            if 0 < written < len(line):
+                # A full disk can take half a line; cut it off again so that the next one starts clean.
+                os.ftruncate(descriptor, size)
+        if written < len(line):
+            raise OSError(28, f"could not write the whole line to {run_dir / FILE}")
+    finally:
+        os.close(descriptor)
+
+
+def read(run_dir: Path) -> tuple[Event, ...]:
+    """All events so far; none when nothing was recorded."""
+    try:
+        with (run_dir / FILE).open(encoding="utf-8", errors="replace") as stream:
+            return parse(stream)
+    except FileNotFoundError:
+        return ()
+
+
+def end_of(events: Iterable[Event]) -> Event | None:
+    """The event that ended the job, if it ended. A requeue after an end (by hand) makes the job live again."""
+    end = None
+    for event in events:
+        if event.ends:
+            end = event
+        elif event.state == "STARTING":
+            end = None
+    return end

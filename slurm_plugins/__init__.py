@@ -1,0 +1,1 @@
+"""What an admin installs into Slurm: hooks, Lua, a SPANK plugin, systemd units, doctor and install."""

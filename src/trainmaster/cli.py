@@ -1,0 +1,55 @@
+"""The one command. Each folder brings its own nouns, and only the noun that was asked for is imported."""
+
+import argparse
+import sys
+from importlib import import_module
+
+# noun -> (module with `configure(parser)`, one line of help). A new noun is one line here.
+NOUNS = {
+    "submit": ("trainmaster.launcher.submit_cli", "submit a program as a multi-node job"),
+    "jobs": ("trainmaster.launcher.jobs_cli", "list, show, cancel jobs and read their logs"),
+    "lab": ("trainmaster.lab.cli", "a real Slurm cluster on this machine, with faults to inject"),
+}
+
+
+def _overview() -> str:
+    lines = ["usage: trainmaster NOUN ...", "", "nouns:"]
+    lines += [f"  {noun:<12}{summary}" for noun, (_, summary) in NOUNS.items()]
+    lines += ["", "`trainmaster NOUN --help` tells more. Exit codes: 0 ok, 1 operating error, 2 usage."]
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if arguments else 2
+    noun, rest = arguments[0], arguments[1:]
+    if noun == "--version":
+        from trainmaster.slurm import __version__
+
+        print(f"trainmaster {__version__}")
+        return 0
+    if noun not in NOUNS:
+        print(f"trainmaster: there is no {noun!r}\n\n{_overview()}", file=sys.stderr)
+        return 2
+    module, summary = NOUNS[noun]
+    parser = argparse.ArgumentParser(prog=f"trainmaster {noun}", description=summary)
+    import_module(module).configure(parser)
+    args = parser.parse_args(rest)
+
+    from trainmaster.errors import TrainmasterError
+
+    try:
+        code: int = args.run(args)
+        return code
+    except TrainmasterError as error:
+        print(f"trainmaster {noun}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; point stdout elsewhere so that the interpreter's last flush stays quiet.
+        sys.stdout = None  # type: ignore[assignment]
+        return 0

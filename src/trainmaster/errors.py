@@ -1,0 +1,68 @@
+"""Every operating error that trainmaster raises on purpose.
+
+    TrainmasterError
+    ├── UsageError            what the person asked for cannot be meant            exit 2
+    │   └── SpecError         a JobSpec with faults; all of them are listed
+    ├── SlurmError            a Slurm command refused or failed
+    │   ├── SlurmMissing      Slurm's commands are not on this machine
+    │   ├── SlurmUnreachable  slurmctld did not answer; trying again later may help
+    │   └── SubmitRefused     sbatch said no
+    ├── LabError              the lab could not be built, or is not what it should be
+    └── JobFailed             the job ended, and not well
+
+A message says what was attempted, what was seen and, as the hint, what to do. Programming errors are not here: they
+are assertions and crash.
+"""
+
+
+class TrainmasterError(Exception):
+    """An operating error; `hint` says what to do about it, `exit_code` is what a command ends with."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+
+
+class UsageError(TrainmasterError):
+    """What the person asked for cannot be meant."""
+
+    exit_code = 2
+
+
+class SpecError(UsageError):
+    """A JobSpec that cannot run; `faults` holds every reason, not just the first."""
+
+    def __init__(self, faults: tuple[str, ...]) -> None:
+        self.faults = faults
+        many = "faults" if len(faults) > 1 else "fault"
+        super().__init__(f"the job's spec has {len(faults)} {many}:\n" + "\n".join(f"  - {fault}" for fault in faults))
+
+
+class SlurmError(TrainmasterError):
+    """A Slurm command refused or failed."""
+
+
+class SlurmMissing(SlurmError):
+    """Slurm's commands are not on this machine."""
+
+
+class SlurmUnreachable(SlurmError):
+    """slurmctld did not answer; trying again later may help."""
+
+
+class SubmitRefused(SlurmError):
+    """sbatch said no."""
+
+
+class LabError(TrainmasterError):
+    """The lab could not be built, or is not what it should be."""
+
+
+class JobFailed(TrainmasterError):
+    """The job ended, and not well."""
