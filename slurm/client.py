@@ -1,0 +1,40 @@
+"""What trainmaster asks of Slurm, in Slurm's own verbs."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from trainmaster.slurm.values import Job, Node, Partition
+
+
+class SlurmClient(Protocol):
+    """The door to one cluster. Every method may raise SlurmMissing, SlurmUnreachable or SlurmError."""
+
+    def submit(self, script_text: str, *, args: Sequence[str] = ()) -> int:
+        """Submit a batch script and return its job id. Raises SubmitRefused with sbatch's words."""
+
+    def job(self, job_id: int) -> Job | None:
+        """One job, or None when Slurm no longer knows it (MinJobAge after its end)."""
+
+    def jobs(self, *, user: str | None = None) -> tuple[Job, ...]:
+        """The jobs in the queue."""
+
+    def nodes(self, names: str = "") -> tuple[Node, ...]:
+        """All nodes, or those of a hostlist."""
+
+    def partitions(self) -> tuple[Partition, ...]:
+        """All partitions."""
+
+    def cancel(self, job_id: int, *, signal: str | None = None) -> None:
+        """End a job, or only send its steps a signal."""
+
+    def requeue(self, job_id: int, *, incomplete: bool = True) -> None:
+        """Put a job back into the queue under the same id; `incomplete` refuses for one that is already over."""
+
+    def update_job(self, job_id: int, **fields: str) -> None:
+        """Change fields of a job, named as scontrol names them (`StartTime="now"`)."""
+
+    def hostnames(self, nodelist: str) -> tuple[str, ...]:
+        """The node names of a hostlist, in its order."""
+
+    def ping(self) -> bool:
+        """Whether slurmctld answers."""

@@ -1,0 +1,129 @@
+"""The client over Slurm's commands. Pinned text formats only; standard library only, since the supervisor uses it.
+
+`--json` is not used: Debian 12's scontrol lacks it, and its layout changes with each release.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+
+from trainmaster.errors import SlurmError, SlurmUnreachable, SubmitRefused
+from trainmaster.slurm import parse
+from trainmaster.slurm.run import Completed, run
+from trainmaster.slurm.values import Job, Node, Partition
+
+_SQUEUE_FIELDS = ("%i", "%T", "%r", "%u", "%P", "%N", "%S", "%e", "%V", "%j")
+# A name may hold any character, so the job's name comes last and the separator needs to be rare only before it.
+_SEPARATOR = "\x1f"
+
+# What an outer job or a login shell leaves behind and sbatch would silently obey (SBATCH_MEM_PER_NODE, SLURM_CPU_BIND ...).
+_INHERITED = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "PMI_", "PMIX_", "PMI2_")
+_KEPT = frozenset({"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT"})
+
+
+def clean_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """`env` without what an outer Slurm job left in it; what names the cluster is kept.
+
+    >>> clean_environment({"SLURM_JOB_ID": "7", "SLURM_CONF": "/etc/slurm.conf", "HOME": "/root"})
+    {'SLURM_CONF': '/etc/slurm.conf', 'HOME': '/root'}
+    """
+    return {key: value for key, value in env.items() if key in _KEPT or not key.startswith(_INHERITED)}
+
+
+class Commands:
+    """sbatch, squeue, scontrol and scancel of the cluster that `env` (default: this process's) points at."""
+
+    def __init__(self, *, env: Mapping[str, str] | None = None, timeout_s: float = 30.0) -> None:
+        self._env = dict(env) if env is not None else None
+        self._timeout_s = timeout_s
+
+    def _run(self, *argv: str, input_text: str | None = None, env: Mapping[str, str] | None = None) -> Completed:
+        return run(argv, timeout_s=self._timeout_s, input_text=input_text, env=self._env if env is None else env)
+
+    def submit(self, script_text: str, *, args: Sequence[str] = ()) -> int:
+        """`sbatch`, the script on its standard input and the environment cleaned of an outer job's variables."""
+        env = clean_environment(os.environ if self._env is None else self._env)
+        try:
+            done = self._run("sbatch", "--parsable", *args, input_text=script_text, env=env)
+        except SlurmUnreachable:
+            raise
+        except SlurmError as error:
+            raise SubmitRefused(error.message, hint=error.hint) from None
+        # "123" or "123;cluster", after any remark of a site's cli_filter.
+        last = done.stdout.strip().splitlines()[-1:] or [""]
+        number = last[0].partition(";")[0]
+        if not number.isdecimal():
+            raise SlurmError(f"sbatch was expected to print a job id, it printed {done.stdout!r} {done.stderr!r}")
+        return int(number)
+
+    def job(self, job_id: int) -> Job | None:
+        """`scontrol show job`; None when Slurm has forgotten it."""
+        try:
+            done = self._run("scontrol", "-o", "show", "job", str(job_id))
+        except SlurmUnreachable:
+            raise
+        except SlurmError as error:
+            if "Invalid job id" in error.message:
+                return None
+            raise
+        lines = [line for line in done.stdout.splitlines() if line.startswith("JobId=")]
+        return parse.job(lines[0]) if lines else None
+
+    def jobs(self, *, user: str | None = None) -> tuple[Job, ...]:
+        """`squeue`, one line a job."""
+        argv = ["squeue", "--noheader", "--all", "--format", _SEPARATOR.join(_SQUEUE_FIELDS)]
+        if user is not None:
+            argv += ["--user", user]
+        jobs = []
+        for line in self._run(*argv).stdout.splitlines():
+            parts = line.split(_SEPARATOR, len(_SQUEUE_FIELDS) - 1)
+            if len(parts) != len(_SQUEUE_FIELDS) or not parts[0].isdecimal():
+                continue
+            number, state, reason, owner, partition, nodes, start, end, submitted, name = parts
+            jobs.append(
+                Job(
+                    job_id=int(number),
+                    name=name,
+                    state=state,
+                    reason=reason,
+                    user=owner,
+                    partition=partition,
+                    nodes=nodes,
+                    start_time=parse.epoch_s(start),
+                    end_time=parse.epoch_s(end),
+                    submit_time=parse.epoch_s(submitted),
+                )
+            )
+        return tuple(jobs)
+
+    def nodes(self, names: str = "") -> tuple[Node, ...]:
+        """`scontrol show node`."""
+        done = self._run("scontrol", "-o", "show", "node", *([names] if names else []))
+        return tuple(parse.node(line) for line in done.stdout.splitlines() if line.startswith("NodeName="))
+
+    def partitions(self) -> tuple[Partition, ...]:
+        """`scontrol show partition`."""
+        lines = self._run("scontrol", "-o", "show", "partition").stdout.splitlines()
+        return tuple(parse.partition(line) for line in lines if line.startswith("PartitionName="))
+
+    def cancel(self, job_id: int, *, signal: str | None = None) -> None:
+        """`scancel`."""
+        self._run("scancel", *([f"--signal={signal}"] if signal else []), str(job_id))
+
+    def requeue(self, job_id: int, *, incomplete: bool = True) -> None:
+        """`scontrol requeue`."""
+        self._run("scontrol", "requeue", *(["Incomplete"] if incomplete else []), str(job_id))
+
+    def update_job(self, job_id: int, **fields: str) -> None:
+        """`scontrol update`."""
+        self._run("scontrol", "update", f"JobId={job_id}", *(f"{key}={value}" for key, value in fields.items()))
+
+    def hostnames(self, nodelist: str) -> tuple[str, ...]:
+        """`scontrol show hostnames`, which asks no daemon."""
+        return tuple(self._run("scontrol", "show", "hostnames", nodelist).stdout.split())
+
+    def ping(self) -> bool:
+        """`scontrol ping`."""
+        try:
+            return " UP" in self._run("scontrol", "ping").stdout
+        except SlurmError:
+            return False

@@ -1,0 +1,103 @@
+"""Reads what `scontrol -o show` prints. Pure; standard library only.
+
+A record is one line of `Key=Value` pairs. Values may hold blanks and equal signs (Reason, Comment, Command), so a pair
+ends only where the next known-looking key begins: a capitalised word directly followed by `=`.
+"""
+
+import re
+from datetime import datetime
+
+from trainmaster.slurm.values import Job, Node, Partition
+
+_PAIR = re.compile(r"(?:^|\s)([A-Z][A-Za-z0-9_:/]*)=")
+_EMPTY = {"", "(null)", "None", "N/A", "Unknown", "none"}
+
+
+def record(line: str) -> dict[str, str]:
+    """One line of `scontrol -o` as a dictionary; of a key that occurs twice the first counts.
+
+    >>> record("JobId=7 JobName=a b=c Reason=out of disk UserId=root(0)")["JobName"]
+    'a b=c'
+    """
+    found = list(_PAIR.finditer(line))
+    values: dict[str, str] = {}
+    for index, match in enumerate(found):
+        end = found[index + 1].start() if index + 1 < len(found) else len(line)
+        values.setdefault(match.group(1), line[match.end() : end].strip())
+    return values
+
+
+def _text(value: str | None) -> str:
+    return "" if value is None or value in _EMPTY else value
+
+
+def _integer(value: str | None) -> int:
+    match = re.match(r"-?\d+", value or "")
+    return int(match.group()) if match else 0
+
+
+def epoch_s(value: str | None) -> float | None:
+    """Slurm's local time (`2026-11-23T07:00:00`) in seconds since the epoch; None when it is not a time."""
+    try:
+        # Slurm prints the time zone of the machine, which is also this process's.
+        return datetime.fromisoformat(value or "").timestamp()
+    except ValueError:
+        return None
+
+
+def job(line: str) -> Job:
+    """A job from one line of `scontrol -o show job`."""
+    values = record(line)
+    return Job(
+        job_id=_integer(values.get("JobId")),
+        name=_text(values.get("JobName")),
+        state=_text(values.get("JobState")),
+        reason=_text(values.get("Reason")),
+        user=_text(values.get("UserId")).partition("(")[0],
+        partition=_text(values.get("Partition")),
+        nodes=_text(values.get("NodeList")),
+        restarts=_integer(values.get("Restarts")),
+        exit_code=_text(values.get("ExitCode")),
+        submit_time=epoch_s(values.get("SubmitTime")),
+        eligible_time=epoch_s(values.get("EligibleTime")),
+        start_time=epoch_s(values.get("StartTime")),
+        end_time=epoch_s(values.get("EndTime")),
+        preempt_time=epoch_s(values.get("PreemptTime")),
+        excluded_nodes=_text(values.get("ExcNodeList")),
+        batch_host=_text(values.get("BatchHost")),
+        std_out=_text(values.get("StdOut")),
+        work_dir=_text(values.get("WorkDir")),
+        comment=_text(values.get("Comment")),
+    )
+
+
+def node(line: str) -> Node:
+    """A node from one line of `scontrol -o show node`."""
+    values = record(line)
+    # "Reason=out of disk [root@2026-11-23T07:00:00]": who and when are Slurm's addition.
+    reason = re.sub(r" \[[^\]]*@[^\]]*\]$", "", _text(values.get("Reason")))
+    return Node(
+        name=values.get("NodeName", ""),
+        state=_text(values.get("State")),
+        address=_text(values.get("NodeAddr")),
+        reason=reason,
+        features=tuple(filter(None, _text(values.get("AvailableFeatures")).split(","))),
+        partitions=tuple(filter(None, _text(values.get("Partitions")).split(","))),
+        gres=_text(values.get("Gres")),
+        cpus=_integer(values.get("CPUTot")),
+        memory_mib=_integer(values.get("RealMemory")),
+        version=_text(values.get("Version")),
+    )
+
+
+def partition(line: str) -> Partition:
+    """A partition from one line of `scontrol -o show partition`."""
+    values = record(line)
+    return Partition(
+        name=values.get("PartitionName", ""),
+        nodes=_text(values.get("Nodes")),
+        total_nodes=_integer(values.get("TotalNodes")),
+        up=values.get("State") == "UP",
+        default=values.get("Default") == "YES",
+        max_time=_text(values.get("MaxTime")),
+    )

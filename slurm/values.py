@@ -1,0 +1,102 @@
+"""What Slurm tells, as frozen values. Fields that a Slurm version does not print are empty, never an error."""
+
+from dataclasses import dataclass
+
+# The states in which a job holds or waits for nodes (squeue(1), "JOB STATE CODES").
+ACTIVE_STATES = frozenset(
+    {
+        "PENDING",
+        "RUNNING",
+        "CONFIGURING",
+        "COMPLETING",
+        "SUSPENDED",
+        "REQUEUED",
+        "REQUEUE_FED",
+        "REQUEUE_HOLD",
+        "RESIZING",
+        "SIGNALING",
+        "STAGE_OUT",
+        "STOPPED",
+        "SPECIAL_EXIT",
+        "EXPEDITING",
+        "RESV_DEL_HOLD",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One job as slurmctld sees it. Times are seconds since the epoch, None when not set."""
+
+    job_id: int
+    name: str = ""
+    state: str = ""
+    """Slurm's own word; `scontrol` may show COMPLETING for a job that is also something else."""
+    reason: str = ""
+    user: str = ""
+    partition: str = ""
+    nodes: str = ""
+    """A hostlist, "" while pending."""
+    restarts: int = 0
+    exit_code: str = ""
+    submit_time: float | None = None
+    eligible_time: float | None = None
+    start_time: float | None = None
+    end_time: float | None = None
+    preempt_time: float | None = None
+    excluded_nodes: str = ""
+    batch_host: str = ""
+    std_out: str = ""
+    work_dir: str = ""
+    comment: str = ""
+
+    @property
+    def active(self) -> bool:
+        """Whether the job is not over. A state that we do not know counts as active: not knowing is not an end."""
+        return self.state not in ENDED_STATES
+
+
+ENDED_STATES = frozenset(
+    {
+        "COMPLETED",
+        "CANCELLED",
+        "FAILED",
+        "TIMEOUT",
+        "NODE_FAIL",
+        "PREEMPTED",
+        "OUT_OF_MEMORY",
+        "BOOT_FAIL",
+        "DEADLINE",
+        "REVOKED",
+        "LAUNCH_FAILED",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One node as slurmctld sees it."""
+
+    name: str
+    state: str = ""
+    """For example IDLE, MIXED, ALLOCATED+DRAIN, DOWN*; `*` means that it does not answer."""
+    address: str = ""
+    reason: str = ""
+    features: tuple[str, ...] = ()
+    partitions: tuple[str, ...] = ()
+    gres: str = ""
+    cpus: int = 0
+    memory_mib: int = 0
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """One partition."""
+
+    name: str
+    nodes: str = ""
+    total_nodes: int = 0
+    up: bool = True
+    default: bool = False
+    max_time: str = ""

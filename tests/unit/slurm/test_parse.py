@@ -1,0 +1,54 @@
+"""scontrol's one-line records, as 22.05 prints them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainmaster.slurm import parse
+from trainmaster.slurm.commands import clean_environment
+
+JOB = (
+    "JobId=12 JobName=train=fast v2 UserId=alice(1000) GroupId=alice(1000) MCS_label=N/A Priority=4294901757 Nice=0 "
+    "Account=(null) QOS=(null) JobState=RUNNING Reason=None Dependency=(null) Requeue=1 Restarts=2 BatchFlag=2 "
+    "ExitCode=0:0 RunTime=00:00:03 TimeLimit=00:10:00 SubmitTime=2026-11-23T07:00:00 EligibleTime=Unknown "
+    "PreemptTime=None Partition=batch ReqNodeList=(null) ExcNodeList=n[03-04] NodeList=n[01-02,05] BatchHost=n01 "
+    "NumNodes=3 Comment=a b WorkDir=/home/alice StdOut=/home/alice/run/batch.out Power="
+)
+
+
+def test_job() -> None:
+    job = parse.job(JOB)
+    assert (job.job_id, job.name, job.user, job.state, job.restarts) == (12, "train=fast v2", "alice", "RUNNING", 2)
+    assert (job.nodes, job.excluded_nodes, job.batch_host) == ("n[01-02,05]", "n[03-04]", "n01")
+    assert job.reason == "" and job.comment == "a b" and job.eligible_time is None and job.submit_time is not None
+    assert job.active
+
+
+def test_node_reason_loses_who_and_when() -> None:
+    node = parse.node(
+        "NodeName=n01 Arch=x86_64 CPUTot=8 AvailableFeatures=gpu,h100 Gres=gpu:8 NodeAddr=127.0.0.1 Version=22.05.8 "
+        "State=IDLE+DRAIN RealMemory=16000 Partitions=batch,urgent Reason=out of disk [root@2026-11-23T07:00:00]"
+    )
+    assert node.reason == "out of disk" and node.features == ("gpu", "h100") and node.partitions == ("batch", "urgent")
+    assert (node.state, node.cpus, node.memory_mib) == ("IDLE+DRAIN", 8, 16000)
+
+
+@pytest.mark.parametrize("state", ["COMPLETED", "TIMEOUT", "NODE_FAIL"])
+def test_ended(state: str) -> None:
+    assert not parse.job(f"JobId=1 JobState={state}").active
+
+
+def test_unknown_state_is_not_an_end() -> None:
+    assert parse.job("JobId=1 JobState=BRAND_NEW_STATE").active
+
+
+@given(st.text())
+def test_garbage_is_never_an_error(line: str) -> None:
+    parse.job(line)
+    parse.node(line)
+    parse.partition(line)
+
+
+def test_environment_of_an_outer_job_is_dropped() -> None:
+    env = clean_environment({"SBATCH_MEM_PER_NODE": "1", "SLURM_CPU_BIND": "x", "PMIX_RANK": "0", "SLURM_CONF": "c"})
+    assert env == {"SLURM_CONF": "c"}
