@@ -125,3 +125,47 @@ def end_of(events: Iterable[Event]) -> Event | None:
         elif event.state == "STARTING":
             end = None
     return end
+
+
+class Recorder:
+    """The writing end: keeps events that the disk does not take, and a reserve for the moment when it is full."""
+
+    RESERVE_BYTES = 64 << 10
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self.pending: list[Event] = []
+        self._reserve = run_dir / ".reserve"
+        try:
+            self._reserve.write_bytes(b"\0" * self.RESERVE_BYTES)
+        except OSError:
+            pass
+
+    def add(self, event: Event) -> None:
+        """Record an event now, or as soon as the disk takes it."""
+        self.pending.append(event)
+        self.flush()
+
+    def flush(self) -> None:
+        """Try to write what could not be written before."""
+        while self.pending:
+            try:
+                append(self._run_dir, self.pending[0])
+            except OSError:
+                if not self._reserve.exists():
+                    return
+                # The ranks have filled the disk. How the job ended must still be told.
+                self._reserve.unlink(missing_ok=True)
+                continue
+            self.pending.pop(0)
+
+    def remember_modules(self, modules: Iterable[str]) -> None:
+        """Keep what ranks were seen to import, so that the next attempt's fork servers begin with it."""
+        path = self._run_dir / "modules.json"
+        try:
+            known = set(json.loads(path.read_text())) if path.exists() else set()
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(sorted(known | set(modules))))
+            temporary.rename(path)
+        except (OSError, ValueError):
+            pass

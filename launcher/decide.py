@@ -1,0 +1,214 @@
+"""What to do after a cycle has ended: succeed, restart in place, requeue, or stop. Pure."""
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+EXIT_REQUEUE = 75
+"""The rank wrote its checkpoint and asks for a requeue (sysexits' EX_TEMPFAIL)."""
+EXIT_EXCLUDE_NODE = 85
+"""The rank asks for a restart without its node."""
+EXIT_NEVER_REQUEUE = 93
+"""The rank asks never to be run again (as nvidia-resiliency-ext has it)."""
+
+MIN_UPTIME_S = 60.0
+"""A cycle of a program that reports no steps counts as progress when it lived this long."""
+
+# How the peers of a dead rank fail. Such a traceback is the echo, not the shot.
+_ECHO = re.compile(
+    r"Connection reset by peer|Connection closed by peer|Connection refused|Broken pipe|"
+    r"NCCL (remote|communicator|operation)|ncclRemoteError|ncclSystemError|DistStoreError|"
+    r"wait timeout after|Timed out waiting|recvValue failed|Socket Timeout|Software caused connection abort"
+)
+_PORT_TAKEN = re.compile(r"EADDRINUSE|Address already in use|address already in use")
+
+
+class Action(StrEnum):
+    """What the supervisor does next."""
+
+    SUCCEED = "succeed"
+    RESTART = "restart"
+    REQUEUE = "requeue"
+    END = "end"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankExit:
+    """How one rank ended."""
+
+    rank: int
+    node: str
+    code: int
+    """Exit code; -N after signal N, as subprocess has it."""
+    epoch_s: float
+    stopped: bool = False
+    """We had told it to stop, so its way of ending says nothing."""
+    raised: bool = False
+    """A submitted callable raised an exception."""
+    text: str = ""
+    """Its traceback, or the end of what it wrote to stderr."""
+
+    @property
+    def failed(self) -> bool:
+        """It ended badly by itself."""
+        return self.code != 0 and not self.stopped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a cycle ended."""
+
+    world_size: int
+    exits: tuple[RankExit, ...] = ()
+    lost: dict[str, str] = field(default_factory=dict)
+    """Nodes lost in this cycle -> node_death or node_silent."""
+    ending: str | None = None
+    """Why the whole job is ending (user, timeout, preemption, node_failure), when somebody asked for that."""
+    advanced: bool = False
+    """A step was reported that no earlier cycle had reached."""
+    steps_known: bool = False
+    """The program reports steps at all."""
+    uptime_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What has been spent so far."""
+
+    restarts: int = 0
+    no_progress: int = 0
+    """Failed cycles in a row without progress."""
+    ports_taken: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What may be spent; from the plan."""
+
+    restarts_max: int
+    no_progress_max: int
+    requeues_max: int
+    backoff_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What to do, why, and what it costs."""
+
+    action: Action
+    cause: str
+    state: str = ""
+    """The end state, when the action is END or SUCCEED."""
+    exclude: tuple[str, ...] = ()
+    """Nodes that must not be used again."""
+    delay_s: float = 0.0
+    budget: Budget = field(default_factory=Budget)
+    failure: RankExit | None = None
+    """The rank that failed first."""
+
+
+def first_failure(exits: tuple[RankExit, ...]) -> RankExit | None:
+    """The rank whose end made the others end: the earliest, echoes of a broken connection last."""
+    failures = [entry for entry in exits if entry.failed]
+    return min(failures, key=lambda entry: (bool(_ECHO.search(entry.text)), entry.epoch_s), default=None)
+
+
+def cycle_is_over(outcome: Outcome) -> bool:
+    """Whether anything happened that the other ranks cannot survive, or all ranks are done."""
+    return bool(outcome.lost) or any(entry.failed for entry in outcome.exits) or _all_done(outcome)
+
+
+def _all_done(outcome: Outcome) -> bool:
+    return sum(1 for entry in outcome.exits if entry.code == 0) == outcome.world_size
+
+
+_ENDINGS = {"user": "CANCELLED", "timeout": "TIMED_OUT", "preemption": "PREEMPTED", "node_failure": "FAILED_INFRA"}
+
+
+def decide(outcome: Outcome, budget: Budget, limits: Limits, *, attempt: int, healthy: int, wanted: int) -> Decision:
+    """What to do after `outcome`, with `healthy` nodes left of which `wanted` are needed.
+
+    `attempt` is Slurm's restart count, that is the requeues spent.
+    """
+    failure = first_failure(outcome.exits)
+    codes = {entry.code for entry in outcome.exits if entry.failed}
+    if _all_done(outcome):
+        return Decision(action=Action.SUCCEED, cause="program", state="SUCCEEDED", budget=budget)
+    if EXIT_REQUEUE in codes and outcome.ending != "user":
+        cause = outcome.ending or "requested"
+        state = _ENDINGS.get(cause, "TIMED_OUT")
+        return _requeue(cause, state, budget, limits, attempt=attempt, failure=None)
+    if outcome.ending is not None:
+        state = _ENDINGS.get(outcome.ending, "FAILED_INFRA")
+        return Decision(action=Action.END, cause=outcome.ending, state=state, budget=budget, failure=failure)
+    if EXIT_NEVER_REQUEUE in codes:
+        return Decision(action=Action.END, cause="never_requeue", state="FAILED_USER", budget=budget, failure=failure)
+    excluded = tuple(entry.node for entry in outcome.exits if entry.failed and entry.code == EXIT_EXCLUDE_NODE)
+    if outcome.lost or excluded:
+        return _without_nodes(outcome, excluded, budget, limits, attempt=attempt, healthy=healthy, wanted=wanted)
+    if failure is None:
+        # Every rank was stopped, by nobody who told us why.
+        return Decision(action=Action.END, cause="node_failure", state="FAILED_INFRA", budget=budget)
+    return _after_crash(outcome, failure, budget, limits)
+
+
+def _requeue(
+    cause: str,
+    state: str,
+    budget: Budget,
+    limits: Limits,
+    *,
+    attempt: int,
+    failure: RankExit | None,
+    exclude: tuple[str, ...] = (),
+) -> Decision:
+    if attempt >= limits.requeues_max:
+        return Decision(
+            action=Action.END, cause="requeues_exhausted", state=state, budget=budget, failure=failure, exclude=exclude
+        )
+    return Decision(action=Action.REQUEUE, cause=cause, budget=budget, failure=failure, exclude=exclude)
+
+
+def _without_nodes(
+    outcome: Outcome,
+    excluded: tuple[str, ...],
+    budget: Budget,
+    limits: Limits,
+    *,
+    attempt: int,
+    healthy: int,
+    wanted: int,
+) -> Decision:
+    """Nodes are gone, or asked to be left out. A lost node costs no crash budget: it is not the program's fault."""
+    cause = next(iter(outcome.lost.values()), "exclude_node")
+    gone = (*outcome.lost, *excluded)
+    failure = None if outcome.lost else first_failure(outcome.exits)
+    if healthy - len(set(excluded) - set(outcome.lost)) < wanted:
+        return _requeue(cause, "FAILED_INFRA", budget, limits, attempt=attempt, failure=failure, exclude=gone)
+    return Decision(action=Action.RESTART, cause=cause, exclude=gone, budget=budget, failure=failure)
+
+
+def _after_crash(outcome: Outcome, failure: RankExit, budget: Budget, limits: Limits) -> Decision:
+    if _PORT_TAKEN.search(failure.text) and budget.ports_taken < 5:
+        spent = Budget(restarts=budget.restarts, no_progress=budget.no_progress, ports_taken=budget.ports_taken + 1)
+        return Decision(action=Action.RESTART, cause="port_taken", budget=spent)
+    progressed = outcome.advanced if outcome.steps_known else outcome.uptime_s >= MIN_UPTIME_S
+    spent = Budget(
+        restarts=budget.restarts + 1,
+        no_progress=0 if progressed else budget.no_progress + 1,
+        ports_taken=budget.ports_taken,
+    )
+    if failure.raised and not progressed:
+        # A submitted callable is a future: what it raises is its result, as with submitit.
+        return Decision(action=Action.END, cause="program", state="FAILED_USER", budget=spent, failure=failure)
+    if spent.restarts > limits.restarts_max:
+        return Decision(
+            action=Action.END, cause="restarts_exhausted", state="FAILED_USER", budget=spent, failure=failure
+        )
+    if spent.no_progress >= limits.no_progress_max:
+        return Decision(action=Action.END, cause="no_progress", state="NO_PROGRESS", budget=spent, failure=failure)
+    # The first restart is free; only a loop has to slow down.
+    delay_s = limits.backoff_s * 2 ** (spent.no_progress - 2) if spent.no_progress > 1 else 0.0
+    return Decision(
+        action=Action.RESTART, cause="rank_crash", budget=spent, failure=failure, delay_s=min(delay_s, 60.0)
+    )

@@ -1,0 +1,127 @@
+"""Puts a job back into the queue under its id, without its bad nodes and without Slurm's 121 s. Standard library only.
+
+After a requeue Slurm sets the begin time to the credential's lifetime plus one second. The job's owner may set it to
+now, but only once the job is PENDING and no longer COMPLETING: sooner, and Slurm overwrites it (seen on 22.05.8). By
+then every process of the job is dead, so this runs as a process of its own that has left the job's process tree. Where
+a site's cgroups catch it all the same, the submitter's `wait` does the same step, and otherwise the job starts 121 s
+later by itself.
+"""
+
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from trainmaster.errors import SlurmError
+from trainmaster.slurm.client import SlurmClient
+from trainmaster.slurm.commands import Commands
+from trainmaster.slurm.values import Job
+
+LOG = logging.getLogger("trainmaster.requeue")
+PATIENCE_S = 900.0
+"""A dead node can hold the job in COMPLETING until Slurm has marked it DOWN (SlurmdTimeout, 300 s in production)."""
+POLL_S = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What to do with a job."""
+
+    job_id: int
+    restarts: int
+    """Slurm's restart count before the requeue."""
+    exclude: str = ""
+    """The whole ExcNodeList: the user's own and ours."""
+    dead: tuple[str, ...] = ()
+    """Nodes that will never say that they have cleaned up."""
+
+
+class Step(StrEnum):
+    """What comes next."""
+
+    REQUEUE = "requeue"
+    WAIT = "wait"
+    RELEASE = "release"
+    DONE = "done"
+    GIVE_UP = "give up"
+
+
+def next_step(job: Job | None, order: Order, *, now: float) -> Step:
+    """What the job's state asks for now. Pure."""
+    if job is None or job.state == "CANCELLED":
+        return Step.GIVE_UP
+    if job.restarts <= order.restarts:
+        return Step.WAIT if job.state == "COMPLETING" else Step.REQUEUE
+    if job.state != "PENDING":
+        # COMPLETING: too early. Anything else: it has started, or even ended, again.
+        return Step.WAIT if job.state == "COMPLETING" else Step.DONE
+    delayed = job.eligible_time is None or job.eligible_time > now + 1.0 or "BeginTime" in job.reason
+    excluded = not order.exclude or job.excluded_nodes != ""
+    return Step.DONE if not delayed and excluded else Step.RELEASE
+
+
+def release(client: SlurmClient, order: Order) -> None:
+    """Let a requeued job start at once, on other nodes than the excluded ones."""
+    fields = {"StartTime": "now"}
+    if order.exclude:
+        fields["ExcNodeList"] = order.exclude
+    client.update_job(order.job_id, **fields)
+
+
+def carry_out(client: SlurmClient, order: Order) -> bool:
+    """Requeue and release; True once the job may start. Survives an slurmctld that is away for a while."""
+    deadline = time.monotonic() + PATIENCE_S
+    pause_s = POLL_S
+    asked_at: float | None = None
+    while time.monotonic() < deadline:
+        try:
+            step = next_step(client.job(order.job_id), order, now=time.time())
+            if step in (Step.DONE, Step.GIVE_UP):
+                LOG.info("job %d: %s", order.job_id, step)
+                return step is Step.DONE
+            if step is Step.REQUEUE and (asked_at is None or time.monotonic() - asked_at > 5.0):
+                asked_at = time.monotonic()
+                _requeue(client, order)
+            elif step is Step.RELEASE:
+                release(client, order)
+            pause_s = POLL_S if step is not Step.WAIT else min(2.0, pause_s * 1.1)
+        except SlurmError as error:
+            LOG.warning("job %d: %s", order.job_id, error)
+            pause_s = 2.0
+        time.sleep(pause_s)
+    return False
+
+
+def _requeue(client: SlurmClient, order: Order) -> None:
+    client.requeue(order.job_id, incomplete=False)
+
+
+def _leave_the_job() -> None:
+    """Become nobody's child, so that the end of the job's process tree is not ours."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    os.chdir(tempfile.gettempdir())
+
+
+def main(argv: list[str]) -> int:
+    """`python -m trainmaster.launcher.requeue RUN_DIR ORDER_JSON`; returns at once and works on."""
+    values: dict[str, Any] = json.loads(argv[1])
+    values["dead"] = tuple(values.get("dead", ()))
+    order = Order(**values)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    _leave_the_job()
+    Path(argv[0], "requeue.pid").write_text(f"{os.getpid()}\n")
+    return 0 if carry_out(Commands(timeout_s=20.0), order) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

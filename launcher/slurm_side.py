@@ -1,0 +1,117 @@
+"""What the supervisor asks of Slurm, and how it reads the answers. Standard library only."""
+
+import getpass
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainmaster.errors import SlurmError
+from trainmaster.launcher.plan import Plan
+from trainmaster.slurm.commands import Commands
+from trainmaster.slurm.values import Job
+
+_AGENT_GONE = re.compile(r"error: (?P<node>\S+?): tasks? \S+: (?:Exited with exit code \d+|Killed|Terminated|.*dumped)")
+
+
+def own_address(node: str) -> str:
+    """The address under which the other nodes reach this one: its NodeAddr, resolved here.
+
+    When slurmctld does not answer, the node's name and then the host's name have to do.
+    """
+    names = [node, socket.gethostname()]
+    try:
+        found = Commands(timeout_s=10.0).nodes(node)
+        names = [found[0].address or node, *names] if found else names
+    except SlurmError:
+        pass
+    for name in names:
+        try:
+            return str(socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
+        except OSError:
+            continue
+    return "127.0.0.1"
+
+
+def agents_command(plan: Plan, *, host: str, port: int, attempt: int, epoch: int) -> list[str]:
+    """The srun that starts one agent a node.
+
+    `--no-kill` and `--kill-on-bad-exit=0`: the step lives on when a node or an agent dies. `--mpi=none`: agents are no
+    MPI processes. `--cpus-per-task` is said again since 22.05 no longer takes it from the batch job.
+    """
+    nodes = plan.nodes + plan.spares
+    command = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--no-kill"]
+    command += ["--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--input=none", "--unbuffered"]
+    if plan.cpus_per_task is not None:
+        command.append(f"--cpus-per-task={plan.cpus_per_task * plan.tasks_per_node}")
+    command += [plan.python, "-m", "trainmaster.launcher.agent", plan.run_dir, host]
+    return [*command, str(port), str(attempt), str(epoch)]
+
+
+def agents_gone(text: str) -> list[str]:
+    """Nodes whose agent ended, from what srun says on stderr.
+
+    >>> agents_gone("srun: error: n03: task 2: Exited with exit code 78")
+    ['n03']
+    """
+    return [match["node"] for match in _AGENT_GONE.finditer(text)]
+
+
+def ending_of(job: Job | None, run_dir: Path) -> str:
+    """Why Slurm is ending this job: user, timeout, preemption or node_failure.
+
+    Whoever cancels through us leaves `cancel.json` first; for the rest Slurm's own state is the evidence.
+    """
+    if (run_dir / "cancel.json").exists():
+        return "user"
+    if job is None:
+        return "node_failure"
+    if job.state == "TIMEOUT":
+        return "timeout"
+    if job.state == "PREEMPTED" or job.preempt_time is not None:
+        return "preemption"
+    if job.state in ("NODE_FAIL", "BOOT_FAIL", "REQUEUED"):
+        return "node_failure"
+    # CANCELLED by scancel; or still RUNNING, when somebody signalled the batch script by hand.
+    return "user"
+
+
+def ask_for_job(job_id: int) -> Job | None:
+    """This job as slurmctld sees it, or None when it does not say."""
+    try:
+        return Commands(timeout_s=5.0).job(job_id)
+    except SlurmError:
+        return None
+
+
+def leave_requeuer(
+    run_dir: Path, job_id: int, *, restarts: int, exclude: Sequence[str], dead: Sequence[str], plan: Plan
+) -> None:
+    """Start the process that requeues this job and outlives it (`requeue`)."""
+    order = {
+        "job_id": job_id,
+        "restarts": restarts,
+        "exclude": ",".join(filter(None, [plan.exclude, *exclude])),
+        "dead": list(dead),
+    }
+    with (run_dir / "batch.out").open("ab") as log:
+        subprocess.run(
+            [sys.executable, "-m", "trainmaster.launcher.requeue", str(run_dir), json.dumps(order)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            check=False,
+            start_new_session=True,
+        )
+
+
+def who() -> str:
+    """The user's login name, for the record."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

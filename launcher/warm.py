@@ -1,0 +1,143 @@
+"""The agent's end of its fork server: start it, teach it, have it fork ranks. Standard library only."""
+
+import ast
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from trainmaster.launcher.worker import Task
+
+# Makes `trainmaster` importable in the ranks' interpreter, wherever it is installed, without adding its neighbours.
+_BOOT = (
+    "import sys; sys.path.append({root!r}); import trainmaster.launcher.forkserver as server; "
+    "sys.path.remove({root!r}); server.main()"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PythonProgram:
+    """A command line that a forked Python process can take over."""
+
+    interpreter: str
+    kind: str
+    argv: tuple[str, ...]
+    unbuffered: bool = False
+
+
+def as_python_program(program: Sequence[str], *, path: str | None = None) -> PythonProgram | None:
+    """`python [-u] script args` or `python [-u] -m module args`, or None for all that has to start cold.
+
+    >>> as_python_program(["torchrun", "train.py"]) is None
+    True
+    """
+    words = list(program)
+    if not words or not Path(words[0]).name.startswith("python"):
+        return None
+    interpreter = shutil.which(words.pop(0), path=path)
+    unbuffered = False
+    while words and words[0] == "-u":
+        unbuffered = True
+        words.pop(0)
+    if interpreter is None or not words:
+        return None
+    if words[0] == "-m" and len(words) > 1:
+        return PythonProgram(interpreter=interpreter, kind="module", argv=tuple(words[1:]), unbuffered=unbuffered)
+    if words[0].startswith("-"):
+        return None
+    return PythonProgram(interpreter=interpreter, kind="script", argv=tuple(words), unbuffered=unbuffered)
+
+
+def imports_of(source: str) -> list[str]:
+    """The modules that a script imports, so that the fork server can begin with them; [] when it does not parse.
+
+    >>> imports_of("import torch.nn as nn\\nfrom numpy import array")
+    ['torch.nn', 'numpy']
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return []
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.append(node.module)
+    return list(dict.fromkeys(names))
+
+
+class ForkServer:
+    """One fork server process. Its socket is `fileno()`; call `receive` when it is readable."""
+
+    def __init__(self, interpreter: str, *, env: Mapping[str, str], cwd: str, log: Path) -> None:
+        ours, theirs = socket.socketpair()
+        root = str(Path(sys.modules["trainmaster"].__file__ or "").parents[1])
+        with log.open("ab") as stream:
+            self._process = subprocess.Popen(
+                [interpreter, "-c", _BOOT.format(root=root), str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                env=dict(env),
+                cwd=cwd,
+                start_new_session=True,
+            )
+        theirs.close()
+        self._sock = ours
+        self._buffer = b""
+        self.pid = self._process.pid
+        self.fault: str | None = None
+        """Why it must not be used; ranks then start cold."""
+        self.learning = False
+
+    def fileno(self) -> int:
+        """For a selector."""
+        return self._sock.fileno()
+
+    def _send(self, request: dict[str, object]) -> None:
+        try:
+            self._sock.sendall(json.dumps(request).encode() + b"\n")
+        except OSError as error:
+            self.fault = f"the fork server is gone: {error}"
+
+    def learn(self, modules: Iterable[str]) -> None:
+        """Have it import what it lacks, in its own time."""
+        self.learning = True
+        self._send({"do": "learn", "modules": sorted(modules)})
+
+    def fork(self, task: Task) -> None:
+        """Ask for a rank; its pid comes back through `receive`."""
+        self._send({"do": "fork", "task": asdict(task)})
+
+    def receive(self) -> dict[int, int]:
+        """Pids of forked ranks, by rank, that have been reported. Sets `fault` when the server is gone or unfit."""
+        pids: dict[int, int] = {}
+        try:
+            data = self._sock.recv(1 << 20)
+        except OSError as error:
+            self.fault = f"the fork server is gone: {error}"
+            return pids
+        if not data:
+            self.fault = self.fault or "the fork server ended by itself; see its log"
+            return pids
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        for line in lines:
+            answer = json.loads(line)
+            if "pid" in answer:
+                pids[answer["rank"]] = answer["pid"]
+            else:
+                self.learning = False
+                self.fault = answer["fault"]
+        return pids
+
+    def close(self) -> None:
+        """End the server; its forked ranks are the agent's children and stay."""
+        self._sock.close()
+        self._process.kill()
+        self._process.wait()

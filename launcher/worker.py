@@ -1,0 +1,229 @@
+"""What runs inside a rank: a script, a module or a submitted callable. Standard library only, so far as it is ours.
+
+`become` turns a forked process into what a freshly started one would be; `run` runs the task and exits with its code.
+"""
+
+import json
+import os
+import runpy
+import signal
+import struct
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+EXIT_REQUEUE = 75
+_STEP = struct.Struct("=qd")
+_step_memory: Any = None
+_step_known = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One rank's work, as the agent hands it over."""
+
+    rank: int
+    env: dict[str, str]
+    """The whole environment."""
+    cwd: str
+    out: str
+    err: str
+    argv: list[str]
+    """sys.argv; argv[0] is the script's path, or the module's name."""
+    kind: str
+    """script, module or callable."""
+    unbuffered: bool = False
+    modules_file: str = ""
+    """Where to tell which modules were imported; empty when nobody wants to know."""
+
+
+def step(number: int) -> None:
+    """Tell trainmaster that training step `number` is done. Costs about a microsecond; does nothing outside a job.
+
+    The job's record then shows how far it got, and a crash loop is told apart from a run that moves on.
+    """
+    global _step_memory, _step_known
+    if not _step_known:
+        _step_known = True
+        _step_memory = _open_step_memory(os.environ.get("TRAINMASTER_STEP_FILE", ""))
+    if _step_memory is not None:
+        _STEP.pack_into(_step_memory, 0, number, time.time())
+
+
+def _open_step_memory(path: str) -> Any:
+    if not path:
+        return None
+    import mmap
+
+    try:
+        with Path(path).open("r+b") as stream:
+            return mmap.mmap(stream.fileno(), _STEP.size)
+    except OSError:
+        return None
+
+
+def read_step(path: Path) -> tuple[int, float] | None:
+    """The last step that a rank reported and when (epoch seconds), or None."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    if len(data) < _STEP.size:
+        return None
+    number, epoch_s = _STEP.unpack_from(data)
+    return (number, epoch_s) if epoch_s > 0 else None
+
+
+def new_step_file(path: Path) -> None:
+    """Make the file that `step` writes into; it says "no step yet"."""
+    path.write_bytes(_STEP.pack(-1, 0.0))
+
+
+def become(task: Task) -> None:
+    """Give this forked process what a new one would have: session, signals, files, folder, environment, randomness."""
+    os.setsid()
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(task.env)
+    os.chdir(task.cwd)
+    with Path(os.devnull).open() as null:
+        os.dup2(null.fileno(), 0)
+    for path, descriptor in ((task.out, 1), (task.err, 2)):
+        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(opened, descriptor)
+        os.close(opened)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - the streams of the process, open to its end
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
+    if task.unbuffered:
+        sys.stdout.reconfigure(write_through=True)
+    for name in ("stdin", "stdout", "stderr"):
+        setattr(sys, f"__{name}__", getattr(sys, name))
+    # A forked copy of numpy's generator would give every rank the same "random" numbers. Python's own reseeds itself;
+    # torch's starts from a fixed seed in new processes too.
+    random = sys.modules.get("numpy.random")
+    if random is not None:
+        random.seed()
+
+
+def run(task: Task) -> None:
+    """Run the task in this process, as its main program. Leaves by SystemExit or an exception, as a program does."""
+    import faulthandler
+
+    faulthandler.enable(file=2)
+    if task.modules_file:
+        threading.Thread(target=_tell_modules, args=(Path(task.modules_file),), daemon=True).start()
+    sys.argv = list(task.argv)
+    if task.kind == "callable":
+        sys.exit(run_callable(Path(task.env["TRAINMASTER_RUN_DIR"])))
+    if task.kind == "module":
+        sys.path.insert(0, task.cwd)
+        runpy.run_module(task.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        script = Path(task.argv[0]).resolve()
+        sys.path.insert(0, str(script.parent))
+        runpy.run_path(task.argv[0], run_name="__main__")
+
+
+def _tell_modules(path: Path) -> None:
+    """Write down, a few times in the first minute, which modules are imported, so that the next start has them."""
+    known = 0
+    for pause_s in (0.5, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0):
+        time.sleep(pause_s)
+        names = [name for name, module in list(sys.modules.items()) if module is not None]
+        if len(names) == known:
+            continue
+        known = len(names)
+        temporary = path.with_suffix(".tmp")
+        try:
+            temporary.write_text(json.dumps(names))
+            temporary.rename(path)
+        except OSError:
+            return
+
+
+def _write_pickle(path: Path, value: Any) -> None:
+    """Write a pickle so that it is there whole or not at all."""
+    import cloudpickle
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as stream:
+        cloudpickle.dump(value, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.rename(path)
+
+
+def run_callable(run_dir: Path) -> int:
+    """Load `submitted.pkl`, call it, leave its result where the submitter looks. Returns the rank's exit code.
+
+    SIGUSR2 asks for a checkpoint. The handler stands before anything heavy is loaded, since Slurm sends the signal
+    when it likes: early, it is remembered. A function with submitit's `checkpoint` method is asked for its successor on
+    rank 0, which replaces `submitted.pkl` and ends with "please requeue".
+    """
+    asked: list[float] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        asked.append(time.time())
+
+    signal.signal(signal.SIGUSR2, remember)
+    rank = int(os.environ["RANK"])
+    attempt, cycle = os.environ["TRAINMASTER_ATTEMPT"], os.environ["TRAINMASTER_CYCLE"]
+    folder = run_dir / f"attempt{attempt}.{cycle}"
+    result_file = folder / f"rank{rank}.result.pkl"
+    try:
+        from submitit.core.utils import DelayedSubmission
+
+        delayed = DelayedSubmission.load(run_dir / "submitted.pkl")
+
+        def checkpoint(number: int = 0, frame: FrameType | None = None) -> None:
+            if rank != 0:
+                # As with submitit, rank 0 speaks for all; the supervisor stops the others once it has ended.
+                return
+            successor = delayed._checkpoint_function()
+            if successor is None:
+                # Not checkpointable: let the call go on until Slurm ends it.
+                return
+            successor.set_timeout(0, 0)
+            _write_pickle(run_dir / "submitted.pkl", successor)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(EXIT_REQUEUE)
+
+        signal.signal(signal.SIGUSR2, checkpoint)
+        if asked:
+            checkpoint()
+        result = delayed.result()
+    except Exception as error:  # noqa: BLE001 - whatever the user's function raises is its result
+        text = traceback.format_exc()
+        print(text, file=sys.stderr)  # noqa: T201
+        _write_pickle(result_file, ("error", text))
+        message = {"message": {"message": f"{type(error).__name__}: {error}", "extraInfo": {"py_callstack": text}}}
+        (folder / f"rank{rank}.error.json").write_text(json.dumps(message))
+        return 1
+    try:
+        _write_pickle(result_file, ("success", result))
+    except Exception:  # noqa: BLE001 - pickle raises whatever the object's own methods raise
+        text = f"the function returned, but its result of type {type(result)} could not be stored:\n"
+        text += traceback.format_exc()
+        print(text, file=sys.stderr)  # noqa: T201
+        _write_pickle(result_file, ("error", text))
+        return 1
+    return 0
+
+
+def main() -> None:
+    """`python -m trainmaster.launcher.worker RUN_DIR`: a callable's rank that starts cold."""
+    run_dir = Path(sys.argv[1])
+    sys.exit(run_callable(run_dir))
+
+
+if __name__ == "__main__":
+    main()
