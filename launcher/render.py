@@ -1,0 +1,85 @@
+"""A spec as the text that sbatch gets. Pure: the same spec and folder always give the same text."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from trainmaster import templates
+from trainmaster.launcher.spec import JobSpec, option_name
+from trainmaster.launcher.timelimit import slurm_time
+
+
+def render(spec: JobSpec, *, name: str, run_dir: Path, python: str) -> str:
+    """The batch script of a valid spec.
+
+    Args:
+        spec: What is asked for.
+        name: The job's name, when the spec has none.
+        run_dir: The run folder, absolute.
+        python: The interpreter, when the spec names none.
+    """
+    name = spec.name or name
+    return templates.render(
+        "job.sbatch",
+        name=name,
+        options=tuple(_options(spec, name, run_dir)),
+        signal_lead_s=spec.signal_lead_s,
+        setup=tuple(spec.setup),
+        python=spec.python or python,
+        run_dir=run_dir,
+    )
+
+
+def _options(spec: JobSpec, name: str, run_dir: Path) -> Iterator[str]:
+    yield option("job-name", name)
+    yield option("output", output_pattern(run_dir / "batch.out"))
+    yield option("nodes", spec.allocated_nodes)
+    # One agent a node; it starts the ranks, so Slurm is told of their CPUs in one sum.
+    yield option("ntasks-per-node", 1)
+    if spec.cpus_per_task is not None:
+        yield option("cpus-per-task", spec.cpus_per_task * spec.ranks_per_node)
+    if spec.gpus_per_node:
+        yield option("gpus-per-node", spec.gpus_per_node)
+    if spec.mem is not None:
+        # sbatch(1) knows K, M, G and T without a B.
+        yield option("mem", re.sub(r"[Bb]$", "", str(spec.mem)))
+    if (limit_s := spec.time_limit_s) is not None:
+        yield option("time", slurm_time(limit_s))
+    for field in ("partition", "account", "qos", "reservation", "constraint", "exclude"):
+        value = getattr(spec, field)
+        if value is not None:
+            yield option(field, value)
+    if spec.exclusive:
+        yield option("exclusive", spec.exclusive)
+    for given, value in spec.sbatch.items():
+        yield option(option_name(given), value)
+
+
+def option(name: str, value: str | int | float | bool) -> str:
+    """One option as sbatch reads it from an `#SBATCH` line.
+
+    >>> option("exclusive", True), option("comment", "it's 5 o'clock")
+    ('--exclusive', '--comment="it\\'s 5 o\\'clock"')
+    """
+    if value is True:
+        return f"--{name}"
+    return f"--{name}={quote(str(value))}"
+
+
+_PLAIN = re.compile(r"[\w@%+=:,./\[\]&|*-]+", re.ASCII)
+
+
+def quote(text: str) -> str:
+    r"""Quote for an `#SBATCH` line, which is not shell: sbatch drops a backslash before any character, and quotes.
+
+    >>> print(quote(r'a "b" \c'))
+    "a \"b\" \\c"
+    """
+    if _PLAIN.fullmatch(text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def output_pattern(path: Path) -> str:
+    """A path for `--output`, in which `%` would otherwise start one of Slurm's replacements."""
+    return str(path).replace("%", "%%")

@@ -1,0 +1,306 @@
+"""What a researcher asks for: `JobSpec` and its faults. Pure."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from trainmaster.errors import SpecError
+from trainmaster.launcher.timelimit import Duration, seconds_of
+
+DEFAULT_SIGNAL_S = 90
+"""Slurm's signal comes up to 60 s early (sbatch(1), `--signal`), so 90 s leave at least that much for a checkpoint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """What a job needs and how much trouble it may survive. `validate()` names every fault at once.
+
+    >>> JobSpec(nodes=16, gpus_per_node=8, time="2d", spares=1).allocated_nodes
+    17
+    """
+
+    name: str | None = None
+    """The job's name in Slurm; by default that of the function or program."""
+    nodes: int = 1
+    """Nodes that run ranks at any one time."""
+    spares: int = 0
+    """Nodes allocated on top, that take over when one dies."""
+    tasks_per_node: int | None = None
+    """Ranks on each node; by default one for each GPU, or one."""
+    gpus_per_node: int | str | None = None
+    """A number, or Slurm's "type:number"."""
+    cpus_per_task: int | None = None
+    """CPUs of one rank."""
+    mem: int | str | None = None
+    """Memory of one node: "64G", or a number of MiB. "0" is all of it."""
+    time: Duration | None = None
+    """Time limit; by default the partition's."""
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    reservation: str | None = None
+    constraint: str | None = None
+    """Node features, in Slurm's syntax: "h100&ib"."""
+    exclude: str | None = None
+    """Nodes never to use, as a hostlist; nodes that fail are added to it when the job is requeued."""
+    exclusive: bool | str = False
+    """Whole nodes only; or Slurm's "user", "mcs" or "topo"."""
+    restarts_max: int = 10
+    """Restarts in place that one attempt may use up."""
+    requeues_max: int = 10
+    """Times that the job may go back to the queue."""
+    no_progress_max: int = 3
+    """Failed cycles in a row without a new step, after which the job stops."""
+    backoff_s: float = 1.0
+    """Pause before the restart that follows a cycle without progress; it doubles each time."""
+    heartbeat_timeout_s: float = 5.0
+    """Silence after which a node counts as dead."""
+    stop_grace_s: float = 2.0
+    """From SIGTERM to SIGKILL when ranks are stopped."""
+    checkpoint_signal_s: int | None = None
+    """How long before the time limit ranks are asked for a checkpoint; by default 90 s, or a quarter of a shorter
+    limit. 0 asks for none."""
+    warm: bool = True
+    """Start Python ranks from a process that has already imported what they import."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Variables for the ranks."""
+    setup: tuple[str, ...] = ()
+    """Shell lines that run on the first node before anything else; what they export reaches every rank."""
+    sbatch: Mapping[str, Any] = field(default_factory=dict)
+    """Further options of sbatch by their long name: {"licenses": "matlab:1", "contiguous": True}."""
+    python: str | None = None
+    """The interpreter on the nodes; by default the one that submits."""
+
+    @property
+    def ranks_per_node(self) -> int:
+        """Ranks on each node."""
+        return self.tasks_per_node or _gpu_count(self.gpus_per_node) or 1
+
+    @property
+    def allocated_nodes(self) -> int:
+        """Nodes to ask Slurm for: those that run and the spares."""
+        return self.nodes + self.spares
+
+    @property
+    def time_limit_s(self) -> float | None:
+        """The time limit in seconds; infinity for none at all, None when the partition decides."""
+        return None if self.time is None else seconds_of(self.time)
+
+    @property
+    def signal_lead_s(self) -> int:
+        """Seconds before the time limit at which a checkpoint is asked for."""
+        if self.checkpoint_signal_s is not None:
+            return self.checkpoint_signal_s
+        limit_s = self.time_limit_s
+        return DEFAULT_SIGNAL_S if limit_s is None or math.isinf(limit_s) else min(DEFAULT_SIGNAL_S, int(limit_s) // 4)
+
+    def faults(self) -> tuple[str, ...]:
+        """Everything that is wrong with this spec, one sentence each; nothing when it can be submitted."""
+        return tuple(_faults(self))
+
+    def validate(self) -> None:
+        """Raise SpecError with all faults."""
+        if faults := self.faults():
+            raise SpecError(faults)
+
+
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+_ONE_LINE = ("name", "partition", "account", "qos", "reservation", "constraint", "exclude", "python")
+# field: (least value, may be None)
+_WHOLE = {
+    "nodes": (1, False),
+    "spares": (0, False),
+    "tasks_per_node": (1, True),
+    "cpus_per_task": (1, True),
+    "restarts_max": (0, False),
+    "requeues_max": (0, False),
+    "no_progress_max": (1, False),
+    "checkpoint_signal_s": (0, True),
+}
+# Agents report each second, so less than two seconds of silence says nothing.
+_SECONDS = {"backoff_s": 0.0, "heartbeat_timeout_s": 2.0, "stop_grace_s": 0.0}
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# What the launcher itself tells every rank. MASTER_ADDR and the like would break the rendezvous.
+_OUR_ENV = {
+    *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE"),
+    *("ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    *("SUBMITIT_EXECUTOR", "SUBMITIT_FOLDER"),
+}
+_OUR_ENV_PREFIXES = ("TORCHELASTIC_", "TRAINMASTER_", "SLURM_")
+
+_OPTION = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
+# Options of sbatch that have a field of their own here.
+_FIELD_OF_OPTION = {
+    "job-name": "name",
+    "nodes": "nodes",
+    "ntasks": "tasks_per_node",
+    "ntasks-per-node": "tasks_per_node",
+    "gpus-per-node": "gpus_per_node",
+    "cpus-per-task": "cpus_per_task",
+    "mem": "mem",
+    "time": "time",
+    "partition": "partition",
+    "account": "account",
+    "qos": "qos",
+    "reservation": "reservation",
+    "constraint": "constraint",
+    "exclude": "exclude",
+    "exclusive": "exclusive",
+    "signal": "checkpoint_signal_s",
+}
+# Options on which restarts, logs or the job's own script depend.
+_OUR_OPTIONS = {
+    *("array", "error", "export", "export-file", "help", "input", "no-kill", "no-requeue", "open-mode", "output"),
+    *("parsable", "requeue", "test-only", "usage", "version", "wait", "wrap"),
+}
+
+
+def _gpu_count(gpus: int | str | None) -> int:
+    if isinstance(gpus, str):
+        number = gpus.rpartition(":")[2]
+        return int(number) if number.isdecimal() else 0
+    return gpus or 0
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _faults(spec: JobSpec) -> Iterator[str]:
+    yield from _number_faults(spec)
+    yield from _word_faults(spec)
+    yield from _time_faults(spec)
+    yield from _env_faults(spec.env)
+    yield from _setup_faults(spec.setup)
+    yield from _sbatch_faults(spec.sbatch)
+
+
+def _number_faults(spec: JobSpec) -> Iterator[str]:
+    for name, (least, optional) in _WHOLE.items():
+        value = getattr(spec, name)
+        if value is None and optional:
+            continue
+        if not _is_whole(value):
+            yield f"{name} must be a whole number, it is {value!r}"
+        elif value < least:
+            yield f"{name} must be at least {least}, it is {value}"
+    for name, least_s in _SECONDS.items():
+        value = getattr(spec, name)
+        if not _is_number(value) or not math.isfinite(value):
+            yield f"{name} must be a number of seconds, it is {value!r}"
+        elif value < least_s:
+            yield f"{name} must be at least {least_s:g} s, it is {value:g}"
+    gpus = spec.gpus_per_node
+    if isinstance(gpus, str) and not re.fullmatch(r"[A-Za-z][\w.-]*:[0-9]+", gpus):
+        yield f'gpus_per_node must be a number or "type:number" such as "h100:8", it is {gpus!r}'
+    elif gpus is not None and not isinstance(gpus, str) and (not _is_whole(gpus) or gpus < 0):
+        yield f"gpus_per_node must be a whole number, not negative, it is {gpus!r}"
+
+
+def _word_faults(spec: JobSpec) -> Iterator[str]:
+    for name in _ONE_LINE:
+        value = getattr(spec, name)
+        if value is not None:
+            yield from _one_line_faults(name, value)
+    mem = spec.mem
+    if isinstance(mem, str):
+        if not re.fullmatch(r"\d+(?:[KMGT]B?)?", mem, re.IGNORECASE):
+            yield f'mem must be a number of MiB or a size such as "64G", it is {mem!r}'
+    elif mem is not None and (not _is_whole(mem) or mem < 0):
+        yield f'mem must be a number of MiB or a size such as "64G", it is {mem!r}'
+    if not isinstance(spec.exclusive, bool) and spec.exclusive not in ("user", "mcs", "topo"):
+        yield f'exclusive must be true, false, "user", "mcs" or "topo", it is {spec.exclusive!r}'
+    if not isinstance(spec.warm, bool):
+        yield f"warm must be true or false, it is {spec.warm!r}"
+
+
+def _one_line_faults(name: str, value: object) -> Iterator[str]:
+    if not isinstance(value, str):
+        yield f"{name} must be text, it is {value!r}"
+    elif not value.strip():
+        yield f"{name} must not be empty"
+    elif any(ord(character) < 32 or ord(character) == 127 for character in value):
+        yield f"{name} must be one line without control characters, it is {value!r}"
+
+
+def _time_faults(spec: JobSpec) -> Iterator[str]:
+    if spec.time is None:
+        return
+    if not isinstance(spec.time, str | int | float | timedelta):
+        yield f"time must be text, minutes or a timedelta, it is {spec.time!r}"
+        return
+    try:
+        limit_s = seconds_of(spec.time)
+    except ValueError as error:
+        yield f"time: {error}"
+        return
+    lead_s = spec.checkpoint_signal_s
+    if _is_whole(lead_s) and lead_s is not None and lead_s >= limit_s:
+        yield (
+            f"checkpoint_signal_s ({lead_s}) must be less than the time limit ({limit_s:g} s), "
+            "else ranks are asked to stop as soon as they start"
+        )
+
+
+def _env_faults(env: object) -> Iterator[str]:
+    if not isinstance(env, Mapping):
+        yield f"env must map names to values, it is {env!r}"
+        return
+    for name, value in env.items():
+        if not isinstance(name, str) or not _ENV_NAME.fullmatch(name):
+            yield f"env: {name!r} is not a name of a variable (letters, digits and _, not first a digit)"
+        elif name in _OUR_ENV or name.startswith(_OUR_ENV_PREFIXES):
+            yield f"env: {name} is set by trainmaster or Slurm for each rank and cannot be given"
+        if not isinstance(value, str):
+            yield f"env: the value of {name} must be text, it is {value!r}"
+        elif "\0" in value:
+            yield f"env: the value of {name} holds a NUL byte"
+
+
+def _setup_faults(setup: object) -> Iterator[str]:
+    if isinstance(setup, str) or not isinstance(setup, tuple | list):
+        yield f"setup must be a list of shell lines, it is {setup!r}"
+        return
+    for line in setup:
+        if not isinstance(line, str):
+            yield f"setup: each line must be text, one is {line!r}"
+        elif "\n" in line or "\0" in line:
+            yield f"setup: give each line on its own, {line!r} holds a line break or a NUL byte"
+        elif re.match(r"\s*#\s*SBATCH\b", line):
+            yield f"setup: {line!r} is an option of sbatch; it belongs in `sbatch`"
+
+
+def _sbatch_faults(options: object) -> Iterator[str]:
+    if not isinstance(options, Mapping):
+        yield f"sbatch must map options to values, it is {options!r}"
+        return
+    for given, value in options.items():
+        name = option_name(given) if isinstance(given, str) else ""
+        if not _OPTION.fullmatch(name) or len(name) < 2:
+            yield f"sbatch: {given!r} is not a long option of sbatch"
+        elif name in _FIELD_OF_OPTION:
+            yield f"sbatch: --{name} is the field `{_FIELD_OF_OPTION[name]}` of the spec; give it there"
+        elif name in _OUR_OPTIONS:
+            yield f"sbatch: --{name} is set by trainmaster; restarts, logs and results depend on it"
+        if value is not True and not isinstance(value, str) and not _is_number(value):
+            yield f"sbatch: the value of {given} must be text, a number or true, it is {value!r}"
+        elif isinstance(value, str):
+            yield from _one_line_faults(f"sbatch: the value of {given}", value)
+
+
+def option_name(given: str) -> str:
+    """The long name of an option of sbatch, however it was written.
+
+    >>> option_name("mail_type"), option_name("--mail-type")
+    ('mail-type', 'mail-type')
+    """
+    return given.removeprefix("--").replace("_", "-")

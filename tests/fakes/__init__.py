@@ -1,0 +1,1 @@
+"""Stand-ins for what tests must not wait for: Slurm's answers and the clock."""

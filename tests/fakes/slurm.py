@@ -1,0 +1,71 @@
+"""A Slurm that answers at once and does what it is told to; counts what it was asked."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from trainmaster.errors import SlurmError
+from trainmaster.slurm.values import Job, Node, Partition
+
+
+class FakeSlurm:
+    """Implements `SlurmClient`. Errors in `fail[verb]` are raised one a call, first to last."""
+
+    def __init__(self, *, partitions: Sequence[Partition] = (), first_job_id: int = 1) -> None:
+        self.known: dict[int, Job] = {}
+        self.scripts: list[str] = []
+        self.existing = tuple(partitions)
+        self.calls: Counter[str] = Counter()
+        self.fail: dict[str, list[SlurmError]] = {}
+        self.cancelled: list[int] = []
+        self._next = first_job_id
+
+    def _count(self, verb: str) -> None:
+        self.calls[verb] += 1
+        if self.fail.get(verb):
+            raise self.fail[verb].pop(0)
+
+    def put(self, job_id: int, state: str, **values: object) -> None:
+        """Make Slurm know a job."""
+        self.known[job_id] = Job(job_id=job_id, state=state, **values)  # type: ignore[arg-type]
+
+    def submit(self, script_text: str, *, args: Sequence[str] = ()) -> int:
+        self._count("submit")
+        self.scripts.append(script_text)
+        job_id = self._next
+        self._next += 1
+        self.put(job_id, "PENDING")
+        return job_id
+
+    def job(self, job_id: int) -> Job | None:
+        self._count("job")
+        return self.known.get(job_id)
+
+    def jobs(self, *, user: str | None = None) -> tuple[Job, ...]:
+        self._count("jobs")
+        return tuple(job for job in self.known.values() if job.active)
+
+    def nodes(self, names: str = "") -> tuple[Node, ...]:
+        self._count("nodes")
+        return ()
+
+    def partitions(self) -> tuple[Partition, ...]:
+        self._count("partitions")
+        return self.existing
+
+    def cancel(self, job_id: int, *, signal: str | None = None) -> None:
+        self._count("cancel")
+        self.cancelled.append(job_id)
+
+    def requeue(self, job_id: int, *, incomplete: bool = True) -> None:
+        self._count("requeue")
+
+    def update_job(self, job_id: int, **fields: str) -> None:
+        self._count("update_job")
+
+    def hostnames(self, nodelist: str) -> tuple[str, ...]:
+        self._count("hostnames")
+        return tuple(nodelist.split(","))
+
+    def ping(self) -> bool:
+        self._count("ping")
+        return True
