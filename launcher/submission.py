@@ -1,0 +1,265 @@
+"""From a checked target and a valid spec to a job in Slurm's queue: the run folder, sbatch, and where to find it again.
+
+The run folder is complete before sbatch is called, since a job may start before sbatch returns. Whatever goes wrong
+before there is a job leaves nothing behind; whatever goes wrong after is only reported, because the job is real.
+"""
+
+import getpass
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainmaster.clock import Clock, SystemClock
+from trainmaster.errors import SlurmError, SlurmUnreachable, SubmitRefused, UsageError
+from trainmaster.launcher import index, plan, record
+from trainmaster.launcher.render import render
+from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.target import Program, Target
+from trainmaster.slurm.client import SlurmClient
+from trainmaster.slurm.values import Partition
+
+log = logging.getLogger("trainmaster")
+
+PICKLE = "submitted.pkl"
+SCRIPT = "job.sbatch"
+KEY = "key"
+OUTPUT = "batch.out"
+
+# Pauses between tries when slurmctld does not answer: a restart takes seconds, a failover about as long.
+RETRY_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A job that Slurm has accepted."""
+
+    job_id: int
+    uid: str
+    run_dir: Path
+    name: str
+    ranks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """All that a submission would write and send; nothing is done yet."""
+
+    folder: Path
+    spec: JobSpec
+    plan: plan.Plan
+    script: str
+    pickled: bytes | None
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the job's files will lie."""
+        return Path(self.plan.run_dir)
+
+
+def draft(target: Target, spec: JobSpec, folder: Path, *, uid: str, python: str) -> Draft:
+    """What submitting `target` would write and send. Pure but for the working folder.
+
+    Raises SpecError with all faults of the spec, UsageError for a folder whose name Slurm cannot write to.
+    """
+    spec.validate()
+    folder = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100 - links in it must hold on the nodes too
+    run_dir = folder / uid
+    if any(ord(character) < 32 or character == "\\" for character in str(run_dir)):
+        raise UsageError(
+            f"could not use the folder {str(folder)!r}: Slurm cannot write its output to a path with a backslash or "
+            "a control character",
+            hint="choose another folder",
+        )
+    name = spec.name or target.name
+    interpreter = spec.python or python
+    return Draft(
+        folder=folder,
+        spec=spec,
+        plan=plan.Plan(
+            uid=uid,
+            name=name,
+            run_dir=str(run_dir),
+            python=interpreter,
+            nodes=spec.nodes,
+            spares=spec.spares,
+            tasks_per_node=spec.ranks_per_node,
+            cpus_per_task=spec.cpus_per_task,
+            program=target.argv if isinstance(target, Program) else None,
+            env=dict(spec.env),
+            exclude=spec.exclude or "",
+            warm=spec.warm,
+            heartbeat_timeout_s=spec.heartbeat_timeout_s,
+            restarts_max=spec.restarts_max,
+            requeues_max=spec.requeues_max,
+            no_progress_max=spec.no_progress_max,
+            backoff_s=spec.backoff_s,
+            stop_grace_s=spec.stop_grace_s,
+            checkpoint_signal_s=spec.signal_lead_s,
+        ),
+        script=render(spec, name=name, run_dir=run_dir, python=interpreter),
+        pickled=None if isinstance(target, Program) else target.pickled,
+    )
+
+
+def new_uid(clock: Clock) -> str:
+    """A name for a run folder: sorted by time, and never the same twice."""
+    return f"{clock.now().astimezone():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def send(made: Draft, client: SlurmClient, *, clock: Clock | None = None) -> Submission:
+    """Write the run folder and give the job to Slurm.
+
+    Raises UsageError when the folder cannot be written, SubmitRefused with sbatch's words and what explains them,
+    SlurmUnreachable when slurmctld did not answer for half a minute, SlurmMissing when there is no sbatch.
+    """
+    clock = clock or SystemClock()
+    _write(made)
+    try:
+        job_id = _sbatch(made, client, clock)
+    except SubmitRefused as refused:
+        shutil.rmtree(made.run_dir, ignore_errors=True)
+        raise _explained(refused, made, client) from None
+    except BaseException:
+        # Ctrl-C too: a job that was accepted all the same finds no folder and ends at once.
+        shutil.rmtree(made.run_dir, ignore_errors=True)
+        raise
+    submission = Submission(
+        job_id=job_id,
+        uid=made.plan.uid,
+        run_dir=made.run_dir,
+        name=made.plan.name,
+        ranks=made.plan.nodes * made.plan.tasks_per_node,
+    )
+    _remember(submission, made, clock)
+    return submission
+
+
+def _write(made: Draft) -> None:
+    run_dir = made.run_dir
+    try:
+        run_dir.mkdir(parents=True)
+        plan.write(run_dir, made.plan)
+        (run_dir / SCRIPT).write_text(made.script)
+        if made.pickled is not None:
+            (run_dir / PICKLE).write_bytes(made.pickled)
+        # Whoever reads the key can give orders to the job's processes.
+        descriptor = os.open(run_dir / KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(secrets.token_hex(32))
+    except OSError as error:
+        shutil.rmtree(run_dir, ignore_errors=True)
+        raise UsageError(
+            f"could not write the job's files to {run_dir}: {error.strerror or error}",
+            hint="give a folder that you can write to, with room in it, and that every node sees under the same path",
+        ) from None
+
+
+def _sbatch(made: Draft, client: SlurmClient, clock: Clock) -> int:
+    started_s = clock.monotonic_s()
+    for pause_s in (*RETRY_PAUSES_S, None):
+        try:
+            return client.submit(made.script)
+        except SlurmUnreachable as error:
+            if pause_s is None:
+                waited_s = clock.monotonic_s() - started_s
+                raise SlurmUnreachable(
+                    f"could not submit {made.plan.name!r}: slurmctld did not answer {len(RETRY_PAUSES_S) + 1} tries in "
+                    f"{waited_s:.0f} s. {error.message}",
+                    hint="nothing was submitted and nothing is left behind; `scontrol ping` tells whether slurmctld is "
+                    "up, try again when it is",
+                ) from None
+            log.warning("slurmctld does not answer; trying again in %g s", pause_s)
+            clock.sleep_s(pause_s)
+        # The answer may have been lost after the job was made; sending it again would run it twice.
+        if (job_id := _already_there(made, client)) is not None:
+            return job_id
+    raise AssertionError("the last try returns or raises")
+
+
+def _already_there(made: Draft, client: SlurmClient) -> int | None:
+    output = str(made.run_dir / OUTPUT)
+    try:
+        for queued in client.jobs(user=getpass.getuser()):
+            if queued.name == made.plan.name:
+                job = client.job(queued.job_id)
+                if job is not None and job.std_out == output:
+                    return queued.job_id
+    except SlurmError:
+        pass  # it still does not answer; the next try will say so
+    return None
+
+
+def _remember(submission: Submission, made: Draft, clock: Clock) -> None:
+    now_s = clock.now().timestamp()
+    try:
+        record.append(
+            submission.run_dir,
+            record.Event(epoch_s=now_s, job_id=submission.job_id, attempt=0, cycle=0, state="SUBMITTED"),
+        )
+        _link(made.folder / str(submission.job_id), submission.uid)
+    except OSError as error:
+        log.warning("job %s runs, but its folder could not be completed: %s", submission.job_id, error)
+    try:
+        index.append(
+            index.Entry(
+                time=now_s,
+                job_id=submission.job_id,
+                uid=submission.uid,
+                run_dir=str(submission.run_dir),
+                name=submission.name,
+                slurm_conf=os.environ.get("SLURM_CONF", ""),
+            ),
+            index.path(),
+        )
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
+        log.warning("job %s runs, but `trainmaster jobs` will not list it: %s", submission.job_id, error)
+
+
+def _link(link: Path, target: str) -> None:
+    """Point `link` at the run folder in one step: job ids come round again, and an old link must not win."""
+    made = link.with_name(f".{target}")
+    made.symlink_to(target, target_is_directory=True)
+    try:
+        made.replace(link)
+    except OSError:
+        made.unlink()
+        raise
+
+
+def _explained(refused: SubmitRefused, made: Draft, client: SlurmClient) -> SubmitRefused:
+    """The refusal with what the cluster really has. Asked only now, so that a good submission costs one RPC."""
+    message = f"Slurm refused {made.plan.name!r}. {refused.message}"
+    try:
+        reasons = why_refused(made.spec, client.partitions())
+    except SlurmError:
+        reasons = ()
+    return SubmitRefused("\n  ".join((message, *reasons)), hint=refused.hint or "`sinfo -s` shows what there is")
+
+
+def why_refused(spec: JobSpec, existing: Sequence[Partition]) -> tuple[str, ...]:
+    """What in the cluster's partitions speaks against a spec; nothing when they are not the cause."""
+    if not existing:
+        return ()
+    sizes = ", ".join(f"{one.name} ({one.total_nodes} nodes)" for one in existing)
+    if spec.partition is None:
+        chosen = [one for one in existing if one.default]
+        if not chosen:
+            return (f"no partition was asked for and none is the default; there are: {sizes}",)
+    else:
+        asked = spec.partition.split(",")
+        chosen = [one for one in existing if one.name in asked]
+        if unknown := [name for name in asked if name not in {one.name for one in existing}]:
+            return (f"there is no partition {', '.join(map(repr, unknown))}; there are: {sizes}",)
+    reasons = [f"partition {one.name!r} is not up" for one in chosen if not one.up]
+    largest = max(chosen, key=lambda one: one.total_nodes)
+    if spec.allocated_nodes > largest.total_nodes:
+        spares = f" ({spec.nodes} and {spec.spares} spare)" if spec.spares else ""
+        reasons.append(
+            f"it wants {spec.allocated_nodes} nodes{spares}, but partition {largest.name!r} has {largest.total_nodes}; "
+            f"there are: {sizes}"
+        )
+    return tuple(reasons)
