@@ -1,4 +1,4 @@
-"""The examples are scripts, not part of the package: their folders go on the path, as `python FOLDER/script.py` has it."""
+"""The examples are scripts, not a package: their folders go on the path, as they do in `python FOLDER/script.py`."""
 
 import os
 import sys

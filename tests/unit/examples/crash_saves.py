@@ -1,6 +1,7 @@
 """Saves a checkpoint and dies in it: at the first file operation, then at the second, and so on to the last.
 
-Needs examples/tiny_gpt on the path. Prints, for each death, the step of the newest whole checkpoint and the number that it holds, as JSON.
+Prints, for each death, the step of the newest whole checkpoint and the number that it holds, as JSON. Needs
+examples/tiny_gpt on the path.
 """
 
 import json

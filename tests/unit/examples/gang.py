@@ -2,8 +2,8 @@
 
     python gang.py '[{"ranks": 2, "argv": ["--steps", "10"], "usr2_at_step": 5}, ...]'
 
-Needs examples/tiny_gpt on the path. Prints the exit codes of each run's ranks as JSON. `usr2_at_step` sends SIGUSR2 to the last rank alone, once rank 0 has
-written that many lines of metrics.
+Prints the exit codes of each run's ranks as JSON. `usr2_at_step` sends SIGUSR2 to the last rank alone, once rank 0 has
+written that many lines of metrics. Needs examples/tiny_gpt on the path.
 """
 
 import json
