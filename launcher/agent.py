@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from trainmaster.launcher import plan as plans
-from trainmaster.launcher import processes, rank_env, takeover, wire, worker
+from trainmaster.launcher import processes, rank_env, record, takeover, wire, worker
 from trainmaster.launcher.ranks import LocalRank, Ranks, start_cold, tail
 from trainmaster.launcher.warm import ForkServer, PythonProgram, as_python_program, imports_of
 
@@ -104,6 +104,7 @@ class Agent:
         self.successor: subprocess.Popen[bytes] | None = None
         self.orphan_since: float | None = None
         self.first_steps_told: set[int] = set()
+        self.furthest = -1
         self.done = False
         self.exit_code = 0
 
@@ -190,8 +191,7 @@ class Agent:
                 "address": self.address,
                 "topology": os.environ.get("SLURM_TOPOLOGY_ADDR", self.node),
                 "port": self._offer(),
-                "pid": os.getpid(),
-                "epoch": self.post.epoch,
+                "step": self.furthest,
             }
         )
         return self.connection is not None
@@ -279,16 +279,26 @@ class Agent:
             self.post = post
             self._connect()
             return
+        if self._is_over():
+            self.done = True
+            return
         refused = not self._answers()
-        if not refused and self._connect():
-            return
-        # A port that refuses has no process behind it. Any other silence may be the network's, so the supervisor's own
-        # sign of life in the run folder has to stop as well before anybody takes its place.
-        if not refused and takeover.silent_s(self.run_dir) < self.plan.heartbeat_timeout_s:
-            return
-        # An agent that never had a supervisor has probably been given a wrong address; it must not make a second one.
-        if self.welcomed_ever:
+        silent_s = takeover.silent_s(self.run_dir)
+        if not refused and silent_s < 2 * BEAT_S:
+            # It lives, and only our connection broke.
+            self._connect()
+        elif self.welcomed_ever and (refused or silent_s > self.plan.heartbeat_timeout_s):
+            # A port that refuses has no process behind it. Any other silence may be the network's, or a frozen
+            # process's, so its sign of life in the run folder has to stop as well before anybody takes its place.
             self._succeed(now)
+        elif not self.welcomed_ever:
+            # We were never told that there is a supervisor; the address may be wrong, and a second one would do harm.
+            self._connect()
+
+    def _is_over(self) -> bool:
+        """Whether this attempt has ended while we were out of touch."""
+        events = record.read(self.run_dir)
+        return any(e.attempt == self.post.attempt and (e.ends or e.state == "REQUEUED") for e in events)
 
     def _answers(self) -> bool:
         """False only when the supervisor's port is refused, that is when its process is surely gone."""
@@ -478,6 +488,7 @@ class Agent:
             step = worker.read_step(entry.step_file)
             if step is not None:
                 found[str(entry.rank)] = list(step)
+                self.furthest = max(self.furthest, step[0])
         return found
 
     def _new_first_steps(self) -> bool:

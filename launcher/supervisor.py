@@ -119,7 +119,15 @@ class Supervisor:
             self._take_over()
         before = time.monotonic()
         while self.phase != "gone":
-            for key, _ in self.selector.select(0.05 if self.phase != "run" else 0.1):
+            ready = self.selector.select(0.05 if self.phase != "run" else 0.1)
+            gap_s = time.monotonic() - before
+            if gap_s > 2.0:
+                LOG.warning("this process was held up for %.1f s", gap_s)
+                self.roster.forgive(gap_s)
+                # Before anything is said or written: it may be somebody else's turn now.
+                self._yield_to_successor()
+            before = time.monotonic()
+            for key, _ in ready:
                 if key.data == "wake":
                     os.read(wake_read, 4096)
                 elif key.data == "listen":
@@ -127,12 +135,7 @@ class Supervisor:
                 elif key.data == "srun":
                     self._hear_srun()
             self._hear_all()
-            now = time.monotonic()
-            if now - before > 2.0:
-                LOG.warning("this process was held up for %.1f s", now - before)
-                self.roster.forgive(now - before)
-            before = now
-            self._tick(now)
+            self._tick(time.monotonic())
         return self.exit_code or 0
 
     def _listen(self) -> None:
@@ -147,6 +150,8 @@ class Supervisor:
         listener.setblocking(False)
         self.listener = listener
         self.selector.register(listener, selectors.EVENT_READ, "listen")
+        self.predecessor = takeover.current(self.run_dir) if self.epoch else None
+        self.predecessor_seen = time.time() - takeover.silent_s(self.run_dir)
         self.host, self.port = host, int(listener.getsockname()[1])
         takeover.publish(
             self.run_dir,
@@ -171,11 +176,16 @@ class Supervisor:
         last = next((event for event in reversed(events) if event.state == "RUNNING"), None)
         self.nodes = last.nodes if last is not None else ()
         known = {*self.nodes, *(last.spares if last is not None else ())}
-        post_dead = {node for event in events for node in event.dead}
-        self.expected = max(self.plan.nodes, len(known - post_dead) - 1)
+        for node in {node for event in events for node in event.dead}:
+            self.roster.dead[node] = "node_death"
+        if self.predecessor is not None:
+            self.roster.dead[self.predecessor.node] = "supervisor_death"
+        self.expected = len(known | set(self.roster.dead))
         self.cause = "supervisor_death"
         LOG.warning("supervising as epoch %d from %s", self.epoch, self.node)
-        self._event("RESTARTING", cause=self.cause, detail={"supervisor": self.node, "epoch": self.epoch})
+        dead = (self.predecessor.node,) if self.predecessor is not None else ()
+        detail = {"supervisor": self.node, "epoch": self.epoch, "fault_epoch_s": self.predecessor_seen}
+        self._event("RESTARTING", cause=self.cause, dead=dead, detail=detail)
 
     def _hear_srun(self) -> None:
         assert self.srun is not None and self.srun.stderr is not None
@@ -219,6 +229,9 @@ class Supervisor:
                 continue
             if messages:
                 self.strangers.remove(connection)
+                if self.phase in ("leave", "yielded"):
+                    self._drop(connection)
+                    continue
                 self._greet(connection, messages[0])
                 self._obey(messages[0]["node"], messages[1:])
         for node, member in list(self.roster.members.items()):
@@ -235,7 +248,7 @@ class Supervisor:
         node = hello["node"]
         if node in self.roster.members:
             self._lose(node, "node_death", "its agent came again")
-        if node in self.roster.dead and self.roster.dead[node] in ("node_death", "node_silent"):
+        if node in self.roster.dead and self.roster.dead[node] in ("node_death", "node_silent", "supervisor_death"):
             # It was only out of sight. Its ranks are gone, so it may serve as a spare.
             del self.roster.dead[node]
         member = Member(
@@ -246,6 +259,7 @@ class Supervisor:
             connection=connection,
             last_heard=time.monotonic(),
         )
+        self.furthest = max(self.furthest, hello["step"])
         self.roster.members[node] = member
         self._tell(member, {"do": "welcome", "epoch": self.epoch})
 
@@ -275,7 +289,7 @@ class Supervisor:
         if member is None:
             return
         self._drop(member.connection)
-        if self.phase == "leave":
+        if self.phase in ("leave", "yielded"):
             return
         LOG.warning("lost %s (%s): %s", node, how, why)
         self.roster.dead[node] = how
@@ -333,7 +347,7 @@ class Supervisor:
 
     def _on_modules(self, member: Member, message: wire.Message) -> None:
         """A node learnt what to import ahead: the others shall too, and the next attempt."""
-        for other in self.roster.members.values():
+        for other in list(self.roster.members.values()):
             if other is not member:
                 self._tell(other, {"do": "learn", "modules": message["modules"]})
         self.recorder.remember_modules(message["modules"])
@@ -370,7 +384,9 @@ class Supervisor:
             self._start_cycle()
             return
         srun_gone = self.srun is not None and self.srun.poll() is not None
-        hopeless = self.expected - len(self.roster.dead) < self.plan.nodes
+        # After a takeover the record may call nodes dead that only lost their supervisor; give them time to come.
+        settled = self.epoch == 0 or now - self.phase_since > self.plan.heartbeat_timeout_s + GATHER_PATIENCE_S
+        hopeless = settled and self.expected - len(self.roster.dead) < self.plan.nodes
         if srun_gone or hopeless or now - self.phase_since > self.plan.start_timeout_s:
             self._give_up_gathering(healthy)
 
@@ -627,7 +643,9 @@ class Supervisor:
         self._enter("yielded")
 
     def _tick_yielded(self, now: float) -> None:
-        if self.ending is not None or record.end_of(record.read(self.run_dir)) is not None:
+        end = record.end_of(record.read(self.run_dir))
+        if self.ending is not None or end is not None:
+            self.exit_code = 0 if end is not None and end.state == "SUCCEEDED" else 1
             self.phase = "gone"
 
     # -- the record ----------------------------------------------------------------------------------------------

@@ -1,0 +1,166 @@
+"""What happens after a cycle: the rules, and laws that hold for every outcome."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainmaster.launcher.decide import (
+    Action,
+    Budget,
+    Decision,
+    Limits,
+    Outcome,
+    RankExit,
+    cycle_is_over,
+    decide,
+    first_failure,
+)
+
+LIMITS = Limits(restarts_max=10, no_progress_max=3, requeues_max=2, backoff_s=1.0)
+
+
+def ended(rank: int, code: int, *, at: float = 0.0, text: str = "", node: str = "n1", raised: bool = False) -> RankExit:
+    return RankExit(rank=rank, node=node, code=code, epoch_s=at, text=text, raised=raised)
+
+
+def after(
+    outcome: Outcome, *, budget: Budget | None = None, attempt: int = 0, healthy: int = 4, wanted: int = 2
+) -> Decision:
+    return decide(outcome, budget or Budget(), LIMITS, attempt=attempt, healthy=healthy, wanted=wanted)
+
+
+def crash(**more: object) -> Outcome:
+    values: dict[str, object] = {"world_size": 2, "exits": (ended(0, 1),), "advanced": True, "steps_known": True}
+    return Outcome(**(values | more))  # type: ignore[arg-type]
+
+
+def test_all_ranks_done() -> None:
+    decision = after(Outcome(world_size=2, exits=(ended(0, 0), ended(1, 0))))
+    assert (decision.action, decision.state) == (Action.SUCCEED, "SUCCEEDED")
+
+
+def test_crash_with_progress_restarts_at_once() -> None:
+    decision = after(crash())
+    assert (decision.action, decision.cause, decision.delay_s) == (Action.RESTART, "rank_crash", 0.0)
+    assert decision.failure is not None and decision.failure.rank == 0
+
+
+def test_crash_loop_slows_down_then_stops() -> None:
+    budget, delays = Budget(), []
+    for _ in range(2):
+        decision = after(crash(advanced=False), budget=budget)
+        assert decision.action is Action.RESTART
+        budget = decision.budget
+        delays.append(decision.delay_s)
+    decision = after(crash(advanced=False), budget=budget)
+    assert delays == [0.0, 1.0]
+    assert (decision.action, decision.state) == (Action.END, "NO_PROGRESS")
+
+
+def test_progress_forgives_earlier_loops() -> None:
+    decision = after(crash(), budget=Budget(restarts=4, no_progress=2))
+    assert decision.action is Action.RESTART and decision.budget.no_progress == 0
+
+
+def test_restart_budget() -> None:
+    decision = after(crash(), budget=Budget(restarts=10))
+    assert (decision.action, decision.cause) == (Action.END, "restarts_exhausted")
+
+
+def test_long_cycle_of_a_silent_program_is_progress() -> None:
+    quiet = {"steps_known": False, "advanced": False}
+    assert after(crash(uptime_s=61.0, **quiet)).budget.no_progress == 0
+    assert after(crash(uptime_s=5.0, **quiet)).budget.no_progress == 1
+
+
+def test_exception_of_a_callable_is_its_result() -> None:
+    outcome = crash(exits=(ended(0, 1, raised=True),), steps_known=False, advanced=False)
+    assert (after(outcome).action, after(outcome).state) == (Action.END, "FAILED_USER")
+
+
+def test_lost_node_is_replaced_and_costs_no_budget() -> None:
+    decision = after(Outcome(world_size=2, lost={"n2": "node_death"}), healthy=2)
+    assert (decision.action, decision.cause, decision.exclude) == (Action.RESTART, "node_death", ("n2",))
+    assert decision.budget == Budget()
+
+
+def test_no_spare_left_requeues_without_the_dead() -> None:
+    decision = after(Outcome(world_size=2, lost={"n2": "node_silent", "n1": "node_silent"}), healthy=1)
+    assert (decision.action, set(decision.exclude)) == (Action.REQUEUE, {"n1", "n2"})
+    last = after(Outcome(world_size=2, lost={"n2": "node_silent"}), healthy=1, attempt=2)
+    assert (last.action, last.state) == (Action.END, "FAILED_INFRA")
+
+
+def test_lost_node_outranks_the_crashes_it_causes() -> None:
+    outcome = crash(lost={"n2": "node_death"}, exits=(ended(0, 1, text="Connection reset by peer"),))
+    assert after(outcome).cause == "node_death" and after(outcome).failure is None
+
+
+def test_reserved_codes() -> None:
+    assert after(crash(exits=(ended(1, 75),))).action is Action.REQUEUE
+    assert after(crash(exits=(ended(1, 75),), ending="timeout")).cause == "timeout"
+    assert after(crash(exits=(ended(1, 75),), ending="user")).state == "CANCELLED"
+    assert after(crash(exits=(ended(1, 93),))).state == "FAILED_USER"
+    without = after(crash(exits=(ended(1, 85, node="n2"),)), healthy=3)
+    assert (without.action, without.exclude) == (Action.RESTART, ("n2",))
+    assert after(crash(exits=(ended(1, 85, node="n2"),)), healthy=2).action is Action.REQUEUE
+
+
+def test_taken_port_is_retried_free_of_charge() -> None:
+    decision = after(crash(exits=(ended(0, 1, text="... EADDRINUSE ..."),), advanced=False))
+    assert (decision.cause, decision.budget.restarts, decision.budget.no_progress) == ("port_taken", 0, 0)
+
+
+def test_first_failure_is_the_shot_not_the_echo() -> None:
+    echo = ended(0, 1, at=1.0, text="RuntimeError: Connection closed by peer [127.0.0.1]:1")
+    shot = ended(3, 1, at=1.1, text="ValueError: bad batch")
+    assert first_failure((echo, shot)) == shot
+    told = RankExit(rank=1, node="n", code=-15, epoch_s=0.0, stopped=True)
+    assert first_failure((told,)) is None
+
+
+exits = st.builds(
+    RankExit,
+    rank=st.integers(0, 7),
+    node=st.sampled_from(["n1", "n2", "n3"]),
+    code=st.sampled_from([0, 1, 75, 85, 93, -9, -15]),
+    epoch_s=st.floats(0, 10),
+    stopped=st.booleans(),
+    raised=st.booleans(),
+    text=st.sampled_from(["", "EADDRINUSE", "Connection reset by peer", "boom"]),
+)
+outcomes = st.builds(
+    Outcome,
+    world_size=st.integers(1, 8),
+    exits=st.lists(exits, max_size=8, unique_by=lambda entry: entry.rank).map(tuple),
+    lost=st.dictionaries(st.sampled_from(["n1", "n2"]), st.sampled_from(["node_death", "node_silent"])),
+    ending=st.sampled_from([None, None, "user", "timeout", "preemption", "node_failure"]),
+    advanced=st.booleans(),
+    steps_known=st.booleans(),
+    uptime_s=st.floats(0, 1000),
+)
+budgets = st.builds(Budget, restarts=st.integers(0, 12), no_progress=st.integers(0, 4), ports_taken=st.integers(0, 6))
+
+
+@given(outcomes, budgets, st.integers(0, 4), st.integers(0, 6), st.integers(1, 5))
+def test_laws(outcome: Outcome, budget: Budget, attempt: int, healthy: int, wanted: int) -> None:
+    decision = decide(outcome, budget, LIMITS, attempt=attempt, healthy=healthy, wanted=wanted)
+    if decision.action in (Action.END, Action.SUCCEED):
+        assert decision.state
+    if decision.action is Action.SUCCEED:
+        assert sum(1 for entry in outcome.exits if entry.code == 0) == outcome.world_size
+    if decision.action is Action.REQUEUE:
+        assert attempt < LIMITS.requeues_max and outcome.ending != "user"
+    if decision.action is Action.RESTART:
+        assert outcome.ending is None
+        assert 0 <= decision.delay_s <= 60
+        if decision.exclude:
+            assert healthy - len(set(decision.exclude) - set(outcome.lost)) >= wanted
+    assert decision.budget.restarts >= budget.restarts
+    assert decision.budget.restarts + decision.budget.ports_taken - budget.restarts - budget.ports_taken <= 1
+
+
+@given(outcomes)
+def test_nothing_ends_a_cycle_of_healthy_ranks(outcome: Outcome) -> None:
+    if not outcome.lost and all(entry.code == 0 or entry.stopped for entry in outcome.exits):
+        done = sum(1 for entry in outcome.exits if entry.code == 0)
+        assert cycle_is_over(outcome) == (done == outcome.world_size)

@@ -1,0 +1,59 @@
+"""Node order and the choice of spares."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainmaster.launcher.placement import in_fabric_order, lay_out, switch_path
+
+TWO_LEAVES = {f"n{i:02}": f"spine.leaf{i % 2}.n{i:02}" for i in range(1, 9)}
+
+
+def test_neighbours_share_a_leaf_whatever_their_names_say() -> None:
+    assert in_fabric_order(TWO_LEAVES) == ("n02", "n04", "n06", "n08", "n01", "n03", "n05", "n07")
+
+
+def test_no_topology_means_natural_order() -> None:
+    assert in_fabric_order({"n10": "n10", "n9": "n9"}) == ("n9", "n10")
+
+
+def test_a_dotted_node_name_is_no_switch() -> None:
+    assert switch_path("spine.leaf1.gpu7.example.org", "gpu7.example.org") == ("spine", "leaf1")
+
+
+def test_spares_are_the_nodes_that_fit_worst() -> None:
+    addresses = {"a1": "s.l1.a1", "a2": "s.l1.a2", "a3": "s.l1.a3", "b1": "s.l2.b1"}
+    layout = lay_out(addresses, 3)
+    assert layout is not None and layout.nodes == ("a1", "a2", "a3") and layout.spares == ("b1",)
+
+
+def test_a_dead_node_is_replaced_under_its_own_leaf() -> None:
+    left = {node: address for node, address in TWO_LEAVES.items() if node != "n02"}
+    layout = lay_out(left, 4, running=("n02", "n04", "n06", "n01"))
+    assert layout is not None and set(layout.nodes) == {"n04", "n06", "n01", "n08"}
+
+
+def test_too_few() -> None:
+    assert lay_out({"n1": "n1"}, 2) is None
+
+
+names = st.integers(0, 40).map(lambda number: f"n{number}")
+clusters = st.dictionaries(names, st.integers(0, 4), min_size=1, max_size=24).map(
+    lambda found: {node: f"spine.leaf{leaf}.{node}" for node, leaf in found.items()}
+)
+
+
+@given(clusters, st.integers(1, 24), st.sets(names))
+def test_laws(addresses: dict[str, str], wanted: int, running: set[str]) -> None:
+    layout = lay_out(addresses, wanted, running=running)
+    if wanted > len(addresses):
+        assert layout is None
+        return
+    assert layout is not None
+    assert len(layout.nodes) == wanted
+    assert sorted([*layout.nodes, *layout.spares]) == sorted(addresses)
+    alive = running & set(addresses)
+    assert len(alive & set(layout.nodes)) == min(len(alive), wanted), "nodes that ran stay"
+    order = in_fabric_order(addresses)
+    assert list(layout.nodes) == [node for node in order if node in layout.nodes]
+    leaves = [addresses[node].split(".")[1] for node in order]
+    assert len({*leaves}) == sum(1 for i, leaf in enumerate(leaves) if i == 0 or leaves[i - 1] != leaf)

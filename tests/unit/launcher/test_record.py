@@ -1,0 +1,63 @@
+"""The record: whole lines, torn lines, full disks."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainmaster.launcher import record
+from trainmaster.launcher.record import Event
+
+
+def event(state: str, **more: object) -> Event:
+    values: dict[str, object] = {"epoch_s": 1795417200.5, "job_id": 7, "attempt": 0, "cycle": 0, "state": state}
+    return Event(**(values | more))  # type: ignore[arg-type]
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    events = (event("STARTING"), event("RUNNING", nodes=("n1", "n2"), step=3, detail={"a": [1]}))
+    for entry in events:
+        record.append(tmp_path, entry)
+    assert record.read(tmp_path) == events
+    assert '"time": "2026-11-23T07:00:00.500Z"' in (tmp_path / record.FILE).read_text()
+
+
+def test_torn_last_line(tmp_path: Path) -> None:
+    record.append(tmp_path, event("STARTING"))
+    with (tmp_path / record.FILE).open("a") as stream:
+        stream.write(record.to_line(event("SUCCEEDED"))[:40])
+    assert [entry.state for entry in record.read(tmp_path)] == ["STARTING"]
+
+
+@given(st.lists(st.text()))
+def test_garbage_is_passed_over(lines: list[str]) -> None:
+    good = record.to_line(event("STARTING"))
+    assert [entry.state for entry in record.parse([*lines, good])] == ["STARTING"]
+
+
+def test_end_counts_only_until_a_new_attempt_starts() -> None:
+    ended = [event("STARTING"), event("FAILED_USER")]
+    assert record.end_of(ended) == ended[1]
+    assert record.end_of([*ended, event("STARTING", attempt=1)]) is None
+
+
+def test_full_disk_keeps_events_and_spends_the_reserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = record.Recorder(tmp_path)
+    real, full = record.append, True
+
+    def append(run_dir: Path, entry: Event) -> None:
+        if full and (run_dir / ".reserve").exists():
+            raise OSError(28, "No space left on device")
+        if full and entry.state == "LOST":
+            raise OSError(28, "No space left on device")
+        real(run_dir, entry)
+
+    monkeypatch.setattr(record, "append", append)
+    recorder.add(event("RUNNING"))
+    assert not recorder.pending and not (tmp_path / ".reserve").exists()
+    recorder.add(event("LOST"))
+    assert [entry.state for entry in recorder.pending] == ["LOST"]
+    full = False
+    recorder.flush()
+    assert [entry.state for entry in record.read(tmp_path)] == ["RUNNING", "LOST"]
