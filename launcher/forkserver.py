@@ -16,6 +16,7 @@ import gc
 import importlib.util
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -140,8 +141,11 @@ def _fork(channel: _Channel) -> int:
     """Fork twice, so that the rank becomes a child of the agent (the nearest subreaper). 0 in the rank."""
     agent = os.getppid()
     read_end, write_end = os.pipe()
+    # A stop may come before the rank has put its signals back to normal (`worker.become`); it must wait, not be lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, worker.STOP_SIGNALS)
     middle = os.fork()
     if middle:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, worker.STOP_SIGNALS)
         os.close(write_end)
         with os.fdopen(read_end) as stream:
             text = stream.read()
@@ -168,8 +172,6 @@ def _fork(channel: _Channel) -> int:
 
 def main() -> None:
     """Serve; a forked rank comes out of `serve` and runs its task in a main thread of its own."""
-    import signal
-
     # A terminal's Ctrl-C and Slurm's SIGTERM are the agent's business.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

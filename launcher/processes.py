@@ -76,6 +76,9 @@ def send_group(pgid: int, number: int) -> None:
     """Send a signal to a process group that may already be gone."""
     try:
         os.killpg(pgid, number)
-    except (ProcessLookupError, PermissionError):
-        # PermissionError: only a setuid member is left, which is not ours to stop.
+    except ProcessLookupError:
+        # Just forked and not yet the leader of a group of its own, or gone.
+        send(pgid, number)
+    except PermissionError:
+        # Only a setuid member is left, which is not ours to stop.
         pass

@@ -14,10 +14,11 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 EXIT_REQUEUE = 75
+STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2})
 _STEP = struct.Struct("=qd")
 _step_memory: Any = None
 _step_known = False
@@ -87,9 +88,8 @@ def new_step_file(path: Path) -> None:
 def become(task: Task) -> None:
     """Give this forked process what a new one would have: session, signals, files, folder, environment, randomness."""
     os.setsid()
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
     os.environ.clear()
     os.environ.update(task.env)
     os.chdir(task.cwd)
@@ -111,6 +111,7 @@ def become(task: Task) -> None:
     random = sys.modules.get("numpy.random")
     if random is not None:
         random.seed()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def run(task: Task) -> None:
@@ -118,6 +119,7 @@ def run(task: Task) -> None:
     import faulthandler
 
     faulthandler.enable(file=2)
+    sys.excepthook = _show_exception
     if task.modules_file:
         threading.Thread(target=_tell_modules, args=(Path(task.modules_file),), daemon=True).start()
     sys.argv = list(task.argv)
@@ -130,6 +132,15 @@ def run(task: Task) -> None:
         script = Path(task.argv[0]).resolve()
         sys.path.insert(0, str(script.parent))
         runpy.run_path(task.argv[0], run_name="__main__")
+
+
+def _show_exception(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback that begins in the user's script, as it would had Python started it."""
+    ours = (str(Path(__file__).parent), "<frozen runpy>", "<string>")
+    first = trace
+    while first is not None and first.tb_frame.f_code.co_filename.startswith(ours):
+        first = first.tb_next
+    traceback.print_exception(kind, value, first or trace)
 
 
 def _tell_modules(path: Path) -> None:
