@@ -1,0 +1,111 @@
+"""Where labs lie on this machine, and which folders can hold one."""
+
+import os
+from pathlib import Path
+
+from trainmaster.errors import LabError
+from trainmaster.lab.state import STATE_FILE
+
+# sun_path of unix(7) holds 108 bytes, the last of them zero.
+_SOCKET_PATH_MAX = 107
+
+
+def base() -> Path:
+    """The folder of this user's labs: each lab, or a link to it, under its name."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    root = Path(runtime) if runtime and Path(runtime).is_dir() else Path("/tmp")
+    return root / f"trainmaster-lab-{os.getuid()}"
+
+
+def make_base() -> Path:
+    """Make sure that the folder of labs exists and is ours."""
+    folder = base()
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise LabError(
+            f"{folder} belongs to somebody else", hint="set XDG_RUNTIME_DIR to a folder of your own with a short name"
+        )
+    return folder
+
+
+def all_folders() -> tuple[Path, ...]:
+    """The folders of all labs of this user, running or not."""
+    if not base().is_dir():
+        return ()
+    found = (path.resolve() for path in sorted(base().iterdir()))
+    return tuple(dict.fromkeys(path for path in found if (path / STATE_FILE).is_file()))
+
+
+def claim(name: str, folder: Path | None) -> Path:
+    """Make the empty folder of a new lab, known under `name`. Raises LabError when something is there already."""
+    place = make_base() / name
+    if place.is_symlink() and not place.exists():
+        # The folder that it led to was removed by hand.
+        place.unlink()
+    if folder is None:
+        _claim_new(place)
+        return place.resolve()
+    folder = folder.absolute()
+    if folder.exists():
+        _refuse_used(folder)
+    else:
+        _claim_new(folder)
+    folder = folder.resolve()
+    try:
+        place.symlink_to(folder)
+    except FileExistsError:
+        folder.rmdir()
+        raise _taken(place) from None
+    return folder
+
+
+def forget(name: str, folder: Path) -> None:
+    """Remove the link to a lab that lies elsewhere."""
+    place = base() / name
+    if place.is_symlink() and place.resolve() == folder:
+        place.unlink()
+
+
+def check_path(folder: Path, node_names: tuple[str, ...]) -> None:
+    """Raise LabError when Slurm's sockets in `folder` would have names too long for the kernel, or special characters."""
+    longest = max(node_names, key=len)
+    # The longest that Slurm makes is pmix's: <spool>/stepd.slurm.pmix.<job>.<step>, with 32-bit numbers.
+    room = _SOCKET_PATH_MAX - len(f"/spool/{longest}/stepd.slurm.pmix.4294967295.4294967295")
+    length = len(os.fsencode(folder))
+    if length > room:
+        raise LabError(
+            f"the folder {folder} has {length} bytes in its name; with more than {room} the names of Slurm's sockets "
+            "in it exceed the 108 bytes that the kernel takes",
+            hint="choose a folder with a shorter name, such as one under /tmp",
+        )
+    strange = sorted({c for c in str(folder) if not (c.isalnum() or c in "/._-+")})
+    if strange:
+        raise LabError(
+            f"the folder {folder} has {''.join(strange)!r} in its name, which slurm.conf cannot hold",
+            hint="use letters, digits and ._-+ only",
+        )
+
+
+def _claim_new(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o755, parents=True)
+    except FileExistsError:
+        _refuse_used(folder)
+    except OSError as error:
+        raise LabError(f"the lab's folder {folder} could not be made: {error.strerror}") from None
+
+
+def _refuse_used(folder: Path) -> None:
+    if not folder.is_dir():
+        raise LabError(f"{folder} is not a folder")
+    if (folder / STATE_FILE).exists():
+        raise _taken(folder)
+    if any(folder.iterdir()):
+        raise LabError(f"{folder} is not empty and holds no lab", hint="name an empty or a new folder")
+
+
+def _taken(folder: Path) -> LabError:
+    return LabError(
+        f"there is a lab in {folder} already",
+        hint=f"`trainmaster lab down --folder {folder}` ends it, whether it still runs or not; or take another --name",
+    )

@@ -1,0 +1,26 @@
+"""Finds labs whose owner died without ending them, and ends them."""
+
+from trainmaster.errors import LabError
+from trainmaster.lab import cleanup, folders, netns, processes
+from trainmaster.lab.cleanup import Ended
+from trainmaster.lab.state import LabState, load
+
+
+def is_orphan(state: LabState) -> bool:
+    """Whether the process that the lab lives for has gone. A lab without an owner lives until `lab down`."""
+    return state.owner is not None and not processes.alive(state.owner.pid, state.owner.start_time)
+
+
+def sweep() -> tuple[Ended, ...]:
+    """End every orphaned lab of this user. Every lab command begins with this."""
+    ended = []
+    for folder in folders.all_folders():
+        try:
+            state = load(folder)
+        except LabError:
+            # Half written, or being removed by another command right now; its own `lab down` says what is wrong.
+            continue
+        if is_orphan(state):
+            ended.append(cleanup.end(state))
+    netns.sweep()
+    return tuple(ended)
