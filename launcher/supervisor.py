@@ -70,7 +70,8 @@ class Supervisor:
         self.enough_since: float | None = None
         self.expected = 0
         events = [event for event in record.read(run_dir) if event.job_id == self.job_id]
-        self.cycle = max((event.cycle for event in events if event.attempt == self.attempt), default=-1)
+        ran = [event.cycle for event in events if event.attempt == self.attempt and event.state == "RUNNING"]
+        self.cycle = max(ran, default=-1)
         self.furthest = max((event.step for event in events if event.step is not None), default=-1)
         self.furthest_before = self.furthest
         self.excluded = sorted({node for event in events for node in event.detail.get("excluded", ())})
