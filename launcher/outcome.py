@@ -1,0 +1,104 @@
+"""What a job's record and Slurm say together: its state, its end, and the words for it. Pure."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainmaster.launcher import record
+from trainmaster.launcher.record import Event
+from trainmaster.slurm.values import Job
+
+_STATE_OF = {"SUBMITTED": "PENDING", "STARTING": "STARTING", "RUNNING": "RUNNING", "PROGRESS": "RUNNING"}
+
+
+def state_of(events: Sequence[Event], queued: Job | None = None) -> str:
+    """The job's state in one word: how it ended, else what it does now.
+
+    Args:
+        events: The record.
+        queued: The job as squeue shows it, if it was asked.
+    """
+    end = record.end_of(events)
+    if end is not None:
+        return end.state
+    last = events[-1] if events else None
+    state = "PENDING" if last is None else _STATE_OF.get(last.state, last.state)
+    if queued is not None and state in ("PENDING", "REQUEUED") and queued.state in ("RUNNING", "CONFIGURING"):
+        return "STARTING"
+    return state
+
+
+# Slurm's end states -> ours and the cause, for a job whose own processes could not say.
+_ENDED = {
+    "CANCELLED": ("CANCELLED", "user"),
+    "TIMEOUT": ("TIMED_OUT", "timeout"),
+    "DEADLINE": ("TIMED_OUT", "timeout"),
+    "PREEMPTED": ("PREEMPTED", "preemption"),
+    "NODE_FAIL": ("FAILED_INFRA", "node_failure"),
+    "BOOT_FAIL": ("FAILED_INFRA", "node_failure"),
+    "OUT_OF_MEMORY": ("OUT_OF_MEMORY", "supervisor_death"),
+    "FAILED": ("FAILED_INFRA", "supervisor_death"),
+}
+
+
+def end_by_evidence(
+    events: Sequence[Event], job: Job | None, *, job_id: int, asked_to_cancel: bool, now_s: float
+) -> Event:
+    """The end of a job that wrote none itself. Pure.
+
+    Args:
+        events: The record.
+        job: What `scontrol show job` says; None when Slurm has forgotten the job.
+        job_id: The job.
+        asked_to_cancel: Whether somebody used `trainmaster jobs cancel`.
+        now_s: Seconds since the epoch.
+    """
+    state, cause = _ENDED.get(job.state, ("LOST", None)) if job is not None else ("LOST", None)
+    if state == "LOST" and asked_to_cancel:
+        state, cause = "CANCELLED", "user"
+    last = events[-1] if events else None
+    detail: dict[str, object] = {"by": "watcher", "slurm_state": job.state if job is not None else "unknown"}
+    if job is not None:
+        detail |= {"slurm_reason": job.reason, "slurm_exit_code": job.exit_code}
+    return Event(
+        epoch_s=(job.end_time if job is not None else None) or now_s,
+        job_id=job_id,
+        attempt=last.attempt if last else 0,
+        cycle=last.cycle if last else 0,
+        state=state,
+        cause=cause,
+        nodes=last.nodes if last else (),
+        ranks=last.ranks if last else 0,
+        step=last.step if last else None,
+        detail=detail,
+    )
+
+
+def explain(end: Event, *, name: str, log: Path, log_end: str) -> str:
+    """How a job ended and, when not well, what failed first and where to read on.
+
+    Args:
+        end: The event that ended the job.
+        name: The job's name.
+        log: What the batch step wrote.
+        log_end: The end of it.
+    """
+    cause = f" ({end.cause})" if end.cause and end.cause != "program" else ""
+    lines = [f"job {end.job_id} {name!r} ended {end.state}{cause} in attempt {end.attempt}, cycle {end.cycle}"]
+    failure = end.detail.get("failure")
+    if isinstance(failure, dict):
+        how = f"signal {failure['signal']}" if failure.get("signal") else f"exit code {failure.get('exit_code')}"
+        lines.append(f"first failing rank: {failure.get('rank')} on {failure.get('node')}, {how}")
+        if failure.get("traceback"):
+            lines += ["-" * 40, str(failure["traceback"]).rstrip(), "-" * 40]
+        if failure.get("log"):
+            lines.append(f"its log: {failure['log']}")
+    elif end.state not in ("SUCCEEDED", "CANCELLED"):
+        slurm = end.detail.get("slurm_state")
+        if slurm:
+            lines.append(
+                f"the job wrote no end itself; Slurm says {slurm}, {end.detail.get('slurm_reason') or 'no reason'}"
+            )
+        if log_end.strip():
+            lines += [f"the end of {log}:", "-" * 40, log_end.rstrip(), "-" * 40]
+    lines.append(f"the job's life: trainmaster jobs show {end.job_id}")
+    return "\n".join(lines)

@@ -1,0 +1,170 @@
+"""Waiting: the record's end counts; Slurm is asked rarely, and what it does not know is never called finished."""
+
+import pytest
+
+from fakes.clock import FakeClock
+from fakes.slurm import FakeSlurm
+from trainmaster.errors import SlurmUnreachable
+from trainmaster.launcher import record
+from trainmaster.launcher.watch import GRACE_S, LOOK_EVERY_S, Queue, Watch
+
+
+class Scene:
+    """One job that Slurm knows as running, and somebody who waits for it."""
+
+    def __init__(self, run_dir, *, just_submitted=True):
+        self.run_dir = run_dir
+        self.clock = FakeClock()
+        self.slurm = FakeSlurm()
+        self.slurm.put(12, "RUNNING", std_out=str(run_dir / "batch.out"))
+        self.queue = Queue(self.slurm, clock=self.clock)
+        self.watch = Watch(run_dir, 12, self.queue, clock=self.clock, just_submitted=just_submitted)
+
+    def write(self, state, **values):
+        values = {"attempt": 0, "cycle": 0} | values
+        now_s = self.clock.now().timestamp()
+        record.append(self.run_dir, record.Event(epoch_s=now_s, job_id=12, state=state, **values))
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return Scene(tmp_path)
+
+
+def test_the_end_is_seen_at_once_and_slurm_is_not_asked(scene):
+    scene.clock.at(3.0, lambda: scene.write("SUCCEEDED"))
+    end = scene.watch.wait()
+    assert end is not None and end.state == "SUCCEEDED"
+    assert scene.clock.passed_s < 3.2
+    assert not scene.slurm.calls
+
+
+def test_a_long_wait_asks_slurm_four_times_a_minute_at_most(scene):
+    scene.clock.at(600.0, lambda: scene.write("SUCCEEDED"))
+    scene.watch.wait()
+    assert 30 <= scene.slurm.calls["jobs"] <= 600 / LOOK_EVERY_S
+    assert scene.slurm.calls["job"] == 0
+
+
+def test_many_waiting_jobs_cost_no_more_than_one(scene, tmp_path):
+    watches = []
+    for number in range(20, 120):
+        (tmp_path / str(number)).mkdir()
+        scene.slurm.put(number, "PENDING")
+        watches.append(Watch(tmp_path / str(number), number, scene.queue, clock=scene.clock))
+    for _ in range(60):
+        assert not any(watch.settle() for watch in watches)
+        scene.clock.sleep_s(1.0)
+    assert scene.slurm.calls["jobs"] <= 5
+
+
+def test_an_end_of_an_earlier_attempt_does_not_count(scene):
+    scene.write("FAILED_INFRA", attempt=0)
+    scene.write("STARTING", attempt=1)
+    assert scene.watch.settle() is None
+    assert scene.watch.state == "STARTING"
+    scene.write("SUCCEEDED", attempt=1)
+    assert scene.watch.settle().attempt == 1
+
+
+def test_a_job_cancelled_while_pending_ends_cancelled(scene):
+    scene.write("SUBMITTED")
+    scene.clock.at(20.0, lambda: scene.slurm.put(12, "CANCELLED"))
+    end = scene.watch.wait()
+    assert (end.state, end.detail["by"]) == ("CANCELLED", "watcher")
+    assert scene.clock.passed_s < 20 + LOOK_EVERY_S + GRACE_S + 1
+    assert record.end_of(record.read(scene.run_dir)) == end
+
+
+@pytest.mark.parametrize(
+    ("slurm_state", "state"),
+    [
+        ("TIMEOUT", "TIMED_OUT"),
+        ("NODE_FAIL", "FAILED_INFRA"),
+        ("OUT_OF_MEMORY", "OUT_OF_MEMORY"),
+        ("PREEMPTED", "PREEMPTED"),
+        ("FAILED", "FAILED_INFRA"),
+        ("COMPLETED", "LOST"),
+        ("SOMETHING_NEW_THAT_ENDED", None),
+    ],
+)
+def test_slurms_evidence_decides_when_the_record_is_silent(scene, slurm_state, state):
+    scene.write("RUNNING", nodes=("n01",), step=7)
+    scene.slurm.put(12, slurm_state, exit_code="1:0")
+    end = scene.watch.wait(timeout_s=120.0)
+    if state is None:  # a state that we do not know is no end
+        assert end is None
+    else:
+        assert (end.state, end.nodes, end.step) == (state, ("n01",), 7)
+
+
+def test_a_job_that_slurm_forgot_is_lost_not_finished(scene):
+    del scene.slurm.known[12]
+    assert scene.watch.wait().state == "LOST"
+
+
+def test_a_job_that_slurm_forgot_after_a_cancel_is_cancelled(scene):
+    del scene.slurm.known[12]
+    (scene.run_dir / "cancel.json").write_text("{}")
+    assert scene.watch.wait().state == "CANCELLED"
+
+
+def test_the_records_end_wins_over_slurms_within_the_grace(scene):
+    scene.slurm.put(12, "COMPLETED")
+    scene.clock.at(LOOK_EVERY_S + GRACE_S / 2, lambda: scene.write("SUCCEEDED"))
+    assert scene.watch.wait().state == "SUCCEEDED"
+
+
+def test_another_job_with_the_same_number_is_not_ours(tmp_path):
+    scene = Scene(tmp_path)
+    scene.slurm.put(12, "COMPLETED", std_out="/elsewhere/20990101-000000-ffffff/batch.out")
+    assert scene.watch.wait().state == "LOST"
+
+
+def test_a_running_job_with_the_same_number_is_not_ours(tmp_path):
+    scene = Scene(tmp_path, just_submitted=False)
+    scene.write("SUBMITTED")
+    scene.slurm.put(12, "RUNNING", submit_time=scene.clock.start_s + 5000)
+    scene.clock.sleep_s(10_000.0)
+    scene.slurm.put(12, "RUNNING", submit_time=scene.clock.start_s + 5000, std_out="/elsewhere/x/batch.out")
+    assert scene.watch.wait().state == "LOST"
+
+
+def test_waiting_goes_on_while_slurmctld_is_away_and_says_so_once(scene, caplog):
+    scene.slurm.fail["jobs"] = [SlurmUnreachable("Unable to contact slurm controller")] * 10
+    scene.clock.at(120.0, lambda: scene.write("SUCCEEDED"))
+    assert scene.watch.wait().state == "SUCCEEDED"
+    assert caplog.text.count("cannot ask Slurm") == 1
+
+
+def test_a_job_that_vanishes_while_slurmctld_restarts_is_not_lost_too_soon(scene):
+    scene.slurm.put(12, "COMPLETED")
+    scene.slurm.fail["job"] = [SlurmUnreachable("down")] * 3
+    scene.clock.at(50.0, lambda: scene.write("SUCCEEDED"))
+    assert scene.watch.wait().state == "SUCCEEDED"
+
+
+def test_a_requeued_job_is_waited_for(scene):
+    scene.write("STARTING")
+    scene.write("REQUEUED", cause="node_death")
+    scene.slurm.put(12, "PENDING")
+    assert scene.watch.wait(timeout_s=60.0) is None
+    assert scene.watch.state == "REQUEUED"
+    scene.slurm.put(12, "RUNNING")
+    scene.clock.sleep_s(LOOK_EVERY_S)
+    assert scene.watch.state == "STARTING"
+
+
+def test_an_old_job_that_is_attached_again_is_settled_at_once(tmp_path):
+    scene = Scene(tmp_path, just_submitted=False)
+    scene.slurm.put(12, "CANCELLED", end_time=scene.clock.start_s - 100)
+    assert scene.watch.settle().state == "CANCELLED"
+    assert scene.slurm.calls == {"jobs": 1, "job": 1}
+
+
+def test_a_record_that_cannot_be_written_still_gives_the_end(tmp_path, caplog):
+    scene = Scene(tmp_path / "gone", just_submitted=False)
+    scene.slurm.put(12, "CANCELLED", end_time=scene.clock.start_s - 100)
+    assert scene.watch.settle().state == "CANCELLED"
+    assert scene.watch.settle().state == "CANCELLED"
+    assert "could not add the end" in caplog.text
