@@ -83,6 +83,18 @@ def alive(pid: int, start_time: int) -> bool:
     return process is not None and process.start_time == start_time and process.state not in "ZX"
 
 
+def own_pid(pid: int) -> int | None:
+    """The pid by which a process knows itself, which in a pid namespace is another than ours."""
+    try:
+        status = (PROC / str(pid) / "status").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    for line in status.splitlines():
+        if line.startswith("NSpid:"):
+            return int(line.split()[-1])
+    return pid
+
+
 def snapshot() -> dict[int, Process]:
     """Every process of the machine that is not a zombie, by pid."""
     found = (look(int(entry.name)) for entry in PROC.iterdir() if entry.name.isdecimal())
@@ -149,7 +161,7 @@ def members(mark: NodeMark, *, sessions: Iterable[int] = ()) -> tuple[Process, .
     seeds = {pid for pid, node in nodes.items() if node == mark.node_name}
     # Other nodes never belong, nor do the shells from which a fault is injected, whatever session they share with it.
     foreign = {pid for pid, node in nodes.items() if node not in (None, mark.node_name)} | {1}
-    foreign |= _lineage(processes) - seeds
+    foreign |= lineage(processes) - seeds
     found = closure(processes, seeds, foreign=foreign, sessions=sessions)
     return tuple(processes[pid] for pid in sorted(found))
 
@@ -217,7 +229,7 @@ def wait_gone(processes: Iterable[Process], *, timeout_s: float = _GONE_TIMEOUT_
         time.sleep(0.005)
 
 
-def _lineage(processes: Mapping[int, Process]) -> set[int]:
+def lineage(processes: Mapping[int, Process]) -> set[int]:
     """This process and all its ancestors."""
     found: set[int] = set()
     pid = os.getpid()
