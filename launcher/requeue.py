@@ -99,6 +99,20 @@ def carry_out(client: SlurmClient, order: Order) -> bool:
 
 
 def _requeue(client: SlurmClient, order: Order) -> None:
+    """Requeue, after taking the dead nodes out of the allocation.
+
+    A dead node that Slurm still believes in would hold the job in COMPLETING until SlurmdTimeout (300 s in production).
+    A running job's owner may shrink it, and then nobody waits for that node (seen on 22.05.8).
+    """
+    job = client.job(order.job_id)
+    if job is not None and job.state == "RUNNING" and order.dead:
+        held = client.hostnames(job.nodes)
+        kept = [node for node in held if node not in order.dead]
+        if kept and len(kept) < len(held):
+            try:
+                client.update_job(order.job_id, NodeList=",".join(kept))
+            except SlurmError as error:
+                LOG.warning("job %d keeps its dead nodes: %s", order.job_id, error)
     client.requeue(order.job_id, incomplete=False)
 
 
@@ -109,7 +123,8 @@ def _leave_the_job() -> None:
     os.setsid()
     if os.fork():
         os._exit(0)
-    os.chdir(tempfile.gettempdir())
+    # `scontrol update NodeList=` leaves scripts in its working folder.
+    os.chdir(tempfile.mkdtemp(prefix="trainmaster-requeue-"))
 
 
 def main(argv: list[str]) -> int:
