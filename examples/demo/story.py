@@ -108,7 +108,7 @@ class Interruption:
     def phases(self) -> tuple[tuple[str, float, float], ...]:
         """What the lost seconds went into, as far as the run came: name, start and end in epoch seconds."""
         moments = (self.last_s, self.noticed_s, self.running_s, self.first_s, self.back_s)
-        names = ("notice, stop the others", "start ranks", "join, load, first step", "repeat steps")
+        names = ("notice, stop", "start ranks", "load, first step", "repeat steps")
         found = []
         for name, (start_s, end_s) in zip(names, pairwise(moments), strict=True):
             if start_s is None or end_s is None:

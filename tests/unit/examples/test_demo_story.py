@@ -58,7 +58,7 @@ def test_a_restart_that_is_itself_interrupted_is_one_interruption(
 def test_a_run_that_never_came_back_lost_no_known_time(events: tuple[Event, ...], points: tuple[Point, ...]) -> None:
     (one,) = find_interruptions(events[:6], points[:110])
     assert one.lost_s is None
-    assert [name for name, _, _ in one.phases] == ["notice, stop the others", "start ranks"]
+    assert [name for name, _, _ in one.phases] == ["notice, stop", "start ranks"]
 
 
 def test_a_run_without_any_step_counts_from_its_start(events: tuple[Event, ...]) -> None:
