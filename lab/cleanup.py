@@ -1,4 +1,4 @@
-"""Ends everything that belongs to a lab and removes its folder. Works from the folder alone, whoever started the lab."""
+"""Ends everything that belongs to a lab and removes its folder; needs nothing but the folder, whoever started it."""
 
 import shutil
 from collections.abc import Mapping

@@ -271,7 +271,7 @@ def _start(
     if planned.dbd_port is not None:
         say("starting MariaDB and slurmdbd")
         held.release(planned.dbd_port)
-        accounting.start(lab.folder, env=env, user_env=lab.env, cluster=_cluster_name(lab), keep=lab.keep)
+        accounting.start(_site(planned), env=env, keep=lab.keep)
     say(f"starting slurmctld and {len(nodes)} slurmd (Slurm {planned.slurm_version})")
     held.release(planned.controller_port)
     lab.start_slurmctld()
@@ -311,18 +311,33 @@ def _with_ports(draft: LabState, spec: LabSpec, nodes: Sequence[NodePlan], held:
 
 def _site(lab: LabState) -> Site:
     network = lab.network
+    host = socket.gethostname().partition(".")[0]
+    loopback = _loopback_of(host)
+    # In networks of their own the nodes' names resolve to nothing, and slurmctld must answer on the bridge as well.
+    one_address = network is None and loopback is not None
+    address = network.address if network else loopback or config.LOOPBACK
     return Site(
         name=lab.name,
         folder=lab.folder,
-        host=socket.gethostname().partition(".")[0],
-        address=network.address if network else config.LOOPBACK,
+        host=host,
+        address=address,
+        one_address=one_address,
         user=_user(),
         slurm_version=install.release(lab.slurm_version),
         controller_port=lab.controller_port,
         dbd_port=lab.dbd_port,
         node_ports=lab.node_ports,
-        node_addresses={name: network.cable(name).address if network else config.LOOPBACK for name in lab.node_ports},
+        node_addresses={name: network.cable(name).address if network else address for name in lab.node_ports},
     )
+
+
+def _loopback_of(host: str) -> str | None:
+    """The loopback address that this machine's name resolves to, 127.0.0.1 or Debian's 127.0.1.1; None if another."""
+    try:
+        address = socket.getaddrinfo(host, None, socket.AF_INET)[0][4][0]
+    except OSError:
+        return None
+    return str(address) if str(address).startswith("127.") else None
 
 
 def _write_files(lab: LabState, spec: LabSpec, nodes: Sequence[NodePlan]) -> None:
@@ -353,11 +368,8 @@ def _write_files(lab: LabState, spec: LabSpec, nodes: Sequence[NodePlan]) -> Non
     for name in ("prolog", "epilog"):
         (folder / name).chmod(0o755)
     if lab.dbd_port is not None:
-        accounting.prepare(site)
-
-
-def _cluster_name(lab: Lab) -> str:
-    return config.cluster_name(lab.name)
+        env = daemons.environment(folder=folder, conf=site.conf, node_name=None)
+        accounting.prepare(site, env=env)
 
 
 def _require_memory(nodes: int) -> None:

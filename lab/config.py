@@ -25,6 +25,8 @@ class Site:
     """This machine's name, as `hostname` says it."""
     address: str = LOOPBACK
     """Where slurmctld listens."""
+    one_address: bool = True
+    """Daemons listen on `address` alone; it must be what `host` resolves to, since that is how Slurm finds it."""
     user: str
     slurm_version: tuple[int, int]
     """(22, 5) and the like."""
@@ -37,6 +39,11 @@ class Site:
     def conf(self) -> Path:
         """slurm.conf; Slurm looks for its other files beside it."""
         return self.folder / "slurm.conf"
+
+    @property
+    def cluster(self) -> str:
+        """What Slurm calls the lab: lower case, as slurmdbd stores it."""
+        return "".join(c for c in self.name.lower() if c.isalnum()) or "lab"
 
     @property
     def munge_socket(self) -> Path:
@@ -52,20 +59,11 @@ _OWN_KEYS = frozenset(
 _MERGED_KEYS = frozenset(("AuthInfo", "SlurmdParameters", "CommunicationParameters"))
 
 
-def cluster_name(lab_name: str) -> str:
-    """What Slurm calls the lab: lower case, as slurmdbd stores it.
-
-    >>> cluster_name("My-Lab_2")
-    'mylab2'
-    """
-    return "".join(c for c in lab_name.lower() if c.isalnum()) or "lab"
-
-
 def own_settings(site: Site, *, topology: bool) -> dict[str, str]:
     """The settings that follow from where the lab lies; they replace what a site's packages would say."""
     folder = site.folder
     settings = {
-        "ClusterName": cluster_name(site.name),
+        "ClusterName": site.cluster,
         "SlurmctldHost": f"{site.host}({site.address})",
         "SlurmctldPort": str(site.controller_port),
         "SlurmUser": site.user,
@@ -73,8 +71,6 @@ def own_settings(site: Site, *, topology: bool) -> dict[str, str]:
         "AuthType": "auth/munge",
         "CredType": "cred/munge",
         "AuthInfo": f"socket={site.munge_socket}",
-        # Without these two every daemon would listen on all of the machine's addresses.
-        "CommunicationParameters": "NoCtldInAddrAny,NoInAddrAny",
         "StateSaveLocation": f"{folder}/state",
         "SlurmdSpoolDir": f"{folder}/spool/%n",
         # pmix keeps a folder per job in TmpFS; nodes that share one fail with "File exists".
@@ -90,13 +86,18 @@ def own_settings(site: Site, *, topology: bool) -> dict[str, str]:
         "SlurmdParameters": "config_overrides",
         "TopologyPlugin": "topology/tree" if topology else "topology/none",
     }
+    if site.one_address:
+        # Without these two every daemon would listen on all of the machine's addresses.
+        settings["CommunicationParameters"] = "NoCtldInAddrAny,NoInAddrAny"
     if not topology and site.slurm_version >= (23, 11):
         settings["TopologyPlugin"] = "topology/flat"
     if site.dbd_port is not None:
         settings |= {
             "AccountingStorageType": "accounting_storage/slurmdbd",
-            "AccountingStorageHost": LOOPBACK,
+            "AccountingStorageHost": site.address,
             "AccountingStoragePort": str(site.dbd_port),
+            # With munge, the "password" is the socket of the munged that both sides trust.
+            "AccountingStoragePass": str(site.munge_socket),
             "AccountingStorageTRES": "gres/gpu",
             "PriorityType": "priority/multifactor",
         }

@@ -67,7 +67,7 @@ def forget(name: str, folder: Path) -> None:
 
 
 def check_path(folder: Path, node_names: tuple[str, ...]) -> None:
-    """Raise LabError when Slurm's sockets in `folder` would have names too long for the kernel, or special characters."""
+    """Raise LabError when sockets in `folder` would have names too long for the kernel, or the folder an odd name."""
     longest = max(node_names, key=len)
     # The longest that Slurm makes is pmix's: <spool>/stepd.slurm.pmix.<job>.<step>, with 32-bit numbers.
     room = _SOCKET_PATH_MAX - len(f"/spool/{longest}/stepd.slurm.pmix.4294967295.4294967295")

@@ -39,7 +39,7 @@ class HeldPorts:
         holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             # Without SO_REUSEADDR a port that still has old connections counts as taken too.
-            holder.bind(("0.0.0.0", port))  # noqa: S104 - bound, never listening
+            holder.bind(("0.0.0.0", port))
         except OSError as error:
             holder.close()
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
