@@ -35,6 +35,7 @@ from trainmaster.launcher.spec import JobSpec
 TRAIN = Path(__file__).resolve().parents[1] / "tiny_gpt" / "train.py"
 NODES = 4
 SPARES = 1
+CHECKPOINT_EVERY = 25
 STANDSTILL_S = 90.0
 """Without a new step or event for so long, something is wrong, and the demo says so instead of waiting for ever."""
 
@@ -123,7 +124,7 @@ def run(steps: int, folder: Path, console: Console) -> Story:
     metrics = folder / "metrics.jsonl"
     with up(LabSpec(nodes=NODES + SPARES + 1)) as lab, environment_of(lab):
         program = [sys.executable, str(TRAIN), "--steps", str(steps), "--metrics", str(metrics)]
-        program += ["--checkpoint-dir", str(folder / "checkpoints"), "--checkpoint-every", "25"]
+        program += ["--checkpoint-dir", str(folder / "checkpoints"), "--checkpoint-every", str(CHECKPOINT_EVERY)]
         spec = JobSpec(name="demo", nodes=NODES, spares=SPARES, tasks_per_node=1, time="15")
         console.print(f"[bold]Submitting:[/] {NODES} nodes and {SPARES} spare, {steps} steps of {TRAIN.parent.name}")
         watched = Watched(job=submit(program, spec=spec, folder=folder / "jobs"), metrics=metrics, console=console)
@@ -137,14 +138,16 @@ def run(steps: int, folder: Path, console: Console) -> Story:
 
 def faults(lab: Lab, watched: Watched, steps: int) -> Iterator[None]:
     """Break things when their time has come; yields each time that something may have changed, until the job ends."""
-    yield from until(watched, steps // 3)
+    # Half-way between two checkpoints: there is work to repeat, as much as there is on average.
+    halfway = CHECKPOINT_EVERY // 2
+    yield from until(watched, steps // 3 + halfway)
     running = last_running(watched)
     # Not the node of the supervisor: what happens then is a story of its own.
     supervisor = next(event.detail["node"] for event in watched.events if event.state == "STARTING")
     victim = next(node for node in reversed(running.nodes[:-1]) if node != supervisor)
     watched.say(f"killing everything on node {victim}, which runs rank {running.nodes.index(victim)}")
     lab.fault("node-death", victim)
-    yield from until(watched, 2 * steps // 3)
+    yield from until(watched, 2 * steps // 3 + halfway)
     rank = 1
     watched.say(f"killing rank {rank}, on node {last_running(watched).nodes[rank]}")
     lab.fault("rank-crash", f"{watched.job.job_id}:{rank}")

@@ -82,10 +82,9 @@ class CheckpointFolder:
         for useless in finished[: max(0, now + 1 - self.keep)] + finished[now + 1 :]:
             shutil.rmtree(useless, ignore_errors=True)
 
-    def load(self, path: Path, state: dict[str, Any]) -> dict[str, Any]:
-        """Fill the tensors of `state` in place and return the manifest."""
+    def load(self, path: Path, state: dict[str, Any]) -> None:
+        """Fill the tensors of `state` in place."""
         dcp.load(state, storage_reader=dcp.FileSystemReader(path))
-        return read_manifest(path)
 
 
 def _finished(folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from typing import Any
 import corpus
 import torch
 import torch.distributed as dist
-from checkpoint import CheckpointFolder
+from checkpoint import CheckpointFolder, read_manifest
 from model import TinyGPT
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
@@ -86,18 +86,19 @@ def learning_rate(step: int, peak: float) -> float:
     return peak * min((step + 1) / WARM_UP_STEPS, (WARM_UP_STEPS / (step + 1)) ** 0.5)
 
 
-def state_of(model: TinyGPT, optimizer: torch.optim.AdamW) -> dict[str, Any]:
-    """All tensors that make the run what it is, by name; those of an optimizer that has not stepped yet are zeros."""
+def state_of(model: TinyGPT, optimizer: torch.optim.AdamW, step: int) -> dict[str, Any]:
+    """All tensors that make the run what it is, by name; the optimizer is given those that it lacks before its first
+    step. Its own count of steps is ours, and so need not be saved once for each parameter.
+    """
     state: dict[str, Any] = {}
     for name, parameter in model.named_parameters():
         moments = optimizer.state[parameter]
-        if not moments:
-            moments["step"] = torch.zeros(())
-            moments["exp_avg"] = torch.zeros_like(parameter)
-            moments["exp_avg_sq"] = torch.zeros_like(parameter)
+        for kind in ("exp_avg", "exp_avg_sq"):
+            if kind not in moments:
+                moments[kind] = torch.zeros_like(parameter)
+            state[f"optimizer.{kind}.{name}"] = moments[kind]
+        moments["step"] = torch.tensor(float(step))
         state[f"model.{name}"] = parameter.detach()
-        for kind, tensor in moments.items():
-            state[f"optimizer.{kind}.{name}"] = tensor
     return state
 
 
@@ -153,13 +154,14 @@ def train(args: argparse.Namespace, device: torch.device, stop_request: StopRequ
     step, seen = 0, 0
     checkpoints = CheckpointFolder(args.checkpoint_dir) if args.checkpoint_dir else None
     if checkpoints and checkpoints.newest:
-        saved = checkpoints.load(checkpoints.newest, state_of(model, optimizer))
+        saved = read_manifest(checkpoints.newest)
         if saved["corpus"] != text.identity:
             raise SystemExit(
                 f"{checkpoints.newest} was trained on text {saved['corpus']}, this machine has {text.identity}: "
                 "another release of Python. Use the same one, or another --checkpoint-dir."
             )
         step, seen = saved["step"], saved["seen"]
+        checkpoints.load(checkpoints.newest, state_of(model, optimizer, step))
         say(f"goes on after step {step} ({checkpoints.newest})")
     saved_step = step
 
@@ -192,7 +194,7 @@ def train(args: argparse.Namespace, device: torch.device, stop_request: StopRequ
         due = stop or step == args.steps or step % args.checkpoint_every == 0
         if checkpoints and due and step > saved_step:
             facts = {"seen": seen, "corpus": text.identity, "world_size": world_size}
-            checkpoints.save(state_of(model, optimizer), step=step, facts=facts)
+            checkpoints.save(state_of(model, optimizer, step), step=step, facts=facts)
             saved_step = step
         if stop and step < args.steps:
             say(f"asked to stop: ends after step {step}")

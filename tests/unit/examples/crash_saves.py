@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from checkpoint import CheckpointFolder, newest_whole
+from checkpoint import CheckpointFolder, newest_whole, read_manifest
 
 FILE_OPERATIONS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree")
 
@@ -50,11 +50,11 @@ def look(folder: Path) -> tuple[int, float]:
     assert newest is not None, f"nothing to go on from in {sorted(path.name for path in folder.iterdir())}"
     state = {"number": torch.zeros(3)}
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    step: int = CheckpointFolder(folder, keep=1).load(newest, state)["step"]
+    CheckpointFolder(folder, keep=1).load(newest, state)
     leftovers = list(folder.glob("*.writing-*"))
     assert not leftovers, leftovers
     dist.destroy_process_group()
-    return step, float(state["number"][0])
+    return read_manifest(newest)["step"], float(state["number"][0])
 
 
 def main() -> None:
