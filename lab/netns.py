@@ -17,6 +17,7 @@ import ipaddress
 import os
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -36,8 +37,9 @@ _TIMEOUT_S = 60.0
 _ALIAS = "trainmaster-lab:"
 
 # The first process of a node. It must be a shell that stays: as init of the pid namespace it collects the children that
-# slurmd and slurmstepd orphan, and the node lives on if slurmd crashes. $0 is the host name, $@ is slurmd.
-_INIT = 'hostname "$0"; "$@" & while :; do wait; sleep 1; done'
+# slurmd and slurmstepd orphan, and the node lives on if slurmd crashes. $0 is the node's name, $1 the file of names,
+# the rest is slurmd.
+_INIT = 'hostname "$0"; mount --bind "$1" /etc/hosts; shift; "$@" & while :; do wait; sleep 1; done'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,8 @@ class Network:
     lab_id: str
     bridge: str
     address: str
+    hosts_file: str
+    """What the nodes see as /etc/hosts: their names resolve on the nodes, though not on the host."""
     cables: tuple[Cable, ...]
 
     def cable(self, node_name: str) -> Cable:
@@ -74,7 +78,7 @@ class Network:
         cable = self.cable(node_name)
         enter = ("nsenter", f"--net={_NAMESPACES / cable.namespace}")
         isolate = ("unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
-        return (*enter, *isolate, "bash", "-c", _INIT, node_name)
+        return (*enter, *isolate, "bash", "-c", _INIT, node_name, self.hosts_file)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for lab.json."""
@@ -86,12 +90,15 @@ def from_json(values: Mapping[str, Any]) -> Network:
     return Network(**{**values, "cables": tuple(Cable(**cable) for cable in values["cables"])})
 
 
-def plan(lab_id: str, node_names: Sequence[str], *, taken: Sequence[ipaddress.IPv4Network] = ()) -> Network:
+def plan(
+    lab_id: str, node_names: Sequence[str], *, folder: Path, taken: Sequence[ipaddress.IPv4Network] = ()
+) -> Network:
     """Names and addresses of a lab's network, clear of the ranges that this machine already uses.
 
     Args:
         lab_id: 1 to 6 letters or digits, unlike those of other labs on this machine.
         node_names: the lab's nodes.
+        folder: the lab's folder, which will hold the file of names.
         taken: ranges that addresses and routes of this machine are in.
     """
     assert re.fullmatch(r"[0-9a-z]{1,6}", lab_id), f"{lab_id!r} does not fit into an interface name of 15 characters"
@@ -108,7 +115,24 @@ def plan(lab_id: str, node_names: Sequence[str], *, taken: Sequence[ipaddress.IP
         Cable(node_name=name, namespace=f"tm{lab_id}-{index}", link=f"tm{lab_id}v{index}", address=str(host))
         for index, (name, host) in enumerate(zip(node_names, hosts, strict=False))
     )
-    return Network(lab_id=lab_id, bridge=f"tm{lab_id}", address=address, cables=cables)
+    return Network(
+        lab_id=lab_id, bridge=f"tm{lab_id}", address=address, hosts_file=str(folder / "hosts"), cables=cables
+    )
+
+
+def hosts_text(network: Network, *, host: str, machine: str) -> str:
+    """The nodes' /etc/hosts: the machine's own, but each node and the machine itself under its address on the bridge.
+
+    Args:
+        network: the lab's network.
+        host: this machine's name. That name often means loopback here, which on a node would be the node itself.
+        machine: the text of this machine's /etc/hosts.
+    """
+    ours = {host, *(cable.node_name for cable in network.cables)}
+    kept = [line for line in machine.splitlines() if not ours.intersection(line.partition("#")[0].split()[1:])]
+    lines = [f"{network.address} {host}", *(f"{cable.address} {cable.node_name}" for cable in network.cables)]
+    # Dropping a line may have taken the name localhost with it.
+    return "\n".join([*kept, "127.0.0.1 localhost", *lines]) + "\n"
 
 
 def create(lab_id: str, node_names: Sequence[str], *, folder: Path) -> Network:
@@ -123,7 +147,7 @@ def create(lab_id: str, node_names: Sequence[str], *, folder: Path) -> Network:
     # Two labs that start in the same second must not choose the same range.
     with _LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        network = plan(lab_id, node_names, taken=_taken())
+        network = plan(lab_id, node_names, folder=folder, taken=_taken())
         if network.bridge in _bridges():
             raise LabError(
                 f"bridge {network.bridge} exists already", hint="`trainmaster lab down` removes a lab's bridge"
@@ -135,6 +159,9 @@ def create(lab_id: str, node_names: Sequence[str], *, folder: Path) -> Network:
             f"link set {network.bridge} up",
         )
     try:
+        machine = Path("/etc/hosts").read_text(encoding="utf-8", errors="replace")
+        names = hosts_text(network, host=socket.gethostname().partition(".")[0], machine=machine)
+        Path(network.hosts_file).write_text(names, encoding="utf-8")
         for cable in network.cables:
             _ip(
                 f"netns add {cable.namespace}",
@@ -147,7 +174,7 @@ def create(lab_id: str, node_names: Sequence[str], *, folder: Path) -> Network:
                 "link set eth0 up",
                 namespace=cable.namespace,
             )
-    except LabError:
+    except (LabError, OSError):
         destroy(lab_id)
         raise
     return network
