@@ -542,15 +542,14 @@ class Supervisor:
         self.excluded = sorted({*self.excluded, *decision.exclude})
         detail["excluded"] = self.excluded
         self._event("REQUEUED", cause=decision.cause, dead=dead, detail=detail)
-        if self.ending != "preemption":
-            slurm_side.leave_requeuer(
-                self.run_dir,
-                self.job_id,
-                restarts=self.attempt,
-                exclude=self.excluded,
-                dead=tuple(self.roster.dead),
-                plan=self.plan,
-            )
+        slurm_side.leave_requeuer(
+            self.run_dir,
+            self.job_id,
+            restarts=self.attempt,
+            exclude=self.excluded,
+            dead=tuple(self.roster.dead),
+            plan=self.plan,
+        )
         self.exit_code = EXIT_REQUEUE
         self._say_bye()
 
