@@ -23,12 +23,9 @@ def slurmdbd_conf(site: Site) -> str:
 
 
 def prepare(site: Site, *, env: Mapping[str, str]) -> None:
-    """Make MariaDB's data folder and slurmdbd.conf, which must be readable by nobody else."""
+    """Make MariaDB's data folder, which nobody else can enter."""
     folder = site.folder / "mariadb"
     folder.mkdir(mode=0o700)
-    conf = site.folder / "slurmdbd.conf"
-    conf.touch(mode=0o600)
-    conf.write_text(slurmdbd_conf(site))
     argv = ["mariadb-install-db", "--no-defaults", f"--datadir={folder / 'data'}", f"--user={site.user}"]
     # "normal": root without a password. The folder, not the password, keeps others out.
     argv += ["--auth-root-authentication-method=normal", "--skip-test-db"]

@@ -10,8 +10,8 @@ from trainmaster.errors import LabError
 from trainmaster.lab import install, processes
 from trainmaster.lab.state import ProcessRecord
 
-LAB_MARK = "TRAINMASTER_LAB"
-"""In the environment of every daemon: the lab's folder."""
+LAB_MARK = "TRAINMASTER_LAB_DAEMON"
+"""In the environment of every daemon: the lab's folder. People set TRAINMASTER_LAB themselves, so not that."""
 
 # The daemons are this process's children while it lives; whoever ends must be collected or it stays a zombie.
 _CHILDREN: dict[int, subprocess.Popen[bytes]] = {}

@@ -1,0 +1,92 @@
+"""Writes what a lab's daemons read: configuration, keys, hooks and the folders of the nodes."""
+
+import os
+import pwd
+import socket
+from collections.abc import Sequence
+
+from trainmaster.lab import accounting, config, daemons, fakeroot, install, munge
+from trainmaster.lab.config import Site
+from trainmaster.lab.spec import LabSpec, NodePlan
+from trainmaster.lab.state import LabState
+
+
+def site_of(lab: LabState) -> Site:
+    """What the configuration says about this machine and this user."""
+    network = lab.network
+    host = socket.gethostname().partition(".")[0]
+    loopback = _loopback_of(host)
+    # In networks of their own the nodes' names resolve to nothing, and slurmctld must answer on the bridge as well.
+    one_address = network is None and loopback is not None
+    address = network.address if network else loopback or config.LOOPBACK
+    return Site(
+        name=lab.name,
+        folder=lab.folder,
+        host=host,
+        address=address,
+        one_address=one_address,
+        user=_user(),
+        slurm_version=install.release(lab.slurm_version),
+        controller_port=lab.controller_port,
+        dbd_port=lab.dbd_port,
+        node_ports=lab.node_ports,
+        node_addresses={name: network.cable(name).address if network else address for name in lab.node_ports},
+    )
+
+
+def configuration(lab: LabState, spec: LabSpec, nodes: Sequence[NodePlan]) -> dict[str, str]:
+    """The text of each configuration file, by its name."""
+    site = site_of(lab)
+    texts = {
+        "slurm.conf": config.slurm_conf(
+            site, nodes, topology=spec.leaf > 0, own_names=spec.netns, overrides=spec.settings
+        ),
+        "gres.conf": config.gres_conf(site, nodes),
+        "cgroup.conf": config.cgroup_conf(site.slurm_version),
+        "prolog": config.hook(site, "prolog"),
+        "epilog": config.hook(site, "epilog"),
+    }
+    if spec.leaf > 0:
+        texts["topology.conf"] = config.topology_conf(nodes, spec.leaf)
+    if lab.dbd_port is not None:
+        texts["slurmdbd.conf"] = accounting.slurmdbd_conf(site)
+    return texts
+
+
+def write(lab: LabState, spec: LabSpec, nodes: Sequence[NodePlan]) -> None:
+    """Fill the lab's folder, which holds nothing but lab.json yet."""
+    folder = lab.folder
+    for name in ("log", "run", "state", "spool", "tmp", "nodes"):
+        (folder / name).mkdir()
+    for node in nodes:
+        (folder / "spool" / node.name).mkdir()
+        (folder / "tmp" / node.name).mkdir()
+        # As /tmp is: the jobs of any user write here.
+        (folder / "tmp" / node.name).chmod(0o1777)
+        fakeroot.create(folder / "nodes" / node.name, node_name=node.name, gpus=node.gpus)
+    munge.prepare(folder / "munge")
+    for name, text in configuration(lab, spec, nodes).items():
+        path = folder / name
+        # slurmdbd refuses a configuration that others can read, since it may hold a password.
+        path.touch(mode=0o600 if name == "slurmdbd.conf" else 0o755 if name in ("prolog", "epilog") else 0o644)
+        path.write_text(text)
+    if lab.dbd_port is not None:
+        env = daemons.environment(folder=folder, conf=lab.conf, node_name=None)
+        accounting.prepare(site_of(lab), env=env)
+
+
+def _loopback_of(host: str) -> str | None:
+    """The loopback address that this machine's name resolves to, 127.0.0.1 or Debian's 127.0.1.1; None if another."""
+    try:
+        address = socket.getaddrinfo(host, None, socket.AF_INET)[0][4][0]
+    except OSError:
+        return None
+    return str(address) if str(address).startswith("127.") else None
+
+
+def _user() -> str:
+    """Who runs the daemons; a uid without a name will do."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
