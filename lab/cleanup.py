@@ -1,13 +1,13 @@
 """Ends everything that belongs to a lab and removes its folder; needs nothing but the folder, whoever started it."""
 
-import shutil
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from trainmaster.lab import daemons, folders, netns, processes
 from trainmaster.lab.processes import Process
-from trainmaster.lab.state import STATE_FILE, LabState
+from trainmaster.lab.state import LOCK_FILE, STATE_FILE, LabState, locked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,14 +43,39 @@ def members(state: LabState, sessions: frozenset[int] = frozenset()) -> tuple[Pr
 
 
 def end(state: LabState, *, keep_folder: bool = False) -> Ended:
-    """Kill all of a lab's processes, take its network down and remove its folder."""
-    killed = processes.kill_all(lambda sessions: members(state, sessions))
-    daemons.reap()
-    if state.network is not None:
-        netns.destroy(state.network.lab_id)
+    """Kill all of a lab's processes, take its network down and remove its folder.
+
+    Two commands may find the same orphan; the second one waits for the first and then finds nothing to do.
+    """
+    killed = 0
+    with contextlib.suppress(FileNotFoundError), locked(state.folder):
+        if (state.folder / STATE_FILE).exists():
+            killed = len(processes.kill_all(lambda sessions: members(state, sessions)))
+            daemons.reap()
+            if state.network is not None:
+                netns.destroy(state.network.lab_id)
+            _clear(state.folder, keep=keep_folder)
     folders.forget(state.name, state.folder)
-    if keep_folder:
-        (state.folder / STATE_FILE).unlink(missing_ok=True)
-    else:
-        shutil.rmtree(state.folder)
-    return Ended(name=state.name, folder=state.folder, killed=len(killed))
+    return Ended(name=state.name, folder=state.folder, killed=killed)
+
+
+def _clear(folder: Path, *, keep: bool) -> None:
+    if not keep:
+        for path in folder.iterdir():
+            if path.name not in (STATE_FILE, LOCK_FILE):
+                _remove(path)
+    # Last, so that a lab whose removal is interrupted is still known for one.
+    (folder / STATE_FILE).unlink()
+    if not keep:
+        _remove(folder)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder; what another command removes at the same time is no fault."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    with contextlib.suppress(FileNotFoundError):
+        for child in path.iterdir():
+            _remove(child)
+        path.rmdir()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trainmaster.errors import LabError, UsageError
 
 if TYPE_CHECKING:
-    from trainmaster.lab.cluster import Lab
+    from trainmaster.lab.running import Lab
 
 _DEFAULT_NAME = "default"
 
@@ -51,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     verb = verbs.add_parser("down", help="end a lab: every process of it, jobs included, and its folder")
     _add_place(verb)
-    verb.add_argument("--all", action="store_true", help="every lab of this user")
+    verb.add_argument("--all", action="store_true", help="every lab of this user but those of running programs")
     verb.add_argument("--keep", action="store_true", help="leave the folder with its logs")
     verb.add_argument("--dry-run", action="store_true", help="only show what would be killed")
     _add_json(verb)
@@ -105,20 +105,23 @@ def _folder(args: argparse.Namespace) -> Path | None:
 
 def _chosen(args: argparse.Namespace) -> "Lab":
     """The lab that a command is about. Raises LabError when there is none, or none is the obvious one."""
-    from trainmaster.lab.cluster import Lab, find_labs
+    from trainmaster.lab.folders import all_labs
+    from trainmaster.lab.running import Lab
 
     folder = _folder(args)
     if folder is not None:
         return Lab(folder.resolve())
-    labs = {lab.name: lab for lab in find_labs()}
+    labs = {state.name: state for state in all_labs()}
     if args.name and args.name not in labs:
         raise LabError(f"there is no lab {args.name!r}", hint=f"there is {', '.join(labs) or 'none at all'}")
+    # A lab that lives with a program (a test) is that program's; only its name leads to it.
+    obvious = [name for name, state in labs.items() if state.owner is None]
+    wanted = args.name or (obvious[0] if len(obvious) == 1 else _DEFAULT_NAME)
+    if wanted in labs:
+        return Lab(labs[wanted].folder)
     if not labs:
         raise LabError("there is no lab on this machine", hint="`trainmaster lab up` builds one")
-    wanted = args.name or (_DEFAULT_NAME if len(labs) > 1 else next(iter(labs)))
-    if wanted not in labs:
-        raise LabError(f"there are {len(labs)} labs: {', '.join(labs)}", hint="choose one with --name")
-    return labs[wanted]
+    raise LabError(f"which lab? There is {', '.join(labs)}", hint="choose one with --name")
 
 
 def _tell(text: str) -> None:
@@ -184,10 +187,11 @@ def _up(args: argparse.Namespace) -> int:
 
 def _down(args: argparse.Namespace) -> int:
     from trainmaster.lab.cleanup import members
-    from trainmaster.lab.cluster import find_labs
+    from trainmaster.lab.folders import all_labs
+    from trainmaster.lab.running import Lab
 
     _sweep()
-    labs = find_labs() if args.all else (_chosen(args),)
+    labs = tuple(Lab(lab.folder) for lab in all_labs() if lab.owner is None) if args.all else (_chosen(args),)
     if args.dry_run:
         found = {lab.name: [process.pid for process in members(lab.state)] for lab in labs}
         if args.json:

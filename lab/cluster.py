@@ -42,8 +42,8 @@ class Plan:
 
 
 def find_labs() -> tuple[Lab, ...]:
-    """Every lab of this user on this machine."""
-    return tuple(Lab(folder) for folder in folders.all_folders())
+    """Every lab of this user on this machine, running or not."""
+    return tuple(Lab(found.folder) for found in folders.all_labs())
 
 
 def down(folder: Path, *, keep_folder: bool = False) -> Ended:
@@ -152,13 +152,7 @@ def _start(planned: LabState, nodes: Sequence[NodePlan], held: ports.HeldPorts, 
 
 def _with_ports(draft: LabState, spec: LabSpec, nodes: Sequence[NodePlan], held: ports.HeldPorts) -> LabState:
     """`draft` with ports, which are held until the daemons start."""
-    taken: set[int] = set()
-    for folder in folders.all_folders():
-        try:
-            taken |= state.load(folder).ports
-        except LabError:
-            # Being removed right now; its ports are as good as free.
-            continue
+    taken = {port for other in folders.all_labs() for port in other.ports}
     count = 1 + len(nodes) + (1 if spec.accounting else 0)
     start = 10_000 + zlib.crc32(str(draft.folder).encode()) % 20_000
     found = list(ports.hold_free(count, taken=taken, start=start, held=held))

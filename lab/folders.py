@@ -1,10 +1,11 @@
 """Where labs lie on this machine, and which folders can hold one."""
 
+import contextlib
 import os
 from pathlib import Path
 
 from trainmaster.errors import LabError
-from trainmaster.lab.state import STATE_FILE
+from trainmaster.lab.state import STATE_FILE, LabState, load
 
 # sun_path of unix(7) holds 108 bytes, the last of them zero.
 _SOCKET_PATH_MAX = 107
@@ -28,12 +29,17 @@ def make_base() -> Path:
     return folder
 
 
-def all_folders() -> tuple[Path, ...]:
-    """The folders of all labs of this user, running or not."""
+def all_labs() -> tuple[LabState, ...]:
+    """The labs of this user, running or not, by name."""
     if not base().is_dir():
         return ()
-    found = (path.resolve() for path in sorted(base().iterdir()))
-    return tuple(dict.fromkeys(path for path in found if (path / STATE_FILE).is_file()))
+    found: dict[Path, LabState] = {}
+    for path in sorted(base().iterdir()):
+        folder = path.resolve()
+        # One that cannot be read is being removed by another command right now.
+        with contextlib.suppress(LabError):
+            found[folder] = load(folder)
+    return tuple(found.values())
 
 
 def claim(name: str, folder: Path | None) -> Path:

@@ -1,9 +1,8 @@
 """Finds labs whose owner died without ending them, and ends them."""
 
-from trainmaster.errors import LabError
 from trainmaster.lab import cleanup, folders, netns, processes
 from trainmaster.lab.cleanup import Ended
-from trainmaster.lab.state import LabState, load
+from trainmaster.lab.state import LabState
 
 
 def is_orphan(state: LabState) -> bool:
@@ -14,12 +13,7 @@ def is_orphan(state: LabState) -> bool:
 def sweep() -> tuple[Ended, ...]:
     """End every orphaned lab of this user. Every lab command begins with this."""
     ended = []
-    for folder in folders.all_folders():
-        try:
-            state = load(folder)
-        except LabError:
-            # Half written, or being removed by another command right now; its own `lab down` says what is wrong.
-            continue
+    for state in folders.all_labs():
         if is_orphan(state):
             ended.append(cleanup.end(state))
     netns.sweep()

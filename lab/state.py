@@ -13,6 +13,7 @@ from trainmaster.errors import LabError
 from trainmaster.lab import netns
 
 STATE_FILE = "lab.json"
+LOCK_FILE = ".lock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +123,9 @@ def save(state: LabState) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lab in `folder` against other processes that would change it. Waits for them."""
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -133,7 +135,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def change(folder: Path, step: Callable[[LabState], LabState]) -> LabState:
     """Apply `step` to the state on disk while no other process does; a fault and the lab's owner may both write."""
-    with _locked(folder):
+    with locked(folder):
         state = step(load(folder))
         save(state)
     return state
