@@ -6,7 +6,7 @@
 import os
 from collections.abc import Mapping, Sequence
 
-from trainmaster.errors import SlurmError, SlurmUnreachable, SubmitRefused
+from trainmaster.errors import SlurmError, SlurmMissing, SlurmUnreachable, SubmitRefused
 from trainmaster.slurm import parse
 from trainmaster.slurm.run import Completed, run
 from trainmaster.slurm.values import Job, Node, Partition
@@ -44,7 +44,7 @@ class Commands:
         env = clean_environment(os.environ if self._env is None else self._env)
         try:
             done = self._run("sbatch", "--parsable", *args, input_text=script_text, env=env)
-        except SlurmUnreachable:
+        except (SlurmUnreachable, SlurmMissing):
             raise
         except SlurmError as error:
             raise SubmitRefused(error.message, hint=error.hint) from None

@@ -59,6 +59,11 @@ def run(
     if done.returncode == 0:
         return completed
     said = (done.stderr.strip() or done.stdout.strip()) or "nothing"
+    if "Could not establish a configuration source" in said:
+        raise SlurmMissing(
+            f"`{argv[0]}` is here, but it knows of no cluster: there is no slurm.conf and SLURM_CONF does not name one",
+            hint='for a cluster on this machine: `trainmaster lab up`, then eval "$(trainmaster lab env)"',
+        )
     if any(phrase in said for phrase in _UNREACHABLE):
         raise SlurmUnreachable(
             f"`{' '.join(argv)}` could not reach slurmctld; it said: {said}",
