@@ -175,8 +175,9 @@ class TrainmasterExecutor(SlurmExecutor):
         folder = JobPaths.get_first_id_independent_folder(self.folder)
         clock = SystemClock()
         made = submission.draft(what, spec, folder, uid=submission.new_uid(clock), python=self.python)
-        sent = submission.send(made, Commands(), clock=clock)
-        return TrainmasterJob.of(sent, slurm_conf=os.environ.get("SLURM_CONF", ""))
+        slurm_conf = os.environ.get("SLURM_CONF", "")
+        sent = submission.send(made, Commands(), clock=clock, slurm_conf=slurm_conf)
+        return TrainmasterJob.of(sent, slurm_conf=slurm_conf)
 
 
 def _minutes(spec: JobSpec) -> int:

@@ -15,9 +15,10 @@ from trainmaster.launcher import logs, plan
 from trainmaster.launcher.cancel import cancel
 from trainmaster.launcher.find import find, read_plan
 from trainmaster.launcher.outcome import explain
+from trainmaster.launcher.queue import queue_of
 from trainmaster.launcher.record import Event
 from trainmaster.launcher.submission import OUTPUT, PICKLE, SCRIPT, Submission
-from trainmaster.launcher.watch import Watch, queue_of
+from trainmaster.launcher.watch import PATIENCE_S, Watch
 
 log = logging.getLogger("trainmaster")
 
@@ -145,7 +146,7 @@ class TrainmasterJob(SlurmJob[R]):
     @property
     def state(self) -> str:
         """PENDING, STARTING, RUNNING, RESTARTING, REQUEUED, or how it ended (`record.END_STATES`)."""
-        return self._watch.state
+        return self._watch.state()
 
     def get_info(self, mode: str = "force") -> dict[str, str]:
         """The job's state and nodes under the names that sacct gives them."""
@@ -158,7 +159,7 @@ class TrainmasterJob(SlurmJob[R]):
 
     def done(self, force_check: bool = False) -> bool:
         """Whether the job has ended, in whatever way. A result of an earlier attempt does not count."""
-        return self._watch.settle() is not None
+        return self._watch.settle(patience_s=PATIENCE_S if force_check else 0.0) is not None
 
     def wait(self) -> None:
         """Wait for the end; returns within a fraction of a second of it."""

@@ -20,7 +20,7 @@ from trainmaster.launcher.render import render
 from trainmaster.launcher.spec import JobSpec
 from trainmaster.launcher.target import Program, Target
 from trainmaster.slurm.client import SlurmClient
-from trainmaster.slurm.values import Partition
+from trainmaster.slurm.values import Node, Partition
 
 log = logging.getLogger("trainmaster")
 
@@ -29,7 +29,9 @@ SCRIPT = "job.sbatch"
 KEY = "key"
 OUTPUT = "batch.out"
 
-# Pauses between tries when slurmctld does not answer: a restart takes seconds, a failover about as long.
+RETRY_FOR_S = 30.0
+"""How long a slurmctld that does not answer is tried: a restart takes seconds, a failover about as long. sbatch itself
+tries a refused connection for 29 s (22.05.8), so that is then one try; a full queue is refused at once."""
 RETRY_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)
 
 
@@ -110,13 +112,14 @@ def new_uid(clock: Clock) -> str:
     return f"{clock.now().astimezone():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
-def send(made: Draft, client: SlurmClient, *, clock: Clock | None = None) -> Submission:
-    """Write the run folder and give the job to Slurm.
+def send(made: Draft, client: SlurmClient, *, clock: Clock | None = None, slurm_conf: str = "") -> Submission:
+    """Write the run folder and give the job to Slurm. `slurm_conf` tells clusters apart in what is remembered.
 
     Raises UsageError when the folder cannot be written, SubmitRefused with sbatch's words and what explains them,
     SlurmUnreachable when slurmctld did not answer for half a minute, SlurmMissing when there is no sbatch.
     """
     clock = clock or SystemClock()
+    _require_room(made, client, clock, slurm_conf)
     _write(made)
     try:
         job_id = _sbatch(made, client, clock)
@@ -134,7 +137,7 @@ def send(made: Draft, client: SlurmClient, *, clock: Clock | None = None) -> Sub
         name=made.plan.name,
         ranks=made.plan.nodes * made.plan.tasks_per_node,
     )
-    _remember(submission, made, clock)
+    _remember(submission, made, clock, slurm_conf)
     return submission
 
 
@@ -160,24 +163,26 @@ def _write(made: Draft) -> None:
 
 def _sbatch(made: Draft, client: SlurmClient, clock: Clock) -> int:
     started_s = clock.monotonic_s()
-    for pause_s in (*RETRY_PAUSES_S, None):
+    pauses_s = iter(RETRY_PAUSES_S)
+    while True:
         try:
             return client.submit(made.script)
         except SlurmUnreachable as error:
-            if pause_s is None:
-                waited_s = clock.monotonic_s() - started_s
+            pause_s = next(pauses_s, RETRY_FOR_S)
+            waited_s = clock.monotonic_s() - started_s
+            if waited_s + pause_s > RETRY_FOR_S:
                 raise SlurmUnreachable(
-                    f"could not submit {made.plan.name!r}: slurmctld did not answer {len(RETRY_PAUSES_S) + 1} tries in "
-                    f"{waited_s:.0f} s. {error.message}",
+                    f"could not submit {made.plan.name!r}: slurmctld did not answer for {waited_s:.0f} s. "
+                    f"{error.message}",
                     hint="nothing was submitted and nothing is left behind; `scontrol ping` tells whether slurmctld is "
                     "up, try again when it is",
                 ) from None
             log.warning("slurmctld does not answer; trying again in %g s", pause_s)
             clock.sleep_s(pause_s)
-        # The answer may have been lost after the job was made; sending it again would run it twice.
-        if (job_id := _already_there(made, client)) is not None:
+            maybe_there = "Unable to contact" not in error.message
+        # An answer may have been lost after the job was made; sending it again would run it twice.
+        if maybe_there and (job_id := _already_there(made, client)) is not None:
             return job_id
-    raise AssertionError("the last try returns or raises")
 
 
 def _already_there(made: Draft, client: SlurmClient) -> int | None:
@@ -193,7 +198,7 @@ def _already_there(made: Draft, client: SlurmClient) -> int | None:
     return None
 
 
-def _remember(submission: Submission, made: Draft, clock: Clock) -> None:
+def _remember(submission: Submission, made: Draft, clock: Clock, slurm_conf: str) -> None:
     now_s = clock.now().timestamp()
     try:
         record.append(
@@ -211,7 +216,7 @@ def _remember(submission: Submission, made: Draft, clock: Clock) -> None:
                 uid=submission.uid,
                 run_dir=str(submission.run_dir),
                 name=submission.name,
-                slurm_conf=os.environ.get("SLURM_CONF", ""),
+                slurm_conf=slurm_conf,
             ),
             index.path(),
         )
@@ -230,36 +235,91 @@ def _link(link: Path, target: str) -> None:
         raise
 
 
+# Partitions as last seen, by cluster, so that a program that submits much asks once in a while.
+_partitions_seen: dict[str, tuple[float, tuple[Partition, ...]]] = {}
+_PARTITIONS_AGE_S = 300.0
+
+
+def _require_room(made: Draft, client: SlurmClient, clock: Clock, slurm_conf: str) -> None:
+    """Raise SubmitRefused for more nodes than there are.
+
+    Slurm itself takes such a job and leaves it pending for ever, with PartitionNodeLimit (EnforcePartLimits=NO).
+    """
+    if made.spec.allocated_nodes == 1:
+        return
+    now_s = clock.monotonic_s()
+    seen_s, seen = _partitions_seen.get(slurm_conf, (float("-inf"), ()))
+    old = now_s - seen_s > _PARTITIONS_AGE_S
+    if not old and not too_many_nodes(made.spec, seen):
+        return
+    try:
+        seen = client.partitions()
+    except SlurmError:
+        return  # sbatch will say what is wrong
+    _partitions_seen[slurm_conf] = (now_s, seen)
+    if reason := too_many_nodes(made.spec, seen):
+        raise SubmitRefused(
+            f"could not submit {made.plan.name!r}: {reason}", hint="Slurm would take the job and never start it"
+        )
+
+
 def _explained(refused: SubmitRefused, made: Draft, client: SlurmClient) -> SubmitRefused:
     """The refusal with what the cluster really has. Asked only now, so that a good submission costs one RPC."""
     message = f"Slurm refused {made.plan.name!r}. {refused.message}"
+    reasons: tuple[str, ...] = ()
     try:
-        reasons = why_refused(made.spec, client.partitions())
+        existing = client.partitions()
+        reasons = why_refused(made.spec, existing)
+        if not reasons and "configuration" in refused.message:
+            reasons = what_nodes_have(made.spec, existing, client.nodes())
     except SlurmError:
-        reasons = ()
+        pass
     return SubmitRefused("\n  ".join((message, *reasons)), hint=refused.hint or "`sinfo -s` shows what there is")
+
+
+def _sizes(existing: Sequence[Partition]) -> str:
+    return ", ".join(f"{one.name} ({one.total_nodes} nodes)" for one in existing)
+
+
+def _chosen(spec: JobSpec, existing: Sequence[Partition]) -> list[Partition]:
+    if spec.partition is None:
+        return [one for one in existing if one.default]
+    return [one for one in existing if one.name in spec.partition.split(",")]
+
+
+def too_many_nodes(spec: JobSpec, existing: Sequence[Partition]) -> str:
+    """Why no partition that the spec may use has nodes enough; "" when one has."""
+    largest = max(_chosen(spec, existing), key=lambda one: one.total_nodes, default=None)
+    if largest is None or spec.allocated_nodes <= largest.total_nodes:
+        return ""
+    spares = f" ({spec.nodes} and {spec.spares} spare)" if spec.spares else ""
+    return (
+        f"it wants {spec.allocated_nodes} nodes{spares}, but partition {largest.name!r} has {largest.total_nodes}; "
+        f"there are: {_sizes(existing)}"
+    )
 
 
 def why_refused(spec: JobSpec, existing: Sequence[Partition]) -> tuple[str, ...]:
     """What in the cluster's partitions speaks against a spec; nothing when they are not the cause."""
-    if not existing:
-        return ()
-    sizes = ", ".join(f"{one.name} ({one.total_nodes} nodes)" for one in existing)
-    if spec.partition is None:
-        chosen = [one for one in existing if one.default]
-        if not chosen:
-            return (f"no partition was asked for and none is the default; there are: {sizes}",)
-    else:
-        asked = spec.partition.split(",")
-        chosen = [one for one in existing if one.name in asked]
-        if unknown := [name for name in asked if name not in {one.name for one in existing}]:
-            return (f"there is no partition {', '.join(map(repr, unknown))}; there are: {sizes}",)
+    names = {one.name for one in existing}
+    unknown = [name for name in (spec.partition or "").split(",") if name and name not in names]
+    if unknown:
+        return (f"there is no partition {', '.join(map(repr, unknown))}; there are: {_sizes(existing)}",)
+    chosen = _chosen(spec, existing)
+    if not chosen and existing:
+        return (f"no partition was asked for and none is the default; there are: {_sizes(existing)}",)
     reasons = [f"partition {one.name!r} is not up" for one in chosen if not one.up]
-    largest = max(chosen, key=lambda one: one.total_nodes)
-    if spec.allocated_nodes > largest.total_nodes:
-        spares = f" ({spec.nodes} and {spec.spares} spare)" if spec.spares else ""
-        reasons.append(
-            f"it wants {spec.allocated_nodes} nodes{spares}, but partition {largest.name!r} has {largest.total_nodes}; "
-            f"there are: {sizes}"
-        )
-    return tuple(reasons)
+    return tuple(filter(None, [*reasons, too_many_nodes(spec, existing)]))
+
+
+def what_nodes_have(spec: JobSpec, existing: Sequence[Partition], nodes: Sequence[Node]) -> tuple[str, ...]:
+    """The most that nodes of the spec's partitions have, for a spec that asks a node for more than that."""
+    names = {one.name for one in _chosen(spec, existing)}
+    ours = [node for node in nodes if names & set(node.partitions)]
+    if not ours:
+        return ()
+    gres = sorted({node.gres for node in ours if node.gres})
+    return (
+        f"the nodes of partition {', '.join(map(repr, sorted(names)))} have at most {max(n.cpus for n in ours)} CPUs, "
+        f"{max(n.memory_mib for n in ours)} MiB of memory and {' or '.join(gres) or 'no GPUs'}",
+    )
