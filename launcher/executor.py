@@ -23,9 +23,6 @@ from trainmaster.launcher.spec_file import FIELDS, decode
 from trainmaster.launcher.target import Call, Target, pickled_call, program
 from trainmaster.slurm.commands import Commands
 
-DEFAULT_FOLDER = "trainmaster_jobs"
-"""Where jobs are kept when nothing else is said: in the working folder, which the nodes have to see anyway."""
-
 # submitit's names for what our spec calls otherwise.
 _SUBMITIT_NAMES = {
     "job_name": "name",
@@ -55,7 +52,7 @@ def submit(
     Raises SpecError with every fault of the spec, UsageError for a target or folder that cannot be used, SubmitRefused
     with sbatch's words, SlurmUnreachable and SlurmMissing.
     """
-    executor = TrainmasterExecutor(folder or DEFAULT_FOLDER, spec)
+    executor = TrainmasterExecutor(folder or submission.DEFAULT_FOLDER, spec)
     if callable(target):
         job = executor.submit(target, *args, **kwargs)
         assert isinstance(job, TrainmasterJob)

@@ -7,7 +7,15 @@ from trainmaster.launcher import record
 from trainmaster.launcher.record import Event
 from trainmaster.slurm.values import Job
 
-_STATE_OF = {"SUBMITTED": "PENDING", "STARTING": "STARTING", "RUNNING": "RUNNING", "PROGRESS": "RUNNING"}
+# Events that change the job's state, and to what. Others, such as NODE_LOST, tell why the next one came.
+_STATE_OF = {
+    "SUBMITTED": "PENDING",
+    "STARTING": "STARTING",
+    "RUNNING": "RUNNING",
+    "PROGRESS": "RUNNING",
+    "RESTARTING": "RESTARTING",
+    "REQUEUED": "REQUEUED",
+}
 
 
 def state_of(events: Sequence[Event], queued: Job | None = None) -> str:
@@ -20,8 +28,7 @@ def state_of(events: Sequence[Event], queued: Job | None = None) -> str:
     end = record.end_of(events)
     if end is not None:
         return end.state
-    last = events[-1] if events else None
-    state = "PENDING" if last is None else _STATE_OF.get(last.state, last.state)
+    state = next((_STATE_OF[event.state] for event in reversed(events) if event.state in _STATE_OF), "PENDING")
     if queued is not None and state in ("PENDING", "REQUEUED") and queued.state in ("RUNNING", "CONFIGURING"):
         return "STARTING"
     return state
@@ -73,6 +80,13 @@ def end_by_evidence(
     )
 
 
+def failure_of(event: Event) -> dict[str, object]:
+    """The rank that failed first, when a rank's failure is why; one that was told to stop has not failed."""
+    failure = event.detail.get("failure")
+    told_to_stop = event.state in ("CANCELLED", "TIMED_OUT", "PREEMPTED")
+    return failure if isinstance(failure, dict) and not told_to_stop else {}
+
+
 def explain(end: Event, *, name: str, log: Path, log_end: str) -> str:
     """How a job ended and, when not well, what failed first and where to read on.
 
@@ -84,8 +98,8 @@ def explain(end: Event, *, name: str, log: Path, log_end: str) -> str:
     """
     cause = f" ({end.cause})" if end.cause and end.cause != "program" else ""
     lines = [f"job {end.job_id} {name!r} ended {end.state}{cause} in attempt {end.attempt}, cycle {end.cycle}"]
-    failure = end.detail.get("failure")
-    if isinstance(failure, dict):
+    failure = failure_of(end)
+    if failure:
         how = f"signal {failure['signal']}" if failure.get("signal") else f"exit code {failure.get('exit_code')}"
         lines.append(f"first failing rank: {failure.get('rank')} on {failure.get('node')}, {how}")
         if failure.get("traceback"):

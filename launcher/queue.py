@@ -80,6 +80,21 @@ class Queue:
         with self._lock:
             return self._known(job_id, closer)
 
+    def listed(self, job_id: int, *, patience_s: float) -> Job | None:
+        """The job as squeue shows it; None when it is not in the queue, or squeue does not answer in time."""
+        with self._lock:
+            due = self._clock.monotonic_s() - self._list_tried_s >= LOOK_EVERY_S
+        if due:
+            self.ask(job_id)
+        self._idle.wait(patience_s)
+        return self._listing.get(job_id)
+
+    def forget(self, job_id: int) -> None:
+        """Let the next question about a job be asked at once."""
+        with self._lock:
+            self._details.pop(job_id, None)
+            self._detail_tried_s.pop(job_id, None)
+
     def _known(self, job_id: int, closer: bool) -> Answer | None:
         detail = self._details.get(job_id)
         listed = self._listing.get(job_id)

@@ -29,6 +29,9 @@ SCRIPT = "job.sbatch"
 KEY = "key"
 OUTPUT = "batch.out"
 
+DEFAULT_FOLDER = "trainmaster_jobs"
+"""Where jobs are kept when nothing else is said: in the working folder, which the nodes have to see anyway."""
+
 RETRY_FOR_S = 30.0
 """How long a slurmctld that does not answer is tried: a restart takes seconds, a failover about as long. sbatch itself
 tries a refused connection for 29 s (22.05.8), so that is then one try; a full queue is refused at once."""

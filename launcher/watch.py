@@ -91,11 +91,18 @@ class Watch:
         if job is not None and job.active:
             self._alive_s, self._gone_s, self._known_ours = answer.asked_s, None, True
             return None
-        if self._gone_s is None and not self._long_over(job):
+        # A job that held no nodes when it ended had no process that could write.
+        silent = job is not None and not job.nodes
+        if self._gone_s is None and not silent and not self._long_over(job):
             self._gone_s = answer.asked_s
         if self._gone_s is not None and answer.asked_s - self._gone_s < GRACE_S:
             return None
         return self.end() or self._conclude(job)
+
+    def hurry(self) -> None:
+        """Ask Slurm at the next look: something was done to the job just now."""
+        self._alive_s, self._known_ours = float("-inf"), False
+        self.queue.forget(self.job_id)
 
     def _conclude(self, job: Job | None) -> Event:
         """Write down, for whoever asks later, the end that the job could not write itself."""

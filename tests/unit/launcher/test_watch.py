@@ -70,10 +70,11 @@ def test_an_end_of_an_earlier_attempt_does_not_count(scene):
 
 def test_a_job_cancelled_while_pending_ends_cancelled(scene):
     scene.write("SUBMITTED")
+    scene.slurm.put(12, "PENDING")
     scene.clock.at(20.0, lambda: scene.slurm.put(12, "CANCELLED"))
     end = scene.watch.wait()
     assert (end.state, end.detail["by"]) == ("CANCELLED", "watcher")
-    assert scene.clock.passed_s < 20 + LOOK_EVERY_S + GRACE_S + 1
+    assert scene.clock.passed_s < 20 + LOOK_EVERY_S + 1
     assert record.end_of(record.read(scene.run_dir)) == end
 
 
@@ -111,7 +112,7 @@ def test_a_job_that_slurm_forgot_after_a_cancel_is_cancelled(scene):
 
 
 def test_the_records_end_wins_over_slurms_within_the_grace(scene):
-    scene.slurm.put(12, "COMPLETED")
+    scene.slurm.put(12, "COMPLETED", nodes="n01")
     scene.clock.at(LOOK_EVERY_S + GRACE_S / 2, lambda: scene.write("SUCCEEDED"))
     assert scene.watch.wait().state == "SUCCEEDED"
 
@@ -169,3 +170,17 @@ def test_a_record_that_cannot_be_written_still_gives_the_end(tmp_path, caplog):
     assert scene.watch.settle().state == "CANCELLED"
     assert scene.watch.settle().state == "CANCELLED"
     assert "could not add the end" in caplog.text
+
+
+def test_after_a_cancel_slurm_is_asked_at_once(scene):
+    scene.write("SUBMITTED")
+    assert scene.watch.settle() is None
+    scene.slurm.put(12, "CANCELLED")
+    scene.watch.hurry()
+    assert scene.watch.settle().state == "CANCELLED"
+
+
+def test_a_lost_node_is_no_state_of_the_job(scene):
+    scene.write("RUNNING")
+    scene.write("NODE_LOST", dead=("n02",))
+    assert scene.watch.state() == "RUNNING"

@@ -1,0 +1,162 @@
+"""`trainmaster submit`: a program as a job, from the shell."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+# flag, field of JobSpec, type, help. A new field is one line here.
+_OPTIONS: tuple[tuple[str, str, type[Any], str], ...] = (
+    ("--name", "name", str, "the job's name (default: that of the script)"),
+    ("--nodes", "nodes", int, "nodes that run ranks"),
+    ("--spares", "spares", int, "nodes on top, that take over when one dies"),
+    ("--gpus-per-node", "gpus_per_node", str, "a number, or TYPE:NUMBER"),
+    ("--tasks-per-node", "tasks_per_node", int, "ranks on each node (default: one for each GPU, or one)"),
+    ("--cpus-per-task", "cpus_per_task", int, "CPUs of one rank"),
+    ("--mem", "mem", str, "memory of one node: 64G, or MiB"),
+    ("--time", "time", str, "time limit: 2d, 12h, 90m, 1:30:00, or minutes"),
+    ("--partition", "partition", str, "partition"),
+    ("--account", "account", str, "account"),
+    ("--qos", "qos", str, "quality of service"),
+    ("--reservation", "reservation", str, "reservation"),
+    ("--constraint", "constraint", str, "node features"),
+    ("--exclude", "exclude", str, "nodes never to use"),
+    ("--python", "python", str, "the interpreter on the nodes (default: this one)"),
+    ("--restarts-max", "restarts_max", int, "restarts in place that one attempt may use up"),
+    ("--requeues-max", "requeues_max", int, "times that the job may go back to the queue"),
+    ("--no-progress-max", "no_progress_max", int, "failed cycles in a row without a new step before the job stops"),
+    ("--backoff-s", "backoff_s", float, "pause before the restart that follows a cycle without progress"),
+    ("--heartbeat-timeout-s", "heartbeat_timeout_s", float, "silence after which a node counts as dead"),
+    ("--stop-grace-s", "stop_grace_s", float, "from SIGTERM to SIGKILL when ranks are stopped"),
+    ("--checkpoint-signal-s", "checkpoint_signal_s", int, "how long before the time limit a checkpoint is asked for"),
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line."""
+    parser.usage = "trainmaster submit [options] -- PROGRAM ARGS..."
+    for flag, field, kind, text in _OPTIONS:
+        parser.add_argument(flag, dest=field, type=kind, metavar=flag[2:].upper().replace("-", "_"), help=text)
+    parser.add_argument("--exclusive", action="store_true", default=None, help="whole nodes only")
+    parser.add_argument("--cold", action="store_true", help="start every rank as a new process, never from a warm one")
+    parser.add_argument("--env", action="append", metavar="NAME=VALUE", help="a variable for the ranks (repeatable)")
+    parser.add_argument("--setup", action="append", metavar="LINE", help="a shell line to run first (repeatable)")
+    parser.add_argument(
+        "--sbatch", action="append", metavar="OPTION[=VALUE]", help="another option of sbatch (repeatable)"
+    )
+    parser.add_argument(
+        "--spec", type=Path, metavar="FILE", help="a TOML file with the fields above; options win over it"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="where jobs are kept, seen by all nodes (default: trainmaster_jobs)"
+    )
+    parser.add_argument("--wait", action="store_true", help="stay, show what happens, end as the job ends")
+    parser.add_argument("--dry-run", action="store_true", help="check everything and print what would be submitted")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("program", nargs=argparse.REMAINDER, help="what every rank runs")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Submit, and wait if asked to."""
+    import os
+
+    from trainmaster.clock import SystemClock
+    from trainmaster.launcher import submission
+    from trainmaster.launcher.spec_file import decode
+    from trainmaster.launcher.target import program
+    from trainmaster.slurm.commands import Commands
+
+    spec = decode(_values(args))
+    words = args.program[1:] if args.program[:1] == ["--"] else args.program
+    target = program(words, python=spec.python or sys.executable, on_path_only_later=bool(spec.setup))
+    clock = SystemClock()
+    folder = args.folder or Path(submission.DEFAULT_FOLDER)
+    made = submission.draft(target, spec, folder, uid=submission.new_uid(clock), python=sys.executable)
+    if args.dry_run:
+        _print_draft(made, args.json)
+        return 0
+    conf = os.environ.get("SLURM_CONF", "")
+    sent = submission.send(made, Commands(), clock=clock, slurm_conf=conf)
+    if not args.wait:
+        if args.json:
+            print(json.dumps({"job_id": sent.job_id, "run_dir": str(sent.run_dir), "name": sent.name}))
+        else:
+            print(sent.job_id)
+            print(f"files: {sent.run_dir}", file=sys.stderr)
+        return 0
+    return _wait(sent, conf, args.json)
+
+
+def _values(args: argparse.Namespace) -> dict[str, Any]:
+    """The spec as plain values: the file's, then those of the command line."""
+    from trainmaster.errors import UsageError
+    from trainmaster.launcher.spec_file import read_values
+
+    values = read_values(args.spec) if args.spec is not None else {}
+    for _, field, _, _ in _OPTIONS:
+        given = getattr(args, field)
+        if given is not None:
+            values[field] = int(given) if field == "gpus_per_node" and given.isdecimal() else given
+    if args.exclusive:
+        values["exclusive"] = True
+    if args.cold:
+        values["warm"] = False
+    for pair in args.env or ():
+        name, mark, value = pair.partition("=")
+        if not mark:
+            raise UsageError(f"could not read --env {pair!r}: there is no =", hint="write --env NAME=VALUE")
+        values["env"] = {**values.get("env", {}), name: value}
+    if args.setup:
+        values["setup"] = [*values.get("setup", ()), *args.setup]
+    for option in args.sbatch or ():
+        name, mark, value = option.partition("=")
+        values["sbatch"] = {**values.get("sbatch", {}), name: value if mark else True}
+    return values
+
+
+def _print_draft(made: Any, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    if as_json:
+        print(json.dumps({"plan": asdict(made.plan), "script": made.script}))
+        return
+    print(made.script, end="")
+    print(f"nothing was submitted; the files would lie in {made.run_dir}", file=sys.stderr)
+
+
+def _wait(sent: Any, slurm_conf: str, as_json: bool) -> int:
+    """Show the job's life until its end. The first Ctrl-C cancels it, as with srun; the second leaves at once."""
+    from rich.console import Console
+
+    from trainmaster.launcher import logs
+    from trainmaster.launcher.cancel import cancel
+    from trainmaster.launcher.outcome import explain
+    from trainmaster.launcher.progress import Progress
+    from trainmaster.launcher.queue import queue_of
+    from trainmaster.launcher.submission import OUTPUT
+    from trainmaster.launcher.watch import Watch
+
+    console = Console(stderr=True, highlight=False)
+    said = f"job {sent.job_id} {sent.name!r} is submitted; its files lie in {sent.run_dir}"
+    console.print(said, markup=False, soft_wrap=True)
+    watch = Watch(sent.run_dir, sent.job_id, queue_of(slurm_conf), just_submitted=True)
+    progress = Progress(watch, console)
+    try:
+        try:
+            end = watch.wait(on_change=progress.update)
+        except KeyboardInterrupt:
+            console.print(f"cancelling job {sent.job_id}; Ctrl-C again leaves at once", markup=False)
+            cancel(sent.run_dir, sent.job_id, watch.queue.client)
+            watch.hurry()
+            end = watch.wait(on_change=progress.update)
+    finally:
+        progress.stop()
+    assert end is not None, "a wait without a limit ended without an end"
+    output = sent.run_dir / OUTPUT
+    if as_json:
+        print(json.dumps({"job_id": sent.job_id, "run_dir": str(sent.run_dir), "state": end.state, "cause": end.cause}))
+    if end.state != "SUCCEEDED":
+        console.print(explain(end, name=sent.name, log=output, log_end=logs.tail(output)), markup=False, soft_wrap=True)
+    return 0 if end.state == "SUCCEEDED" else 1
