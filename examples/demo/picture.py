@@ -16,6 +16,7 @@ FAINT = "#7b8794"
 LOSS = "#1f5fbf"
 AGAIN = "#e07b00"
 LOST = "#d64545"
+GAP = "#f1bfbd"
 BANDS = ("#e9f0fa", "#f4f6f9")
 RANKS = ("#4e79a7", "#59a14f", "#b07aa1", "#9c755f", "#76b7b2", "#edc948", "#ff9da7", "#8c8c8c")
 PHASES = ("#f2b8b5", "#f7dca4", "#c9dff2", "#fbe3cd")
@@ -92,7 +93,7 @@ def _draw_loss(axes: Axes, story: Story) -> None:
     if any(one.repeated for one in story.interruptions):
         key.append(Line2D([], [], color=AGAIN, lw=1.8, label="steps repeated after the checkpoint"))
     if story.interruptions:
-        key.append(Patch(color=LOST, alpha=0.3, lw=0, label="time without a new step"))
+        key.append(Patch(color=GAP, lw=0, label="time without a new step"))
     axes.legend(handles=key, loc="lower left", frameon=True, framealpha=0.9, edgecolor="none", fontsize=9)
     _tidy(axes)
 
@@ -117,7 +118,7 @@ def _mark_losses(axes: Axes, story: Story) -> None:
     taken: list[tuple[float, float, float]] = []  # left, right and height of the notes so far, in fractions of the axes
     for one in story.interruptions:
         begin_s, end_s = one.last_s - story.start_s, (one.back_s or story.end_s) - story.start_s
-        axes.axvspan(begin_s, end_s, color=LOST, alpha=0.3, lw=0, zorder=1)
+        axes.axvspan(begin_s, end_s, color=GAP, lw=0, zorder=1)
         lost = "never came back" if one.lost_s is None else f"{one.lost_s:.1f} s lost"
         width = 0.0095 * max(len(one.what), len(lost))
         left, right = begin_s / total_s, end_s / total_s

@@ -23,9 +23,9 @@ main { max-width: 70rem; margin: 0 auto; padding: 2.5rem 1.5rem 4rem; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; }
 h2 { font-size: 1.2rem; margin: 2.6rem 0 .8rem; }
 p { max-width: 46rem; margin: .4rem 0; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .8rem; margin: 1.6rem 0; }
+.cards { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1.6rem 0; }
 .card, figure, .scroll, pre { background: white; border: 1px solid #dde3ea; border-radius: 8px; }
-.card { padding: .8rem 1rem; }
+.card { padding: .8rem 1rem; flex: 1 1 8.5rem; }
 .card b { display: block; font-size: 1.6rem; line-height: 1.25; font-variant-numeric: tabular-nums; }
 .card span { color: #5b6673; font-size: .9rem; }
 .good b { color: #2a7d46; }
@@ -85,7 +85,7 @@ def headline(story: Story) -> str:
     if not faults:
         return "The job ran through."
     listed = " and ".join([", ".join(faults[:-1]), faults[-1]] if len(faults) > 1 else faults)
-    return f"{listed[0].upper()}{listed[1:]}. The job went on, and finished."
+    return f"{listed[0].upper()}{listed[1:]}. The job went on and finished."
 
 
 def _head(story: Story) -> str:
@@ -102,10 +102,10 @@ def _cards(story: Story) -> str:
         (f"{story.furthest}", "steps", ""),
         (f"{total_s:.0f} s", "from submission to end", ""),
         (f"{len(story.interruptions)}", "faults", ""),
-        (f"{story.lost_s:.1f} s", "lost at all faults together", ""),
+        (f"{story.lost_s:.1f} s", "lost to faults, in all", ""),
     ]
     if story.points:
-        cards.append((f"{story.points[-1].loss:.2f}", "loss of the last step, nats per byte", ""))
+        cards.append((f"{story.points[-1].loss:.2f}", "last loss, nats per byte", ""))
     return (
         '<div class="cards">'
         + "".join(

@@ -87,17 +87,17 @@ class Interruption:
         >>> broken = Interruption(causes=("node_death",), dead=("n03",), rank=None, last_step=9, last_s=0, noticed_s=1,
         ...                       running_s=None, first_s=None, back_s=None, repeated=0)
         >>> broken.what
-        'n03 died'
+        'node n03 died'
         """
         words = []
         for cause in self.causes:
             match cause:
                 case "node_death":
-                    words.append(f"{_join(self.dead) or 'a node'} died")
+                    words.append(f"{_named(self.dead)} died")
                 case "node_silent":
-                    words.append(f"{_join(self.dead) or 'a node'} fell silent")
+                    words.append(f"{_named(self.dead)} fell silent")
                 case "supervisor_death":
-                    words.append(f"{_join(self.dead) or 'a node'} died with the supervisor")
+                    words.append(f"{_named(self.dead)} died, and the supervisor with it")
                 case "rank_crash":
                     words.append("a rank crashed" if self.rank is None else f"rank {self.rank} crashed")
                 case _:
@@ -232,8 +232,10 @@ def _best_before(broken: Event, points: Iterable[Point]) -> Point | None:
     return max(known, key=lambda point: (point.step, -point.epoch_s), default=None)
 
 
-def _join(names: Sequence[str]) -> str:
-    return " and ".join(names)
+def _named(nodes: Sequence[str]) -> str:
+    if not nodes:
+        return "a node"
+    return f"{'node' if len(nodes) == 1 else 'nodes'} {' and '.join(nodes)}"
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """A run's story in a terminal: lines while it happens, a table when it is over."""
 
 from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 from story import Story
@@ -63,6 +64,10 @@ def summary(story: Story) -> RenderableType:
         parts.append(_lanes(story))
     if story.interruptions:
         parts.append(_losses(story))
+    if story.sample:
+        parts.append(
+            Panel(Text(story.sample), title="What the model writes now", title_align="left", border_style="dim")
+        )
     return Group(*parts)
 
 
@@ -96,7 +101,7 @@ def _lane(story: Story, node: str) -> Text:
 
 def _losses(story: Story) -> Table:
     table = Table(title="Seconds without a new step", title_justify="left", title_style="bold")
-    table.add_column("fault")
+    table.add_column("fault", no_wrap=True)
     names = list(dict.fromkeys(name for one in story.interruptions for name, _, _ in one.phases))
     for name in ("after step", *names, "lost"):
         table.add_column(name, justify="right")

@@ -219,7 +219,7 @@ def main(argv: list[str]) -> int:
     if stopped:
         return EXIT_REQUEUE
     if rank == 0 and args.sample_bytes:
-        text = model.continue_text("def ", length=args.sample_bytes, temperature=0.7, seed=args.seed)
+        text = model.continue_text("def ", length=args.sample_bytes, temperature=0.8, seed=args.seed)
         print(f"--- sample ---\n{text}\n--- end of sample ---", flush=True)
     return 0
 

@@ -26,7 +26,7 @@ def test_the_phases_add_up_to_what_was_lost(story: Story) -> None:
 
 
 def test_interruptions_say_what_happened(story: Story) -> None:
-    assert [one.what for one in story.interruptions] == ["n03 died", "rank 1 crashed"]
+    assert [one.what for one in story.interruptions] == ["node n03 died", "rank 1 crashed"]
 
 
 def test_a_cycle_ends_at_the_fault_and_not_when_it_was_noticed(story: Story, events: tuple[Event, ...]) -> None:
@@ -49,7 +49,7 @@ def test_a_restart_that_is_itself_interrupted_is_one_interruption(
     short = [point if point.cycle != 2 else replace(point, step=point.step - 95) for point in short]
     (one,) = find_interruptions(events, short)
     assert one.causes == ("node_death", "rank_crash")
-    assert one.what == "n03 died, then rank 1 crashed"
+    assert one.what == "node n03 died, then rank 1 crashed"
     assert one.last_step == 110
     assert one.back_s is not None
     assert next(point.step for point in short if point.epoch_s == one.back_s) == 111
