@@ -136,6 +136,9 @@ PRODUCTION_SETTINGS: Mapping[str, str] = {
     "SchedulerType": "sched/backfill",
     "PreemptType": "preempt/partition_prio",
     "PreemptMode": "REQUEUE",
+    # A preempted job gets the signal it asked for with --signal at once; otherwise only SIGTERM, which is no notice.
+    # Newer versions call this PreemptParameters=send_user_signal.
+    "SlurmctldParameters": "preempt_send_user_signal",
     "SlurmctldDebug": "info",
     "SlurmdDebug": "info",
 }

@@ -101,6 +101,7 @@ class Agent:
         self.last_heard = time.monotonic()
         self.last_beat = 0.0
         self.terminated_at: float | None = None
+        self.terminated_told = True
         self.successor: subprocess.Popen[bytes] | None = None
         self.orphan_since: float | None = None
         self.first_steps_told: set[int] = set()
@@ -151,10 +152,14 @@ class Agent:
     def _on_signal(self, number: int, frame: Any) -> None:
         if number == signal.SIGTERM and self.terminated_at is None:
             self.terminated_at = time.monotonic()
+            self.terminated_told = False
 
     def _tick(self) -> None:
         now = time.monotonic()
         if self.connection is not None:
+            if not self.terminated_told:
+                self.terminated_told = True
+                self._tell({"do": "terminated"})
             if now - self.last_beat >= BEAT_S or self._new_first_steps():
                 self.last_beat = now
                 self._tell({"do": "beat", "steps": self._steps()})
@@ -442,6 +447,9 @@ class Agent:
         raised = False
         if entry.code != 0 and not text:
             text, raised = _explanation(entry)
+            if not text and _is_full(self.run_dir):
+                # It could not even write its traceback.
+                text = f"No space left on device: the file system of {self.run_dir} is full"
         self._tell(
             {
                 "do": "exit",
@@ -582,6 +590,12 @@ class Agent:
         shutil.rmtree(self.scratch, ignore_errors=True)
         if self.connection is not None:
             self.connection.close()
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether a file system has no room for anything that matters."""
+    room = os.statvfs(folder)
+    return room.f_bavail * room.f_frsize < record.Recorder.RESERVE_BYTES * 2
 
 
 def _scratch_folder() -> str | None:

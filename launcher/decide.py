@@ -20,6 +20,7 @@ _ECHO = re.compile(
     r"NCCL (remote|communicator|operation)|ncclRemoteError|ncclSystemError|DistStoreError|"
     r"wait timeout after|Timed out waiting|recvValue failed|Socket Timeout|Software caused connection abort"
 )
+_DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 _PORT_TAKEN = re.compile(r"EADDRINUSE|Address already in use|address already in use")
 
 
@@ -134,7 +135,8 @@ def decide(outcome: Outcome, budget: Budget, limits: Limits, *, attempt: int, he
     codes = {entry.code for entry in outcome.exits if entry.failed}
     if _all_done(outcome):
         return Decision(action=Action.SUCCEED, cause="program", state="SUCCEEDED", budget=budget)
-    if EXIT_REQUEUE in codes and outcome.ending != "user":
+    # After a preemption or a node failure Slurm itself means to run the job again, checkpoint or not.
+    if (EXIT_REQUEUE in codes and outcome.ending != "user") or outcome.ending in ("preemption", "node_failure"):
         cause = outcome.ending or "requested"
         state = _ENDINGS.get(cause, "TIMED_OUT")
         return _requeue(cause, state, budget, limits, attempt=attempt, failure=None)
@@ -189,6 +191,9 @@ def _without_nodes(
 
 
 def _after_crash(outcome: Outcome, failure: RankExit, budget: Budget, limits: Limits) -> Decision:
+    if _DISK_FULL.search(failure.text):
+        # The next cycle would only fill what is left.
+        return Decision(action=Action.END, cause="disk_full", state="FAILED_INFRA", budget=budget, failure=failure)
     if _PORT_TAKEN.search(failure.text) and budget.ports_taken < 5:
         spent = Budget(restarts=budget.restarts, no_progress=budget.no_progress, ports_taken=budget.ports_taken + 1)
         return Decision(action=Action.RESTART, cause="port_taken", budget=spent)

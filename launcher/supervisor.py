@@ -96,6 +96,7 @@ class Supervisor:
         self.ending: str | None = None
         self.ending_since = 0.0
         self.linger_since: float | None = None
+        self.asked_why = False
         self.signals: list[int] = []
         self.last_beat = 0.0
         self.exit_code: int | None = None
@@ -343,6 +344,10 @@ class Supervisor:
     def _on_stuck(self, member: Member, message: wire.Message) -> None:
         self._lose(member.node, "node_stuck", "SIGKILL did not end its ranks within 10 s")
 
+    def _on_terminated(self, member: Member, message: wire.Message) -> None:
+        """Slurm has signalled an agent's step but not this batch step, as it does for a preemption with GraceTime."""
+        self.signals.append(signal.SIGTERM)
+
     def _on_asked(self, member: Member, message: wire.Message) -> None:
         member.asked = message["ranks"]
 
@@ -415,7 +420,7 @@ class Supervisor:
         self.nodes = layout.nodes
         self.exits, self.lost = {}, {}
         self.fault_epoch_s = self.first_step = self.linger_since = None
-        self.running_recorded = False
+        self.running_recorded = self.asked_why = False
         self.furthest_before = self.furthest
         self.cycle_started = time.monotonic()
         master = self.roster.members[layout.nodes[0]]
@@ -476,6 +481,13 @@ class Supervisor:
             self._tell(member, {"do": "stop", "grace_s": grace_s})
 
     def _tick_stop(self, now: float) -> None:
+        killed = any(entry.failed and entry.code == -signal.SIGTERM for entry in self.exits.values())
+        if killed and self.ending is None and not self.asked_why:
+            # Slurm signals every process of a step where it tracks them by parent (proctrack/linuxproc), before it tells us.
+            self.asked_why = True
+            job = slurm_side.ask_for_job(self.job_id)
+            if job is not None and (job.state != "RUNNING" or job.preempt_time is not None):
+                self._find_out_why()
         if all(member.stopped for member in self.roster.of(self.nodes)):
             healthy = len(self.roster.addresses())
             self._act(
@@ -604,11 +616,15 @@ class Supervisor:
                 LOG.warning("asked for a checkpoint: %s", self.notice)
                 self._ask_for_checkpoint()
             elif number in (signal.SIGTERM, signal.SIGINT) and self.ending is None and self.phase != "leave":
-                job = slurm_side.ask_for_job(self.job_id)
-                self.ending = slurm_side.ending_of(job, self.run_dir)
-                self.ending_since = now
-                LOG.warning("the job is ending: %s (Slurm says %s)", self.ending, job.state if job else "nothing")
+                self._find_out_why()
                 self._ask_for_checkpoint()
+
+    def _find_out_why(self) -> None:
+        """Learn why Slurm is ending this job."""
+        job = slurm_side.ask_for_job(self.job_id)
+        self.ending = slurm_side.ending_of(job, self.run_dir)
+        self.ending_since = time.monotonic()
+        LOG.warning("the job is ending: %s (Slurm says %s)", self.ending, job.state if job else "nothing")
 
     def _ask_for_checkpoint(self) -> None:
         if self.phase != "run":

@@ -30,7 +30,7 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
 
 
 def counter(folder: Path, *options: object, steps: int = 80, **spec: Any) -> TrainmasterJob[None]:
-    values: dict[str, Any] = {"nodes": 3, "time": 10, "sbatch": {"mem": "1G"}} | spec
+    values: dict[str, Any] = {"nodes": 3, "time": 10, "mem": "1G"} | spec
     program = [sys.executable, str(COUNTER), str(steps), *map(str, options)]
     return submit(program, spec=JobSpec(**values), folder=folder)
 
@@ -241,7 +241,7 @@ def test_scancel_by_hand_ends_as_cancelled(lab: Lab, tmp_path: Path) -> None:
 def test_cancel_while_pending(lab: Lab, tmp_path: Path) -> None:
     blocker = counter(tmp_path, steps=2000, nodes=6)
     wait_for(blocker, "RUNNING")
-    job = counter(tmp_path, steps=10, sbatch={"mem": "1000G"})
+    job = counter(tmp_path, steps=10, mem="1000G")
     job.cancel()
     job.wait()
     assert job.state == "CANCELLED"
@@ -267,7 +267,7 @@ def test_cancel_while_starting_and_while_restarting(lab: Lab, tmp_path: Path) ->
 
 def test_time_limit_checkpoints_and_requeues(lab: Lab, tmp_path: Path) -> None:
     # Slurm sends the signal up to a minute early, so with this lead it comes soon after the start.
-    job = counter(tmp_path, "--checkpoint", steps=150, time=1, checkpoint_signal_s=50)
+    job = counter(tmp_path, "--checkpoint", steps=500, time=1, checkpoint_signal_s=50)
     assert job.exception() is None
     assert wait_for(job, "REQUEUED").cause == "timeout"
     again = wait_for(job, "RUNNING", count=2)
@@ -276,13 +276,24 @@ def test_time_limit_checkpoints_and_requeues(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_preemption_checkpoints_and_comes_back(lab: Lab, tmp_path: Path) -> None:
-    job = counter(tmp_path, "--checkpoint", steps=150, nodes=6, sbatch={"mem": "1000G"})
+    job = counter(tmp_path, "--checkpoint", steps=200, nodes=6, mem="1000G")
     wait_for(job, "PROGRESS")
-    urgent = counter(tmp_path, steps=20, nodes=6, partition="high", sbatch={"mem": "1000G"})
+    urgent = counter(tmp_path, steps=20, nodes=6, partition="high", mem="1000G")
     assert urgent.exception() is None
     assert job.exception() is None
     assert wait_for(job, "REQUEUED").cause == "preemption"
     assert "starts at 0 " not in (job.run_dir / "attempt1.0" / "rank0.out").read_text()
+
+
+def test_preemption_without_notice_comes_back_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without `send_user_signal` Slurm sends SIGTERM to the steps, and not to the batch step."""
+    with up(LabSpec(nodes=3, settings={"SlurmctldParameters": ""})) as lab:
+        monkeypatch.setenv("SLURM_CONF", lab.env["SLURM_CONF"])
+        job = counter(tmp_path, steps=200, mem="1000G")
+        wait_for(job, "PROGRESS")
+        assert counter(tmp_path, steps=20, partition="high", mem="1000G").exception() is None
+        assert job.exception() is None
+        assert wait_for(job, "REQUEUED").cause == "preemption"
 
 
 def test_slurmctld_is_not_needed_while_the_job_runs(lab: Lab, tmp_path: Path) -> None:
@@ -316,7 +327,7 @@ def test_a_full_disk_in_the_job_folder(lab: Lab, tmp_path: Path) -> None:
         job = submit(fill, spec=JobSpec(nodes=2, time=5), folder=small)
         error = job.exception()
         assert error is not None and "No space left on device" in str(error)
-        assert job.state == "FAILED_USER"
+        assert story(job)[-1] == ("FAILED_INFRA", "disk_full")
         none_alive(job)
     finally:
         subprocess.run(["umount", "-l", str(small)], check=True)

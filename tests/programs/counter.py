@@ -38,6 +38,8 @@ if args.fork_children:
         stream.write(f"{child.pid}\n")
 if args.always_crash and rank == 1:
     raise ValueError(f"rank 1 fails on purpose in cycle {os.environ['TRAINMASTER_CYCLE']}")
+if args.always_crash:
+    time.sleep(60)  # as a rank waits in a collective for one that is dead
 if args.exit and rank == 1 and first_cycle:
     sys.stderr.write(args.say + "\n")
     sys.exit(args.exit)
