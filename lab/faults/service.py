@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 
-from trainmaster.errors import LabError
+from trainmaster.errors import LabError, SlurmError
 from trainmaster.lab.running import Lab
 from trainmaster.slurm import parse
 from trainmaster.slurm.commands import Commands
@@ -16,9 +16,17 @@ _TIMEOUT_S = 60.0
 def resume_if(lab: Lab, names: Sequence[str], wanted: Callable[[Node], bool]) -> tuple[str, ...]:
     """`State=RESUME` for those of the nodes that are wanted; returns their names."""
     chosen = tuple(node.name for node in Commands(env=lab.env).nodes(",".join(names)) if wanted(node))
-    if chosen:
-        lab.run(["scontrol", "update", f"NodeName={','.join(chosen)}", "State=RESUME"])
-    return chosen
+    resumed = []
+    for name in chosen:
+        try:
+            lab.run(["scontrol", "update", f"NodeName={name}", "State=RESUME"])
+        except SlurmError as error:
+            # It came back by itself since we looked; Slurm refuses to resume what is in service.
+            if "Invalid node state" not in error.message:
+                raise
+        else:
+            resumed.append(name)
+    return tuple(resumed)
 
 
 def bring_back(lab: Lab, names: Sequence[str], *, started_s: float) -> tuple[str, ...]:
