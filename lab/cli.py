@@ -3,7 +3,7 @@
 import argparse
 import json
 import os
-import subprocess
+import shlex
 import sys
 import time
 from dataclasses import asdict
@@ -80,8 +80,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _add_json(verb)
     verb.set_defaults(run=_fault)
 
-    verb = verbs.add_parser("demo", help="a training run that loses a node and goes on (examples/demo.py)")
-    verb.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on")
+    verb = verbs.add_parser("demo", help="a training run that loses a node and goes on (examples/demo)")
+    verb.add_argument("--steps", type=int, help="how long the run is")
+    verb.add_argument("--out", type=Path, metavar="FOLDER", help="where its files and the report go (demo)")
+    verb.add_argument("--dry-run", action="store_true", help="only say what would be run")
     verb.set_defaults(run=_demo)
 
 
@@ -265,7 +267,15 @@ def _fault(args: argparse.Namespace) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    script = Path(__file__).resolve().parents[1] / "examples" / "demo.py"
-    if not script.is_file():
+    script = Path(__file__).resolve().parents[1] / "examples" / "demo"
+    if not (script / "__main__.py").is_file():
         raise LabError(f"the demo {script} is not there", hint="it comes with the source tree: run it from a clone")
-    return subprocess.run([sys.executable, str(script), *args.arguments], check=False).returncode
+    command = [sys.executable, str(script)]
+    command += [] if args.steps is None else ["--steps", str(args.steps)]
+    command += [] if args.out is None else ["--out", str(args.out)]
+    if args.dry_run:
+        print(shlex.join(command))
+        return 0
+    # In this process's place: a parent that is interrupted would not leave the demo the time to end its lab.
+    sys.stdout.flush()
+    os.execv(command[0], command)
