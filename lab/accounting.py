@@ -84,7 +84,7 @@ def start(site: Site, *, env: Mapping[str, str], keep: Callable[[ProcessRecord],
     for what in (
         ["cluster", site.cluster],
         ["account", ACCOUNT, f"cluster={site.cluster}", "description=lab", "organization=lab"],
-        ["user", site.user, f"account={ACCOUNT}", "adminlevel=admin"],
+        ["user", site.user, f"account={ACCOUNT}", f"defaultaccount={ACCOUNT}", "adminlevel=admin"],
     ):
         _register(client_env, what)
 

@@ -1,7 +1,8 @@
 """Ends everything that belongs to a lab and removes its folder; needs nothing but the folder, whoever started it."""
 
 import contextlib
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,16 +30,38 @@ def belongs(environment: Mapping[str, str], state: LabState) -> bool:
 
 def members(state: LabState, sessions: frozenset[int] = frozenset()) -> tuple[Process, ...]:
     """Everything that runs in a lab now, on whatever node."""
-    running = processes.snapshot()
     recorded = {(record.pid, record.start_time) for record in state.processes}
-    seeds = {
-        pid
-        for pid, process in running.items()
-        if (pid, process.start_time) in recorded or belongs(processes.environ(pid), state)
-    }
-    # Never the shells from which the lab is ended, even when it was started from one of its own jobs.
+
+    def ours(process: Process) -> bool:
+        return (process.pid, process.start_time) in recorded or belongs(processes.environ(process.pid), state)
+
+    return _with_descendants(ours, sessions)
+
+
+def strays(sessions: frozenset[int] = frozenset()) -> tuple[Process, ...]:
+    """Everything of this user's labs whose folder somebody has removed while they ran."""
+
+    def stray(process: Process) -> bool:
+        folder = processes.environ(process.pid).get(daemons.LAB_MARK)
+        if folder is None or Path(folder).exists():
+            return False
+        place = processes.PROC / str(process.pid)
+        try:
+            # Root reads everybody's environment, and a container's folders may only be out of sight from here.
+            same_user = place.stat().st_uid == os.geteuid()
+            return same_user and (place / "ns/mnt").readlink() == (processes.PROC / "self/ns/mnt").readlink()
+        except OSError:
+            return False
+
+    return _with_descendants(stray, sessions)
+
+
+def _with_descendants(wanted: Callable[[Process], bool], sessions: frozenset[int]) -> tuple[Process, ...]:
+    running = processes.snapshot()
+    # Never the shells from which a lab is ended, even when it was started from one of its own jobs.
     foreign = processes.lineage(running) | {1}
-    found = processes.closure(running, seeds - foreign, foreign=foreign, sessions=sessions)
+    seeds = {pid for pid, process in running.items() if pid not in foreign and wanted(process)}
+    found = processes.closure(running, seeds, foreign=foreign, sessions=sessions)
     return tuple(running[pid] for pid in sorted(found))
 
 

@@ -86,8 +86,8 @@ def up(spec: LabSpec | None = None, *, owned: bool = True, say: Callable[[str], 
         say(f"ended the lab {ended.name!r}, whose owner had died: {ended.killed} processes")
     nodes, draft = _draft(spec)
     folder = folders.claim(draft.name, spec.folder)
-    draft = replace(draft, folder=folder, conf=folder / "slurm.conf", owner=_this_process() if owned else None)
-    # From here on a kill -9 leaves something that `lab down` and the next command can find.
+    # Until it stands, every lab belongs to its builder: what a kill -9 leaves half built is an orphan.
+    draft = replace(draft, folder=folder, conf=folder / "slurm.conf", owner=_this_process())
     state.save(draft)
     held = ports.HeldPorts()
     try:
@@ -104,7 +104,7 @@ def up(spec: LabSpec | None = None, *, owned: bool = True, say: Callable[[str], 
         raise
     finally:
         held.release_all()
-    state.change(folder, lambda now: replace(now, ready=True))
+    state.change(folder, lambda now: replace(now, ready=True, owner=now.owner if owned else None))
     return Lab(folder)
 
 
@@ -116,7 +116,7 @@ def _draft(spec: LabSpec) -> tuple[tuple[NodePlan, ...], LabState]:
     name = spec.name or (spec.folder.name if spec.folder else f"lab-{secrets.token_hex(3)}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise LabError(f"a lab cannot be called {name!r}", hint="use letters, digits, dots, dashes and underscores")
-    folder = spec.folder.absolute() if spec.folder else folders.base() / name
+    folder = (spec.folder or folders.base() / name).resolve()
     folders.check_path(folder, tuple(node.name for node in nodes))
     draft = LabState(
         name=name,

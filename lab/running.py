@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from trainmaster.lab.faults import Injected
 
 _SLURMCTLD_TIMEOUT_S = 60.0
+# A slurmd that cannot run ends within a fraction of this.
+_SLURMD_TIMEOUT_S = 1.0
 _FAULTS_KEPT = 200
 
 
@@ -124,15 +126,25 @@ class Lab:
 
     def wait_idle(self, *, timeout_s: float = 60.0) -> None:
         """Wait until every node is idle. Raises LabError that says which are not, and why."""
-        deadline = time.monotonic() + timeout_s
+        begin_s = time.monotonic()
         while waiting := self._not_idle():
-            if time.monotonic() > deadline:
+            waited_s = time.monotonic() - begin_s
+            if waited_s > _SLURMD_TIMEOUT_S:
+                self._require_slurmds()
+            if waited_s > timeout_s:
                 some = ", ".join(f"{nodes} {word}" for word, nodes in list(waiting.items())[:5])
                 raise LabError(
                     f"not every node is idle after {timeout_s:g} s: {some}",
                     hint=f"the logs are in {self.folder / 'log'}",
                 )
             time.sleep(0.05 if len(self.node_names) < 100 else 0.3)
+
+    def _require_slurmds(self) -> None:
+        """Raise LabError with the last words of a slurmd that has ended: its node will never be idle."""
+        for record in self.processes:
+            if record.role == "slurmd" and not daemons.running(record):
+                words = daemons.tail(self.folder / "log" / f"{record.node}.out")
+                raise LabError(f"slurmd of {record.node} has ended; it said:\n{words}")
 
     def _not_idle(self) -> dict[str, str]:
         """Node lists by state word, for all words but "idle"."""

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -104,7 +105,7 @@ def test_prolog_and_epilog_run_on_each_node_of_a_job(lab: Lab) -> None:
     job_id = submit(lab, "true", "--nodes=3")
     for hook in ("prolog", "epilog"):
         log = lab.folder / "log" / f"{hook}.log"
-        wait_until(lambda log=log: log.exists() and log.read_text().count(f" job={job_id} ") == 3)  # type: ignore[misc]
+        wait_until(lambda log=log: log.exists() and log.read_text().count(f" job={job_id} ") == 3)
 
 
 def test_a_job_of_the_high_partition_preempts(lab: Lab) -> None:
@@ -222,6 +223,46 @@ def test_a_lab_whose_owner_was_killed_is_found_and_ended(own_base: Path) -> None
     assert not state.folder.exists()
 
 
+def test_what_runs_on_after_its_folder_was_removed_is_ended() -> None:
+    lab = up(LabSpec(nodes=1, name="folderless"), owned=False)
+    state = lab.state
+    shutil.rmtree(lab.folder)
+    assert cleanup.members(state)
+    orphans.sweep()
+    assert cleanup.members(state) == ()
+
+
+def test_a_build_that_was_killed_is_an_orphan(own_base: Path) -> None:
+    program = "from trainmaster.lab.cluster import LabSpec, up\nup(LabSpec(nodes=40, name='half'), owned=False)\n"
+    with subprocess.Popen([sys.executable, "-c", program]) as builder:
+        wait_until(lambda: any(found.name == "half" and found.processes for found in folders.all_labs()))
+        builder.kill()
+        builder.wait()
+    state = next(found for found in folders.all_labs() if found.name == "half")
+    assert not state.ready
+    assert "half" in [ended.name for ended in orphans.sweep()]
+    assert cleanup.members(state) == ()
+
+
+def test_a_slurmd_whose_port_is_taken_is_quoted() -> None:
+    with up(LabSpec(nodes=1)) as lab:
+        lab.stop_process("slurmd", "n01")
+        with socket.socket() as other:
+            other.bind((socket.gethostbyname(socket.gethostname()), lab.state.node_ports["n01"]))
+            other.listen()
+            lab.start_slurmd("n01")
+            lab.run(["scontrol", "update", "NodeName=n01", "State=DOWN", "Reason=test"])
+            with pytest.raises(LabError, match="Address already in use"):
+                lab.wait_idle(timeout_s=20)
+
+
+def test_mpi_processes_of_several_nodes_find_a_temporary_folder_each(lab: Lab) -> None:
+    if "pmix" not in lab.run(["srun", "--mpi=list"]).stdout:
+        pytest.skip("this Slurm has no pmix")
+    done = lab.run(["srun", "--nodes=3", "--ntasks-per-node=1", "--mpi=pmix", "printenv", "PMIX_RANK"])
+    assert (sorted(done.stdout.split()), done.stderr) == (["0", "1", "2"], "")
+
+
 def test_a_lab_that_died_with_the_machine_is_stale_until_it_is_brought_down() -> None:
     lab = up(LabSpec(nodes=1, name="stale"), owned=False)
     processes.kill_all(lambda sessions: cleanup.members(lab.state, sessions))
@@ -252,10 +293,8 @@ def test_accounting(own_base: Path) -> None:
         job_id = submit(lab, "true", "--job-name=counted")
         fields = ["--parsable2", "--noheader", "--allocations", "--format=JobName,Account,State"]
         wait_until(
-            lambda: (
-                lab.run(["sacct", f"--jobs={job_id}", *fields]).stdout.strip() == "counted|lab|COMPLETED"
-                or lab.run(["sacct", f"--jobs={job_id}", *fields]).stdout.strip() == "counted|root|COMPLETED"
-            )
+            lambda: lab.run(["sacct", f"--jobs={job_id}", *fields]).stdout.strip() == "counted|lab|COMPLETED",
+            timeout_s=20,
         )
         state = lab.state
         roles = {record.role for record in lab.processes}
