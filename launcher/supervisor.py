@@ -397,6 +397,11 @@ class Supervisor:
             self._give_up_gathering(healthy)
 
     def _give_up_gathering(self, healthy: int) -> None:
+        job = slurm_side.ask_for_job(self.job_id)
+        if (self.run_dir / "cancel.json").exists() or (job is not None and job.state != "RUNNING"):
+            # The agents did not come because the job is being ended; our own SIGTERM is still on its way.
+            self._find_out_why()
+            return
         said = self.srun_text.strip()
         LOG.error("only %d of %d agents reported", healthy, self.plan.nodes)
         text = f"{healthy} of {self.plan.nodes} needed nodes could be started"
@@ -483,7 +488,7 @@ class Supervisor:
     def _tick_stop(self, now: float) -> None:
         killed = any(entry.failed and entry.code == -signal.SIGTERM for entry in self.exits.values())
         if killed and self.ending is None and not self.asked_why:
-            # Slurm signals every process of a step where it tracks them by parent (proctrack/linuxproc), before it tells us.
+            # Where Slurm tracks processes by parent (proctrack/linuxproc) it signals the ranks before it tells us.
             self.asked_why = True
             job = slurm_side.ask_for_job(self.job_id)
             if job is not None and (job.state != "RUNNING" or job.preempt_time is not None):
