@@ -56,7 +56,7 @@ def _with(row: CycleLife, event: Event) -> CycleLife:
     row = replace(
         row,
         nodes=event.nodes or row.nodes,
-        spares=event.spares if event.nodes else row.spares,
+        spares=event.spares if event.state == "RUNNING" else row.spares,
         dead=tuple(dict.fromkeys((*row.dead, *event.dead))),
         step=row.step if event.step is None else event.step,
     )
