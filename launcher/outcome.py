@@ -1,5 +1,6 @@
 """What a job's record and Slurm say together: its state, its end, and the words for it. Pure."""
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -87,6 +88,18 @@ def failure_of(event: Event) -> dict[str, object]:
     return failure if isinstance(failure, dict) and not told_to_stop else {}
 
 
+def signal_name(number: object) -> str:
+    """The name of a signal, for people.
+
+    >>> signal_name(11), signal_name(99)
+    ('SIGSEGV', 'signal 99')
+    """
+    try:
+        return signal.Signals(int(str(number))).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def explain(end: Event, *, name: str, log: Path, log_end: str) -> str:
     """How a job ended and, when not well, what failed first and where to read on.
 
@@ -100,7 +113,7 @@ def explain(end: Event, *, name: str, log: Path, log_end: str) -> str:
     lines = [f"job {end.job_id} {name!r} ended {end.state}{cause} in attempt {end.attempt}, cycle {end.cycle}"]
     failure = failure_of(end)
     if failure:
-        how = f"signal {failure['signal']}" if failure.get("signal") else f"exit code {failure.get('exit_code')}"
+        how = signal_name(failure["signal"]) if failure.get("signal") else f"exit code {failure.get('exit_code')}"
         lines.append(f"first failing rank: {failure.get('rank')} on {failure.get('node')}, {how}")
         if failure.get("traceback"):
             lines += ["-" * 40, str(failure["traceback"]).rstrip(), "-" * 40]

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from trainmaster.launcher.outcome import failure_of, state_of
+from trainmaster.launcher.outcome import failure_of, signal_name, state_of
 from trainmaster.launcher.record import Event
 from trainmaster.launcher.watch import Watch
 
@@ -39,6 +39,8 @@ def line_of(event: Event) -> str:
     if failure:
         last = str(failure.get("traceback") or "").rstrip().splitlines()[-1:]
         how = last[0] if last else f"exit code {failure.get('exit_code')}"
+        if failure.get("signal"):
+            how = signal_name(failure["signal"])
         words.append(f"rank {failure.get('rank')} on {failure.get('node')}: {how[:160]}")
     if event.step is not None:
         words.append(f"step {event.step}")

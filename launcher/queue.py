@@ -95,6 +95,17 @@ class Queue:
             self._details.pop(job_id, None)
             self._detail_tried_s.pop(job_id, None)
 
+    def do(self, action: Callable[[SlurmClient], None]) -> None:
+        """Have something done in the background. It may fail; the next answer shows what came of it."""
+
+        def work() -> None:
+            try:
+                action(self.client)
+            except SlurmError as error:
+                log.info("Slurm refused: %s", error.message)
+
+        self._start(work)
+
     def _known(self, job_id: int, closer: bool) -> Answer | None:
         detail = self._details.get(job_id)
         listed = self._listing.get(job_id)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trainmaster.clock import Clock, SystemClock
-from trainmaster.launcher import record
+from trainmaster.launcher import plan, record, requeue
 from trainmaster.launcher.outcome import end_by_evidence, state_of
 from trainmaster.launcher.queue import LOOK_EVERY_S, Answer, Queue
 from trainmaster.launcher.record import Event
@@ -20,6 +20,8 @@ log = logging.getLogger("trainmaster")
 
 GRACE_S = 5.0
 """How long the end may take to appear in the record after Slurm has let the job go."""
+REQUEUE_PATIENCE_S = 10.0
+"""How long the requeuing process is left to do its work."""
 PATIENCE_S = 5.0
 """How long a question that somebody waits for may take; with slurmctld down, squeue takes half a minute to say so."""
 _POLL_FIRST_S, _POLL_LAST_S = 0.05, 0.15
@@ -90,6 +92,7 @@ class Watch:
         job = self._ours(answer)
         if job is not None and job.active:
             self._alive_s, self._gone_s, self._known_ours = answer.asked_s, None, True
+            self._help(job)
             return None
         # A job that held no nodes when it ended had no process that could write.
         silent = job is not None and not job.nodes
@@ -98,6 +101,21 @@ class Watch:
         if self._gone_s is not None and answer.asked_s - self._gone_s < GRACE_S:
             return None
         return self.end() or self._conclude(job)
+
+    def _help(self, job: Job) -> None:
+        """Release a requeued job from Slurm's hold of 121 s, where the process that should do it did not live to."""
+        last = self._events[-1] if self._events else None
+        if last is None or last.state != "REQUEUED" or job.state != "PENDING" or "BeginTime" not in job.reason:
+            return
+        if self._clock.now().timestamp() - last.epoch_s < REQUEUE_PATIENCE_S:
+            return
+        try:
+            own = plan.read(self.run_dir).exclude
+        except (OSError, ValueError, TypeError):
+            return
+        exclude = ",".join(filter(None, (own, *last.detail.get("excluded", ()))))
+        order = requeue.Order(job_id=self.job_id, restarts=last.attempt, exclude=exclude)
+        self.queue.do(lambda client: requeue.release(client, order))
 
     def hurry(self) -> None:
         """Ask Slurm at the next look: something was done to the job just now."""

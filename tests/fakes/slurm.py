@@ -17,6 +17,7 @@ class FakeSlurm:
         self.calls: Counter[str] = Counter()
         self.fail: dict[str, list[SlurmError]] = {}
         self.cancelled: list[int] = []
+        self.updated: list[tuple[int, dict[str, str]]] = []
         self._next = first_job_id
 
     def _count(self, verb: str) -> None:
@@ -61,6 +62,7 @@ class FakeSlurm:
 
     def update_job(self, job_id: int, **fields: str) -> None:
         self._count("update_job")
+        self.updated.append((job_id, fields))
 
     def hostnames(self, nodelist: str) -> tuple[str, ...]:
         self._count("hostnames")

@@ -34,8 +34,8 @@ def test_the_first_failing_rank_is_shown_with_its_traceback_and_log():
 
 
 def test_a_signal_is_named():
-    failure = {"rank": 0, "node": "n01", "exit_code": None, "signal": "SIGSEGV", "traceback": "", "log": ""}
-    assert "signal SIGSEGV" in explain(
+    failure = {"rank": 0, "node": "n01", "exit_code": None, "signal": 11, "traceback": "", "log": ""}
+    assert "n01, SIGSEGV" in explain(
         event("FAILED_USER", detail={"failure": failure}), name="x", log=Path(), log_end=""
     )
 

@@ -5,7 +5,7 @@ import pytest
 from fakes.clock import FakeClock
 from fakes.slurm import FakeSlurm
 from trainmaster.errors import SlurmUnreachable
-from trainmaster.launcher import record
+from trainmaster.launcher import plan, record
 from trainmaster.launcher.queue import LOOK_EVERY_S, Queue
 from trainmaster.launcher.watch import GRACE_S, Watch
 
@@ -184,3 +184,20 @@ def test_a_lost_node_is_no_state_of_the_job(scene):
     scene.write("RUNNING")
     scene.write("NODE_LOST", dead=("n02",))
     assert scene.watch.state() == "RUNNING"
+
+
+def test_who_waits_releases_a_requeued_job_that_slurm_holds(scene):
+    plan.write(
+        scene.run_dir, plan.Plan(uid="u", name="n", run_dir=str(scene.run_dir), python="p", nodes=1, exclude="n09")
+    )
+    scene.write("REQUEUED", detail={"excluded": ["n02"]})
+    scene.slurm.put(12, "PENDING", reason="BeginTime")
+    assert scene.watch.wait(timeout_s=40.0) is None
+    assert scene.slurm.updated[0] == (12, {"StartTime": "now", "ExcNodeList": "n09,n02"})
+
+
+def test_a_requeued_job_that_waits_for_nodes_is_left_alone(scene):
+    scene.write("REQUEUED")
+    scene.slurm.put(12, "PENDING", reason="Resources")
+    assert scene.watch.wait(timeout_s=40.0) is None
+    assert scene.slurm.updated == []
