@@ -33,6 +33,7 @@ TRAIN = Path(__file__).resolve().parents[1] / "tiny_gpt" / "train.py"
 NODES = 4
 SPARES = 1
 CHECKPOINT_EVERY = 25
+STEPS_MIN = 4 * CHECKPOINT_EVERY
 STANDSTILL_S = 90.0
 """Without a new step or event for so long, something is wrong, and the demo says so instead of waiting for ever."""
 
@@ -84,6 +85,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--out", type=Path, metavar="FOLDER", default=Path("demo"), help="for the job and the report")
     args = parser.parse_args(argv)
+    if args.steps < STEPS_MIN:
+        parser.error(f"--steps must be at least {STEPS_MIN}: two faults need room, and checkpoints between them")
     console = Console(highlight=False, soft_wrap=True)
     signal.signal(signal.SIGTERM, _leave)
     began_s = time.monotonic()

@@ -12,6 +12,7 @@ from html import escape
 from pathlib import Path
 
 import picture
+from matplotlib.figure import Figure
 from story import Interruption, Story, read
 
 from trainmaster.launcher.record import Event
@@ -115,7 +116,7 @@ def _cards(story: Story) -> str:
     )
 
 
-def _figure(figure: "picture.Figure", label: str) -> str:
+def _figure(figure: Figure, label: str) -> str:
     svg = picture.to_svg(figure).replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
     return f"<figure>{svg}</figure>"
 
