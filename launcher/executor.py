@@ -171,10 +171,21 @@ class TrainmasterExecutor(SlurmExecutor):
     def _send(self, what: Target, spec: JobSpec) -> TrainmasterJob[Any]:
         folder = JobPaths.get_first_id_independent_folder(self.folder)
         clock = SystemClock()
-        made = submission.draft(what, spec, folder, uid=submission.new_uid(clock), python=self.python)
+        made = submission.draft(
+            what, spec, folder, uid=submission.new_uid(clock), python=self.python, import_path=_script_folder()
+        )
         slurm_conf = os.environ.get("SLURM_CONF", "")
         sent = submission.send(made, Commands(), clock=clock, slurm_conf=slurm_conf)
         return TrainmasterJob.of(sent, slurm_conf=slurm_conf)
+
+
+def _script_folder() -> tuple[str, ...]:
+    """The folder of the script that this process runs, where Python looks for what it imports; none of `python -m`."""
+    main = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    if not file or getattr(main, "__spec__", None) is not None:
+        return ()
+    return (str(Path(file).resolve().parent),)
 
 
 def _minutes(spec: JobSpec) -> int:

@@ -24,6 +24,8 @@ class Plan:
     cpus_per_task: int | None = None
     program: tuple[str, ...] | None = None
     """The command of a rank; None when `submitted.pkl` holds a Python callable."""
+    import_path: tuple[str, ...] = ()
+    """Where the modules of a callable are imported from, besides the working folder: its submitting script's folder."""
     env: dict[str, str] = field(default_factory=dict)
     """Variables that the submitter adds to every rank."""
     exclude: str = ""
@@ -56,6 +58,7 @@ def read(run_dir: Path) -> Plan:
     values: dict[str, Any] = json.loads((run_dir / FILE).read_text())
     known = {entry.name for entry in fields(Plan)}
     values = {key: value for key, value in values.items() if key in known}
-    if values.get("program") is not None:
-        values["program"] = tuple(values["program"])
+    for key in ("program", "import_path"):
+        if values.get(key) is not None:
+            values[key] = tuple(values[key])
     return Plan(**values)

@@ -65,8 +65,18 @@ class Draft:
         return Path(self.plan.run_dir)
 
 
-def draft(target: Target, spec: JobSpec, folder: Path, *, uid: str, python: str) -> Draft:
+def draft(
+    target: Target, spec: JobSpec, folder: Path, *, uid: str, python: str, import_path: tuple[str, ...] = ()
+) -> Draft:
     """What submitting `target` would write and send. Pure but for the working folder.
+
+    Args:
+        target: What every rank runs.
+        spec: What the job needs.
+        folder: Where jobs are kept.
+        uid: The run folder's name (`new_uid`).
+        python: The interpreter, when the spec names none.
+        import_path: Where a callable's modules are imported from, besides the working folder.
 
     Raises SpecError with all faults of the spec, UsageError for a folder whose name Slurm cannot write to.
     """
@@ -94,6 +104,7 @@ def draft(target: Target, spec: JobSpec, folder: Path, *, uid: str, python: str)
             tasks_per_node=spec.ranks_per_node,
             cpus_per_task=spec.cpus_per_task,
             program=target.argv if isinstance(target, Program) else None,
+            import_path=import_path,
             env=dict(spec.env),
             exclude=spec.exclude or "",
             warm=spec.warm,

@@ -192,6 +192,9 @@ def run_callable(run_dir: Path) -> int:
     try:
         from submitit.core.utils import DelayedSubmission
 
+        from trainmaster.launcher import plan
+
+        sys.path[:0] = [entry for entry in plan.read(run_dir).import_path if entry not in sys.path]
         delayed = DelayedSubmission.load(run_dir / "submitted.pkl")
 
         def checkpoint(number: int = 0, frame: FrameType | None = None) -> None:

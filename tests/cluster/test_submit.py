@@ -98,6 +98,18 @@ def test_what_a_callable_raises_is_shown_with_its_rank_and_log(tmp_path):
     assert job.task(1).stdout() == "about to fail\n"
 
 
+def test_a_script_may_import_its_neighbours_wherever_it_is_started(tmp_path):
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "neighbour.py").write_text("def double(x):\n    return 2 * x\n")
+    script = tmp_path / "scripts" / "main.py"
+    lines = ["from trainmaster import submit", "from neighbour import double", "print(submit(double, 21).result())"]
+    script.write_text("\n".join(lines))
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "42\n", done.stderr
+
+
 def twice(folder: str) -> str:
     attempt = os.environ["TRAINMASTER_ATTEMPT"]
     Path(folder, f"attempt{attempt}").touch()
