@@ -14,10 +14,15 @@ from trainmaster.launcher.record import Event, to_line
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 PLACES = [str(EXAMPLES / "tiny_gpt"), str(EXAMPLES / "demo")]
 sys.path[:0] = PLACES
-# For the scripts beside this file, which tests start.
-os.environ["PYTHONPATH"] = os.pathsep.join([*PLACES, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 from story import Point, Story, tell  # noqa: E402 - just put on the path
+
+
+@pytest.fixture(scope="session")
+def script_env() -> dict[str, str]:
+    """The environment of the scripts beside this file: they import the examples' modules too."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([*PLACES, *filter(None, [os.environ.get("PYTHONPATH")])])}
+
 
 START_S = 1_795_417_200.0
 SAMPLE = "def spam(self):\n    return <eggs>"

@@ -19,10 +19,15 @@ def put(folder: Path, step: int, *, content: bytes = b"tensors") -> Path:
     return path
 
 
-def test_a_death_at_any_moment_of_a_save_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+def test_a_death_at_any_moment_of_a_save_leaves_a_whole_checkpoint(tmp_path: Path, script_env: dict[str, str]) -> None:
     script = Path(__file__).with_name("crash_saves.py")
     done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, str(script), str(tmp_path)],
+        env=script_env,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

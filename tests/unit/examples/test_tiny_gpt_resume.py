@@ -14,9 +14,9 @@ GANG = Path(__file__).with_name("gang.py")
 SMALL = ["--d-model", "32", "--layers", "1", "--heads", "2", "--batch", "2", "--checkpoint-every", "4"]
 
 
-def gang(runs: Sequence[dict[str, Any]]) -> list[list[int]]:
+def gang(runs: Sequence[dict[str, Any]], env: dict[str, str]) -> list[list[int]]:
     done = subprocess.run(
-        [sys.executable, str(GANG), json.dumps(runs)], capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, str(GANG), json.dumps(runs)], env=env, capture_output=True, text=True, timeout=200, check=False
     )
     assert done.returncode == 0, done.stderr
     codes: list[list[int]] = json.loads(done.stdout.splitlines()[-1])
@@ -38,7 +38,7 @@ def losses(folder: Path) -> dict[int, float]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[int]]]:
+def runs(tmp_path_factory: pytest.TempPathFactory, script_env: dict[str, str]) -> tuple[Path, list[list[int]]]:
     folder = tmp_path_factory.mktemp("runs")
     plan = [
         {"ranks": 3, "argv": arguments(folder / "straight", 16)},
@@ -48,7 +48,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[int]
         {"ranks": 2, "argv": arguments(folder / "fewer_ranks", 8)},
         {"ranks": 1, "argv": arguments(folder / "fewer_ranks", 12)},
     ]
-    return folder, gang(plan)
+    return folder, gang(plan, script_env)
 
 
 def test_a_run_in_two_parts_has_the_losses_of_a_straight_run(runs: tuple[Path, list[list[int]]]) -> None:
