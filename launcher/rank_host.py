@@ -1,0 +1,353 @@
+"""All that runs ranks on one node: the fork server, the ranks of the current cycle, what they report.
+
+Standard library only. The agent owns it, calls it from its loop, and passes on what it has to `tell` the supervisor.
+"""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trainmaster.launcher import ports, processes, rank_env, record, worker
+from trainmaster.launcher.plan import Plan
+from trainmaster.launcher.ranks import LocalRank, Ranks, start_cold, tail
+from trainmaster.launcher.warm import ForkServer, PythonProgram, as_python_program, imports_of
+
+LOG = logging.getLogger("trainmaster.agent")
+STUCK_S = 10.0
+"""A process that SIGKILL has not ended by then sits in the kernel; its node is of no use."""
+EXIT_COULD_NOT_START = 71
+EXIT_FORK_SERVER_GONE = 70
+
+
+class RankHost:
+    """Ranks and fork server of this node."""
+
+    def __init__(self, run_dir: Path, plan: Plan, node: str, tell: Callable[[dict[str, Any]], None]) -> None:
+        self.run_dir = run_dir
+        self.plan = plan
+        self.node = node
+        self.address = ""
+        """This node's address towards the supervisor; the agent sets it on connecting."""
+        self.furthest = -1
+        """The last step that any rank here reported, over all cycles."""
+        self._tell = tell
+        self._allowed_ports = ports.allowed_ports()
+        self._scratch = Path(tempfile.mkdtemp(prefix="trainmaster-", dir=_scratch_folder()))
+        self._base_env = dict(os.environ) | plan.env
+        if plan.tasks_per_node > 1:
+            # Read by OpenMP when it is loaded, that is in the fork server, so it must be set there already.
+            self._base_env.setdefault("OMP_NUM_THREADS", "1")
+        self._program = as_python_program(plan.program) if plan.program else None
+        self._ranks: Ranks | None = None
+        self._awaited_forks: set[int] = set()
+        self._early_exits: dict[int, int] = {}
+        self._first_steps: set[int] = set()
+        self._known_modules: set[str] = set()
+        self.server: ForkServer | None = self._start_server()
+
+    # -- what the agent asks -------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """No rank, and nothing that a rank started, is left here."""
+        return self._ranks is None
+
+    @property
+    def stopping(self) -> bool:
+        """A stop is under way."""
+        return self._ranks is not None and self._ranks.stop_asked_at is not None
+
+    @property
+    def awaits_first_steps(self) -> bool:
+        """Some rank has not reported a step yet: the moment by which a recovery is measured."""
+        return self._ranks is not None and len(self._first_steps) < len(self._ranks.ranks)
+
+    def offer_port(self) -> int:
+        """A port for the store, should rank 0 come here; 0 when none was found."""
+        try:
+            return ports.free_port(self.address, self._allowed_ports)
+        except OSError:
+            return 0
+
+    def checkpoint(self) -> int:
+        """Ask the ranks for a checkpoint; returns how many can be asked."""
+        return self._ranks.checkpoint() if self._ranks is not None else 0
+
+    def learn(self, modules: list[str]) -> None:
+        """Have the fork server import what ranks elsewhere were seen to import."""
+        if self.server is not None:
+            self._known_modules.update(modules)
+            self.server.learn(modules)
+
+    def steps(self) -> dict[str, list[float]]:
+        """Last step and its time (epoch seconds), by rank."""
+        found: dict[str, list[float]] = {}
+        for entry in self._ranks.ranks.values() if self._ranks is not None else ():
+            step = worker.read_step(entry.step_file)
+            if step is not None:
+                found[str(entry.rank)] = list(step)
+                self.furthest = max(self.furthest, step[0])
+        return found
+
+    def new_first_steps(self) -> bool:
+        """Whether a rank has reported its first step of this cycle since the last call."""
+        if self._ranks is None or not self.awaits_first_steps:
+            return False
+        waiting = [entry for entry in self._ranks.ranks.values() if entry.rank not in self._first_steps]
+        fresh = {entry.rank for entry in waiting if worker.read_step(entry.step_file) is not None}
+        self._first_steps |= fresh
+        return bool(fresh)
+
+    # -- starting ------------------------------------------------------------------------------------------------
+
+    def start(self, facts: rank_env.CycleFacts) -> None:
+        """Start this node's ranks of a cycle. What fails is told as the end of that rank."""
+        if self._ranks is not None:
+            LOG.error("told to start cycle %d while ranks of cycle %d are left", facts.cycle, self._ranks.cycle)
+            return
+        if facts.nodes[0] == self.node and not ports.port_is_free(self.address, facts.master_port):
+            self._tell({"do": "port_taken", "cycle": facts.cycle, "port": self.offer_port()})
+            self._tell({"do": "stopped", "cycle": facts.cycle, "port": self.offer_port()})
+            return
+        self._ranks = Ranks(facts.cycle)
+        self._first_steps, self._awaited_forks, self._early_exits = set(), set(), {}
+        folder = Path(facts.run_dir) / f"attempt{facts.attempt}.{facts.cycle}"
+        interface = ports.interface_of(self.address)
+        for local_rank in range(facts.tasks_per_node):
+            env = self._base_env | rank_env.rank_environment(
+                facts, node=self.node, local_rank=local_rank, base=self._base_env
+            )
+            if interface is not None:
+                # Gloo would resolve the host's name, which on many clusters is another network or no address at all.
+                env.setdefault("GLOO_SOCKET_IFNAME", interface)
+            rank = int(env["RANK"])
+            entry = LocalRank(
+                rank=rank,
+                out=folder / f"rank{rank}.out",
+                err=folder / f"rank{rank}.err",
+                error_file=folder / f"rank{rank}.error.json",
+                step_file=self._scratch / f"step-{facts.cycle}.{rank}",
+                modules_file=self._scratch / f"modules-{facts.cycle}.{rank}.json",
+            )
+            env["TRAINMASTER_STEP_FILE"] = str(entry.step_file)
+            self._ranks.ranks[rank] = entry
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                worker.new_step_file(entry.step_file)
+                self._start_rank(entry, env)
+            except OSError as error:
+                entry.code, entry.ended_epoch_s = EXIT_COULD_NOT_START, time.time()
+                self._report_exit(entry, f"could not start rank {rank} on {self.node}: {error}")
+        if not self._awaited_forks:
+            self._tell_started()
+
+    def _start_rank(self, entry: LocalRank, env: dict[str, str]) -> None:
+        program = self._program
+        callable_argv = [self.plan.python, "-m", "trainmaster.launcher.worker", str(self.run_dir)]
+        task = worker.Task(
+            rank=entry.rank,
+            env=env,
+            cwd=str(Path.cwd()),
+            out=str(entry.out),
+            err=str(entry.err),
+            argv=list(program.argv) if program else callable_argv,
+            kind=program.kind if program else "callable",
+            unbuffered=program.unbuffered if program else True,
+            modules_file=str(entry.modules_file),
+        )
+        if self.server is not None:
+            # Make the log here: a folder that cannot be written must show now, not inside the fork.
+            entry.out.touch()
+            self._awaited_forks.add(entry.rank)
+            self.server.fork(task)
+            return
+        entry.pid = start_cold(self.plan.program or callable_argv, task)
+        self._note_pid(entry)
+
+    def _note_pid(self, entry: LocalRank) -> None:
+        """Leave `rank<r>.pid` beside the logs: "<pid> <start time> <node>", which names the process for ever."""
+        try:
+            entry.out.with_suffix(".pid").write_text(f"{entry.pid} {processes.start_time(entry.pid)} {self.node}\n")
+        except OSError as error:
+            LOG.warning("could not write the pid of rank %d: %s", entry.rank, error)
+
+    def _tell_started(self) -> None:
+        assert self._ranks is not None
+        self._tell({"do": "started", "cycle": self._ranks.cycle, "epoch_s": time.time()})
+
+    # -- ending --------------------------------------------------------------------------------------------------
+
+    def child_ended(self, pid: int, status: int) -> None:
+        """A child of the agent has ended: a rank, the fork server, or something that a rank left behind."""
+        if self.server is not None and pid == self.server.pid:
+            self._give_up_server(f"the fork server ended with status {os.waitstatus_to_exitcode(status)}")
+            return
+        entry = self._ranks.ended(pid, status) if self._ranks is not None else None
+        if entry is not None:
+            self._report_exit(entry, "")
+        elif self._awaited_forks:
+            # A forked rank can end before the fork server has told us its pid.
+            self._early_exits[pid] = status
+
+    def _report_exit(self, entry: LocalRank, text: str) -> None:
+        assert self._ranks is not None and entry.code is not None
+        raised = False
+        if entry.code != 0 and not text:
+            text, raised = _explanation(entry)
+            if not text and _is_full(self.run_dir):
+                # It could not even write its traceback.
+                text = f"No space left on device: the file system of {self.run_dir} is full"
+        self._tell(
+            {
+                "do": "exit",
+                "cycle": self._ranks.cycle,
+                "rank": entry.rank,
+                "code": entry.code,
+                "epoch_s": entry.ended_epoch_s,
+                "stopped": entry.stopped,
+                "raised": raised and self.plan.program is None,
+                "text": text,
+                "steps": self.steps(),
+            }
+        )
+
+    def stop(self, grace_s: float) -> None:
+        """Begin to stop all ranks; `carry_on` ends it, and tells when none is left."""
+        if self._ranks is None:
+            self._tell({"do": "stopped", "port": self.offer_port()})
+            return
+        self._ranks.stop(grace_s)
+        self.carry_on()
+
+    def carry_on(self) -> None:
+        """Carry a stop on."""
+        if self._ranks is None or self._ranks.stop_asked_at is None or self._awaited_forks:
+            return
+        if self._ranks.step_stop(self.spared):
+            cycle = self._ranks.cycle
+            for entry in self._ranks.ranks.values():
+                entry.step_file.unlink(missing_ok=True)
+            self._ranks = None
+            self._tell({"do": "stopped", "cycle": cycle, "port": self.offer_port()})
+        elif self._ranks.stuck_s() > STUCK_S:
+            self._tell({"do": "stuck", "cycle": self._ranks.cycle})
+
+    spared: frozenset[int] = frozenset()
+    """Children of the agent that are no ranks. The agent keeps it."""
+
+    def close(self) -> None:
+        """Forget the fork server and the scratch files. The ranks must be gone."""
+        if self.server is not None:
+            self.server.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    # -- the fork server -----------------------------------------------------------------------------------------
+
+    def _start_server(self) -> ForkServer | None:
+        if not self.plan.warm or (self.plan.program is not None and self._program is None):
+            return None
+        interpreter = self._program.interpreter if self._program else self.plan.python
+        log = self.run_dir / f"agent-{self.node}.log"
+        try:
+            server = ForkServer(interpreter, env=self._base_env, cwd=str(Path.cwd()), log=log)
+        except OSError as error:
+            LOG.warning("ranks start cold: %s", error)
+            return None
+        self._known_modules = set(_first_modules(self._program)) | set(_read_names(self.run_dir / "modules.json"))
+        server.learn(self._known_modules)
+        return server
+
+    def hear_server(self) -> None:
+        """Take in what the fork server has to say."""
+        assert self.server is not None
+        for rank, pid in self.server.receive().items():
+            self._awaited_forks.discard(rank)
+            entry = self._ranks.ranks.get(rank) if self._ranks is not None else None
+            if entry is None or self._ranks is None:
+                processes.send(pid, signal.SIGKILL)
+                continue
+            entry.pid = pid
+            self._note_pid(entry)
+            if self._ranks.stop_asked_at is not None:
+                processes.send_group(pid, signal.SIGTERM)
+            if pid in self._early_exits:
+                self._ranks.ended(pid, self._early_exits.pop(pid))
+                self._report_exit(entry, "")
+            if not self._awaited_forks:
+                self._tell_started()
+        if self.server.fault is not None:
+            self._give_up_server(self.server.fault)
+
+    def _give_up_server(self, fault: str) -> None:
+        """Go on without a fork server. Ranks that it still owed us have failed; the restart will be cold."""
+        LOG.warning("no more warm starts: %s", fault)
+        assert self.server is not None
+        self.server.close()
+        self.server = None
+        owed, self._awaited_forks = sorted(self._awaited_forks), set()
+        for rank in owed:
+            entry = self._ranks.ranks[rank] if self._ranks is not None else None
+            if entry is not None and entry.code is None:
+                entry.code, entry.ended_epoch_s = EXIT_FORK_SERVER_GONE, time.time()
+                self._report_exit(entry, "the fork server ended before it could fork this rank")
+
+    def collect_modules(self) -> None:
+        """Pass on what the ranks have imported: to our fork server, and through the supervisor to the spares'."""
+        if self.server is None or self._ranks is None or self.server.learning:
+            return
+        for entry in self._ranks.ranks.values():
+            if not entry.modules_file.exists():
+                continue
+            names = set(_read_names(entry.modules_file)) - self._known_modules
+            entry.modules_file.unlink(missing_ok=True)
+            if names:
+                self.learn(sorted(names))
+                self._tell({"do": "modules", "modules": sorted(names)})
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether a file system has no room for anything that matters."""
+    room = os.statvfs(folder)
+    return room.f_bavail * room.f_frsize < record.Recorder.RESERVE_BYTES * 2
+
+
+def _scratch_folder() -> str | None:
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def _read_names(path: Path) -> list[str]:
+    try:
+        names: list[str] = json.loads(path.read_text())
+        return names
+    except (OSError, ValueError):
+        return []
+
+
+def _first_modules(program: PythonProgram | None) -> list[str]:
+    """What is worth importing before any rank has told."""
+    if program is None:
+        return ["submitit.core.utils", "cloudpickle", "numpy"]
+    if program.kind != "script":
+        return []
+    try:
+        return imports_of(Path(program.argv[0]).read_text(errors="replace"))
+    except OSError:
+        return []
+
+
+def _explanation(entry: LocalRank) -> tuple[str, bool]:
+    """Why a rank failed, and whether it raised: torch's @record or our worker wrote it down, or else stderr's end."""
+    try:
+        message = json.loads(entry.error_file.read_text())["message"]
+        if isinstance(message, dict):
+            return str(message.get("extraInfo", {}).get("py_callstack") or message.get("message")), True
+        return str(message), True
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return tail(entry.err), False
