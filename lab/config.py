@@ -254,7 +254,7 @@ def slurm_conf(
 def gres_conf(site: Site, nodes: Sequence[NodePlan]) -> str:
     """The text of gres.conf. Slurm refuses a count without device files, so each GPU names one."""
     lines = [
-        f"NodeName={node.name} Name=gpu Type=h100 File={site.folder}/nodes/{node.name}/dev/nvidia"
+        f"NodeName={node.name} Name=gpu Type=h100 File={site.folder}/nodes/{node.name}/root/dev/nvidia"
         + (f"[0-{node.gpus - 1}]" if node.gpus > 1 else "0")
         for node in nodes
         if node.gpus

@@ -63,7 +63,7 @@ def write(lab: LabState, spec: LabSpec, nodes: Sequence[NodePlan]) -> None:
         (folder / "tmp" / node.name).mkdir()
         # As /tmp is: the jobs of any user write here.
         (folder / "tmp" / node.name).chmod(0o1777)
-        fakeroot.create(folder / "nodes" / node.name, node_name=node.name, gpus=node.gpus)
+        fakeroot.create(folder / "nodes" / node.name / "root", node_name=node.name, gpus=node.gpus)
     munge.prepare(folder / "munge")
     for name, text in configuration(lab, spec, nodes).items():
         path = folder / name

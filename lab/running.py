@@ -76,6 +76,10 @@ class Lab:
             env.pop(other_cluster, None)
         return {**env, "SLURM_CONF": str(self.conf)}
 
+    def root(self, node: str) -> Path:
+        """The fake root of a node, where health checks look: see lab/fakeroot.py."""
+        return self.folder / "nodes" / node / "root"
+
     def run(self, argv: Sequence[str], *, timeout_s: float = 60.0, input_text: str | None = None) -> Completed:
         """Run a command in the lab's environment; SlurmError when it fails."""
         return run(argv, timeout_s=timeout_s, input_text=input_text, env=self.env)
