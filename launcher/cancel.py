@@ -1,12 +1,12 @@
 """Ending a job on purpose: first the reason is written, then Slurm is told."""
 
-import getpass
 import json
 import logging
 import os
 import time
 from pathlib import Path
 
+from trainmaster.launcher.queue import who
 from trainmaster.slurm.client import SlurmClient
 
 log = logging.getLogger("trainmaster")
@@ -19,7 +19,7 @@ def cancel(run_dir: Path, job_id: int, client: SlurmClient) -> None:
 
     The reason is there before the signal, so that the supervisor never has to guess why it is told to stop.
     """
-    reason = {"cause": "user", "by": getpass.getuser(), "time": time.time()}
+    reason = {"cause": "user", "by": who(), "time": time.time()}
     temporary = run_dir / f".{FILE}.{os.getpid()}"
     try:
         temporary.write_text(json.dumps(reason) + "\n")

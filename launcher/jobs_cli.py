@@ -114,6 +114,7 @@ def run_show(args: argparse.Namespace) -> int:
 
     from trainmaster.launcher.find import find
     from trainmaster.launcher.life import cycles_of, lost_s
+    from trainmaster.launcher.outcome import reason_of
     from trainmaster.launcher.watch import PATIENCE_S
 
     found = find(args.job_id, args.folder)
@@ -126,10 +127,10 @@ def run_show(args: argparse.Namespace) -> int:
     if args.json:
         facts: dict[str, Any] = {"job_id": found.job_id, "name": found.plan.name, "state": state}
         facts |= {"cause": end.cause if end else None, "run_dir": str(found.run_dir)}
-        facts |= {"reason": queued.reason if queued else None, "lost_s": lost_s(rows)}
+        facts |= {"reason": reason_of(queued) or None, "lost_s": lost_s(rows)}
         print(json.dumps({**facts, "cycles": [asdict(row) for row in rows]}))
         return 0
-    reason = f" ({queued.reason})" if queued is not None and queued.reason and state in ("PENDING", "REQUEUED") else ""
+    reason = f" ({reason_of(queued)})" if reason_of(queued) else ""
     plan = found.plan
     print(f"job {found.job_id} {plan.name!r}  {state}{reason}")
     print(f"runs    {' '.join(plan.program) if plan.program else 'a Python callable'}")

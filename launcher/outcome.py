@@ -35,6 +35,11 @@ def state_of(events: Sequence[Event], queued: Job | None = None) -> str:
     return state
 
 
+def reason_of(queued: Job | None) -> str:
+    """Why Slurm has not started a job; "" when it does not wait or squeue gives no reason."""
+    return queued.reason if queued is not None and queued.state == "PENDING" and queued.reason != "None" else ""
+
+
 # Slurm's end states -> ours and the cause, for a job whose own processes could not say.
 _ENDED = {
     "CANCELLED": ("CANCELLED", "user"),

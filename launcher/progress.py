@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from trainmaster.launcher.outcome import failure_of, signal_name, state_of
+from trainmaster.launcher.outcome import failure_of, reason_of, signal_name, state_of
 from trainmaster.launcher.record import Event
 from trainmaster.launcher.watch import Watch
 
@@ -83,8 +83,8 @@ class Progress:
         queued = self._watch.queued(patience_s=0.0)
         state = state_of(events, queued)
         words = [f"job {self._watch.job_id}", state, f"{time.monotonic() - self._started_s:.0f} s"]
-        if state in ("PENDING", "REQUEUED") and queued is not None and queued.reason:
-            words.append(f"because of {queued.reason}")
+        if reason := reason_of(queued):
+            words.append(f"because of {reason}")
         return "  ".join(words)
 
     def stop(self) -> None:

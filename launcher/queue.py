@@ -21,6 +21,16 @@ log = logging.getLogger("trainmaster")
 
 LOOK_EVERY_S = 15.0
 """Between two questions to slurmctld."""
+_ANSWER_MAX_S = 90.0
+"""Longer than squeue and scontrol may take together."""
+
+
+def who() -> str:
+    """The user as Slurm's commands take it: the login name, or the number of a user who has none here."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +64,7 @@ class Queue:
         self._lock = threading.Lock()
         self._idle = threading.Event()
         self._idle.set()
+        self._asked_s = float("-inf")
         self._listing: dict[int, Job] = {}
         self._listed_s = self._list_tried_s = float("-inf")
         self._details: dict[int, Answer] = {}
@@ -116,7 +127,8 @@ class Queue:
     def _ask_if_due(self, job_id: int, closer: bool, max_age_s: float) -> None:
         now_s = self._clock.monotonic_s()
         with self._lock:
-            if not self._idle.is_set():
+            # A process forked while a question was under way has nobody who would answer it.
+            if not self._idle.is_set() and now_s - self._asked_s < _ANSWER_MAX_S:
                 return
             listing = now_s - self._list_tried_s >= LOOK_EVERY_S
             # A job that an unanswered squeue did not list may well be in the queue.
@@ -125,6 +137,7 @@ class Queue:
             if not listing and not detail:
                 return
             self._idle.clear()
+            self._asked_s = now_s
             if listing:
                 self._list_tried_s = now_s
         self._start(lambda: self._work(now_s, job_id, closer, listing))
@@ -132,7 +145,7 @@ class Queue:
     def _work(self, now_s: float, job_id: int, closer: bool, listing: bool) -> None:
         try:
             if listing:
-                jobs = self.client.jobs(user=getpass.getuser())
+                jobs = self.client.jobs(user=who())
                 with self._lock:
                     self._listing = {job.job_id: job for job in jobs}
                     self._listed_s = now_s

@@ -4,23 +4,23 @@ The run folder is complete before sbatch is called, since a job may start before
 before there is a job leaves nothing behind; whatever goes wrong after is only reported, because the job is real.
 """
 
-import getpass
 import logging
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from trainmaster.clock import Clock, SystemClock
 from trainmaster.errors import SlurmError, SlurmUnreachable, SubmitRefused, UsageError
 from trainmaster.launcher import index, plan, record
+from trainmaster.launcher.queue import who
+from trainmaster.launcher.refusal import too_much, what_nodes_have, why_refused
 from trainmaster.launcher.render import render
 from trainmaster.launcher.spec import JobSpec
 from trainmaster.launcher.target import Program, Target
 from trainmaster.slurm.client import SlurmClient
-from trainmaster.slurm.values import Node, Partition
+from trainmaster.slurm.values import Partition
 
 log = logging.getLogger("trainmaster")
 
@@ -202,7 +202,7 @@ def _sbatch(made: Draft, client: SlurmClient, clock: Clock) -> int:
 def _already_there(made: Draft, client: SlurmClient) -> int | None:
     output = str(made.run_dir / OUTPUT)
     try:
-        for queued in client.jobs(user=getpass.getuser()):
+        for queued in client.jobs(user=who()):
             if queued.name == made.plan.name:
                 job = client.job(queued.job_id)
                 if job is not None and job.std_out == output:
@@ -255,25 +255,27 @@ _PARTITIONS_AGE_S = 300.0
 
 
 def _require_room(made: Draft, client: SlurmClient, clock: Clock, slurm_conf: str) -> None:
-    """Raise SubmitRefused for more nodes than there are.
+    """Raise SubmitRefused for more nodes or time than there is.
 
-    Slurm itself takes such a job and leaves it pending for ever, with PartitionNodeLimit (EnforcePartLimits=NO).
+    Slurm itself takes such a job and leaves it pending for ever, with PartitionNodeLimit or PartitionTimeLimit
+    (EnforcePartLimits=NO, its default).
     """
-    if made.spec.allocated_nodes == 1:
+    if made.spec.allocated_nodes == 1 and made.spec.time is None:
         return
     now_s = clock.monotonic_s()
     seen_s, seen = _partitions_seen.get(slurm_conf, (float("-inf"), ()))
     old = now_s - seen_s > _PARTITIONS_AGE_S
-    if not old and not too_many_nodes(made.spec, seen):
+    if not old and not too_much(made.spec, seen):
         return
     try:
         seen = client.partitions()
     except SlurmError:
         return  # sbatch will say what is wrong
     _partitions_seen[slurm_conf] = (now_s, seen)
-    if reason := too_many_nodes(made.spec, seen):
+    if reasons := too_much(made.spec, seen):
         raise SubmitRefused(
-            f"could not submit {made.plan.name!r}: {reason}", hint="Slurm would take the job and never start it"
+            f"could not submit {made.plan.name!r}: {'; '.join(reasons)}",
+            hint="Slurm would take the job and never start it",
         )
 
 
@@ -289,51 +291,3 @@ def _explained(refused: SubmitRefused, made: Draft, client: SlurmClient) -> Subm
     except SlurmError:
         pass
     return SubmitRefused("\n  ".join((message, *reasons)), hint=refused.hint or "`sinfo -s` shows what there is")
-
-
-def _sizes(existing: Sequence[Partition]) -> str:
-    return ", ".join(f"{one.name} ({one.total_nodes} nodes)" for one in existing)
-
-
-def _chosen(spec: JobSpec, existing: Sequence[Partition]) -> list[Partition]:
-    if spec.partition is None:
-        return [one for one in existing if one.default]
-    return [one for one in existing if one.name in spec.partition.split(",")]
-
-
-def too_many_nodes(spec: JobSpec, existing: Sequence[Partition]) -> str:
-    """Why no partition that the spec may use has nodes enough; "" when one has."""
-    largest = max(_chosen(spec, existing), key=lambda one: one.total_nodes, default=None)
-    if largest is None or spec.allocated_nodes <= largest.total_nodes:
-        return ""
-    spares = f" ({spec.nodes} and {spec.spares} spare)" if spec.spares else ""
-    return (
-        f"it wants {spec.allocated_nodes} nodes{spares}, but partition {largest.name!r} has {largest.total_nodes}; "
-        f"there are: {_sizes(existing)}"
-    )
-
-
-def why_refused(spec: JobSpec, existing: Sequence[Partition]) -> tuple[str, ...]:
-    """What in the cluster's partitions speaks against a spec; nothing when they are not the cause."""
-    names = {one.name for one in existing}
-    unknown = [name for name in (spec.partition or "").split(",") if name and name not in names]
-    if unknown:
-        return (f"there is no partition {', '.join(map(repr, unknown))}; there are: {_sizes(existing)}",)
-    chosen = _chosen(spec, existing)
-    if not chosen and existing:
-        return (f"no partition was asked for and none is the default; there are: {_sizes(existing)}",)
-    reasons = [f"partition {one.name!r} is not up" for one in chosen if not one.up]
-    return tuple(filter(None, [*reasons, too_many_nodes(spec, existing)]))
-
-
-def what_nodes_have(spec: JobSpec, existing: Sequence[Partition], nodes: Sequence[Node]) -> tuple[str, ...]:
-    """The most that nodes of the spec's partitions have, for a spec that asks a node for more than that."""
-    names = {one.name for one in _chosen(spec, existing)}
-    ours = [node for node in nodes if names & set(node.partitions)]
-    if not ours:
-        return ()
-    gres = sorted({node.gres for node in ours if node.gres})
-    return (
-        f"the nodes of partition {', '.join(map(repr, sorted(names)))} have at most {max(n.cpus for n in ours)} CPUs, "
-        f"{max(n.memory_mib for n in ours)} MiB of memory and {' or '.join(gres) or 'no GPUs'}",
-    )

@@ -366,6 +366,11 @@ def test_more_nodes_than_there_are(tmp_path):
     assert folders(tmp_path) == []
 
 
+def test_more_time_than_the_partition_allows(tmp_path):
+    with pytest.raises(SubmitRefused, match="wants 30-00:00:00, but partition 'batch' allows"):
+        submit("true", spec=JobSpec(time="30d"), folder=tmp_path)
+
+
 def test_more_of_a_node_than_it_has(tmp_path):
     with pytest.raises(SubmitRefused, match="at most 8 CPUs"):
         submit("true", spec=JobSpec(mem="99T"), folder=tmp_path)

@@ -11,6 +11,7 @@ from fakes.clock import FakeClock
 from fakes.slurm import FakeSlurm
 from trainmaster.errors import SlurmError, SlurmMissing, SlurmUnreachable, SpecError, SubmitRefused, UsageError
 from trainmaster.launcher import index, plan, record, submission
+from trainmaster.launcher.refusal import too_much
 from trainmaster.launcher.spec import JobSpec
 from trainmaster.launcher.target import Call, Program
 from trainmaster.slurm.values import Node, Partition
@@ -156,6 +157,20 @@ def test_more_nodes_than_there_are_is_refused_though_slurm_would_take_it(tmp_pat
     assert left(tmp_path) == []
 
 
+def test_more_time_than_the_partition_allows_is_refused_though_slurm_would_take_it(tmp_path):
+    short = Partition(name="gpu", total_nodes=8, up=True, default=True, max_time="1-00:00:00")
+    endless = Partition(name="cpu", total_nodes=8, up=True, default=False, max_time="UNLIMITED")
+    slurm = FakeSlurm(partitions=(short, endless))
+    with pytest.raises(SubmitRefused, match=r"wants 2-00:00:00, but partition 'gpu' allows 1-00:00:00"):
+        submission.send(draft(tmp_path, JobSpec(time="2d")), slurm, clock=FakeClock(), slurm_conf=str(tmp_path))
+    for spec in (
+        JobSpec(time="1d"),
+        JobSpec(time="2d", partition="cpu"),
+        JobSpec(time="unlimited", partition="gpu,cpu"),
+    ):
+        assert too_much(spec, slurm.existing) == ()
+
+
 def test_the_partitions_are_asked_for_once_by_who_submits_much(tmp_path):
     slurm, clock = FakeSlurm(partitions=PARTITIONS), FakeClock()
     for number in range(20):
@@ -188,9 +203,22 @@ def test_a_folder_that_is_a_file_or_cannot_be_made(tmp_path):
         submission.send(draft(tmp_path / "file"), FakeSlurm(), clock=FakeClock())
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_is_not_writable(tmp_path):
-    tmp_path.chmod(0o500)
+@pytest.fixture
+def not_root():
+    """Root may write everywhere; be somebody else for a while."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_folder_that_is_not_writable(tmp_path, not_root):
+    if os.geteuid() != 65534:
+        tmp_path.chmod(0o500)
     with pytest.raises(UsageError, match="Permission denied"):
         submission.send(draft(tmp_path), FakeSlurm(), clock=FakeClock())
 
