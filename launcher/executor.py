@@ -175,7 +175,9 @@ class TrainmasterExecutor(SlurmExecutor):
             what, spec, folder, uid=submission.new_uid(clock), python=self.python, import_path=_script_folder()
         )
         slurm_conf = os.environ.get("SLURM_CONF", "")
-        sent = submission.send(made, Commands(), clock=clock, slurm_conf=slurm_conf)
+        sent = submission.send(
+            made, Commands(env=submission.environment(os.environ)), clock=clock, slurm_conf=slurm_conf
+        )
         return TrainmasterJob.of(sent, slurm_conf=slurm_conf)
 
 

@@ -126,12 +126,12 @@ _SECONDS = {"backoff_s": 0.0, "heartbeat_timeout_s": 2.0, "stop_grace_s": 0.0}
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What the launcher itself tells every rank. MASTER_ADDR and the like would break the rendezvous.
-_OUR_ENV = {
+RANK_ENV = {
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE"),
     *("ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
     *("SUBMITIT_EXECUTOR", "SUBMITIT_FOLDER"),
 }
-_OUR_ENV_PREFIXES = ("TORCHELASTIC_", "TRAINMASTER_", "SLURM_")
+RANK_ENV_PREFIXES = ("TORCHELASTIC_", "TRAINMASTER_", "SLURM_")
 
 _OPTION = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 # Options of sbatch that have a field of their own here.
@@ -258,7 +258,7 @@ def _env_faults(env: object) -> Iterator[str]:
     for name, value in env.items():
         if not isinstance(name, str) or not _ENV_NAME.fullmatch(name):
             yield f"env: {name!r} is not a name of a variable (letters, digits and _, not first a digit)"
-        elif name in _OUR_ENV or name.startswith(_OUR_ENV_PREFIXES):
+        elif name in RANK_ENV or name.startswith(RANK_ENV_PREFIXES):
             yield f"env: {name} is set by trainmaster or Slurm for each rank and cannot be given"
         if not isinstance(value, str):
             yield f"env: the value of {name} must be text, it is {value!r}"

@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from trainmaster.launcher import index, plan, record
 from trainmaster.launcher.queue import who
 from trainmaster.launcher.refusal import too_much, what_nodes_have, why_refused
 from trainmaster.launcher.render import render
-from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.spec import RANK_ENV, RANK_ENV_PREFIXES, JobSpec
 from trainmaster.launcher.target import Program, Target
 from trainmaster.slurm.client import SlurmClient
 from trainmaster.slurm.values import Partition
@@ -119,6 +120,21 @@ def draft(
         script=render(spec, name=name, run_dir=run_dir, python=interpreter),
         pickled=None if isinstance(target, Program) else target.pickled,
     )
+
+
+def environment(env: Mapping[str, str]) -> dict[str, str]:
+    """`env` as a new job may inherit it: a rank that submits a job does not pass on who it is itself.
+
+    >>> environment({"TRAINMASTER_RUN_DIR": "/jobs/1", "RANK": "3", "TRAINMASTER_CONFIG": "/c", "HOME": "/root"})
+    {'TRAINMASTER_CONFIG': '/c', 'HOME': '/root'}
+    >>> environment({"RANK": "my own"})
+    {'RANK': 'my own'}
+    """
+    if "TRAINMASTER_RUN_DIR" not in env:
+        return dict(env)
+    ours = ("SUBMITIT_", *(prefix for prefix in RANK_ENV_PREFIXES if prefix != "SLURM_"))
+    kept = {"TRAINMASTER_CONFIG", "TRAINMASTER_LAB"}
+    return {key: value for key, value in env.items() if key in kept or not (key in RANK_ENV or key.startswith(ours))}
 
 
 def new_uid(clock: Clock) -> str:

@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         _print_draft(made, args.json)
         return 0
     conf = os.environ.get("SLURM_CONF", "")
-    sent = submission.send(made, Commands(), clock=clock, slurm_conf=conf)
+    sent = submission.send(made, Commands(env=submission.environment(os.environ)), clock=clock, slurm_conf=conf)
     if not args.wait:
         if args.json:
             print(json.dumps({"job_id": sent.job_id, "run_dir": str(sent.run_dir), "name": sent.name}))

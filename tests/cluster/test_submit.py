@@ -214,6 +214,16 @@ def test_torch_distributed_environment(tmp_path):
     assert job.results() == [(0, 2, True), (1, 2, True)]
 
 
+def submits(folder: str) -> list[Any]:
+    job = submit(whoami, "inner", spec=JobSpec(nodes=2, time=5, mem="1G"), folder=folder)
+    return job.results()
+
+
+def test_a_rank_may_submit_a_job(tmp_path):
+    job = submit(submits, str(tmp_path / "inner"), spec=small(), folder=tmp_path / "outer")
+    assert job.result() == [(0, 2, 0, "inner"), (1, 2, 1, "inner")]
+
+
 # --- from elsewhere ---------------------------------------------------------------------------------------------------
 
 
