@@ -51,5 +51,5 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # The reader (`| head`) has gone; point stdout elsewhere so that the interpreter's last flush stays quiet.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 0
