@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +21,11 @@ class Ended:
     """Daemons, slurmstepds and processes of jobs."""
 
 
-def belongs(environment: Mapping[str, str], state: LabState) -> bool:
-    """Whether a process with this environment is a daemon of the lab or was started by one of its slurmstepds."""
-    if environment.get(daemons.LAB_MARK) == str(state.folder):
+def belongs(pid: int, state: LabState) -> bool:
+    """Whether a process is a daemon of the lab, one of its slurmstepds, or was started by one."""
+    if processes.environ(pid).get(daemons.LAB_MARK) == str(state.folder):
         return True
-    return processes.marked_node(environment, folder=state.folder, conf=state.conf) is not None
+    return processes.node_of(pid, folder=state.folder, conf=state.conf) is not None
 
 
 def members(state: LabState, sessions: frozenset[int] = frozenset()) -> tuple[Process, ...]:
@@ -33,7 +33,7 @@ def members(state: LabState, sessions: frozenset[int] = frozenset()) -> tuple[Pr
     recorded = {(record.pid, record.start_time) for record in state.processes}
 
     def ours(process: Process) -> bool:
-        return (process.pid, process.start_time) in recorded or belongs(processes.environ(process.pid), state)
+        return (process.pid, process.start_time) in recorded or belongs(process.pid, state)
 
     return _with_descendants(ours, sessions)
 

@@ -84,13 +84,13 @@ def own_settings(site: Site, *, topology: bool) -> dict[str, str]:
         "MailProg": "/bin/true",
         # Believe slurm.conf, not the machine, about CPUs and memory.
         "SlurmdParameters": "config_overrides",
-        "TopologyPlugin": "topology/tree" if topology else "topology/none",
     }
+    if topology:
+        # Left out otherwise: "none" has become "default" and then "flat" from release to release.
+        settings["TopologyPlugin"] = "topology/tree"
     if site.one_address:
         # Without these two every daemon would listen on all of the machine's addresses.
         settings["CommunicationParameters"] = "NoCtldInAddrAny,NoInAddrAny"
-    if not topology and site.slurm_version >= (23, 11):
-        settings["TopologyPlugin"] = "topology/flat"
     if site.dbd_port is not None:
         settings |= {
             "AccountingStorageType": "accounting_storage/slurmdbd",

@@ -1,6 +1,7 @@
 """Starts a lab's daemons in the foreground of a session of their own, so that their pids are known from the start."""
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,8 @@ from trainmaster.lab.state import ProcessRecord
 LAB_MARK = "TRAINMASTER_LAB_DAEMON"
 """In the environment of every daemon: the lab's folder. People set TRAINMASTER_LAB themselves, so not that."""
 
+# slurmctld writes its state when it is asked to end.
+_STOP_TIMEOUT_S = 20.0
 # The daemons are this process's children while it lives; whoever ends must be collected or it stays a zombie.
 _CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
 # What a daemon may know of its starter; a job's or a shell's other variables would end up in every job.
@@ -22,8 +25,8 @@ _PASSED_ON = ("HOME", "LANG", "LC_ALL", "LOGNAME", "TZ", "USER", "LD_LIBRARY_PAT
 def environment(*, folder: Path, conf: Path, node_name: str | None) -> dict[str, str]:
     """The environment of a daemon, with the marks by which its processes are found again.
 
-    slurmstepd writes its title over the front of its own environment, up to SLURM_CONF, which slurmd has set anew
-    (seen on 22.05.8). So the marks stand last, where they can still be read from /proc.
+    slurmstepd writes its title over the front of its own environment, on 22.05 up to SLURM_CONF, which slurmd has set
+    anew. So the marks stand last, where they can still be read from /proc. (On 24.11 nothing is left of it.)
     """
     env = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
     env |= {"PATH": install.search_path(), "SLURM_CONF": str(conf), LAB_MARK: str(folder)}
@@ -67,6 +70,19 @@ def reap() -> None:
 def running(record: ProcessRecord) -> bool:
     """Whether the process of this record still runs."""
     return processes.alive(record.pid, record.start_time)
+
+
+def stop(record: ProcessRecord) -> None:
+    """End a daemon by SIGTERM, and by SIGKILL if it takes its time."""
+    process = processes.look(record.pid)
+    if process is not None and running(record):
+        processes.send(process, signal.SIGTERM)
+        try:
+            processes.wait_gone([process], timeout_s=_STOP_TIMEOUT_S)
+        except LabError:
+            processes.send(process, signal.SIGKILL)
+            processes.wait_gone([process])
+    reap()
 
 
 def await_ready(record: ProcessRecord, ready: Callable[[], bool], *, output: Path, timeout_s: float) -> None:

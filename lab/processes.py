@@ -3,8 +3,9 @@
 A lab's nodes share one machine, so "the node dies" means: this set of processes, and no other, is gone at once. A
 process belongs to a node if
 
-* its environment says so: slurmd is started with TRAINMASTER_LAB_NODE=<lab folder>:<node>, which its slurmstepds
-  inherit; what slurmstepd starts has SLURMD_NODENAME=<node> and the lab's own SLURM_CONF, and so have its forks; or
+* its environment says so: slurmd is started with TRAINMASTER_LAB_NODE=<lab folder>:<node>; what slurmstepd starts has
+  SLURMD_NODENAME=<node> and the lab's own SLURM_CONF, and so have its forks; or
+* it is a slurmstepd in the folder in which that node's slurmd was started; or
 * it descends from such a process; or
 * it is in the session of such a process, where that session began inside the node.
 
@@ -16,7 +17,7 @@ whose members are all unknown, and executed with an empty environment. Nodes in 
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,18 +43,9 @@ class Process:
     state: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeMark:
-    """What tells a node's processes from others: the lab's folder, its slurm.conf, the node's name."""
-
-    folder: Path
-    conf: Path
-    node_name: str
-
-    @property
-    def value(self) -> str:
-        """The value of TRAINMASTER_LAB_NODE for this node's slurmd."""
-        return f"{self.folder}:{self.node_name}"
+def mark(folder: Path, node_name: str) -> str:
+    """The value of TRAINMASTER_LAB_NODE for a node's slurmd."""
+    return f"{folder}:{node_name}"
 
 
 def parse_stat(text: str) -> Process:
@@ -121,6 +113,25 @@ def marked_node(environment: Mapping[str, str], *, folder: Path, conf: Path) -> 
     return None
 
 
+def node_of(pid: int, *, folder: Path, conf: Path) -> str | None:
+    """The node of this lab that a process itself tells of; None also when it only descends from one that does.
+
+    slurmstepd writes its title over its own environment: 22.05 spares the end of it, 24.11 nothing. It stays in the
+    folder where the lab started its slurmd, <lab folder>/spool/<node>, and only it has both that and the title.
+    """
+    node = marked_node(environ(pid), folder=folder, conf=conf)
+    if node is not None:
+        return node
+    process = PROC / str(pid)
+    try:
+        if (process / "cmdline").read_bytes().startswith(b"slurmstepd"):
+            place = (process / "cwd").readlink()
+            return place.name if place.parent == folder / "spool" else None
+    except OSError:
+        pass
+    return None
+
+
 def closure(
     processes: Mapping[int, Process], seeds: Iterable[int], *, foreign: Iterable[int], sessions: Iterable[int] = ()
 ) -> frozenset[int]:
@@ -154,16 +165,25 @@ def closure(
         members |= more
 
 
-def members(mark: NodeMark, *, sessions: Iterable[int] = ()) -> tuple[Process, ...]:
-    """Everything that runs on a node now."""
-    processes = snapshot()
-    nodes = {pid: marked_node(environ(pid), folder=mark.folder, conf=mark.conf) for pid in processes}
-    seeds = {pid for pid, node in nodes.items() if node == mark.node_name}
+def members(
+    node_names: Collection[str], *, folder: Path, conf: Path, sessions: Iterable[int] = ()
+) -> tuple[Process, ...]:
+    """Everything that runs on these nodes now.
+
+    Args:
+        node_names: nodes of one lab.
+        folder: the lab's folder.
+        conf: the lab's slurm.conf.
+        sessions: as for `closure`.
+    """
+    running = snapshot()
+    nodes = {pid: marked_node(environ(pid), folder=folder, conf=conf) for pid in running}
+    seeds = {pid for pid, node in nodes.items() if node in node_names}
     # Other nodes never belong, nor do the shells from which a fault is injected, whatever session they share with it.
-    foreign = {pid for pid, node in nodes.items() if node not in (None, mark.node_name)} | {1}
-    foreign |= lineage(processes) - seeds
-    found = closure(processes, seeds, foreign=foreign, sessions=sessions)
-    return tuple(processes[pid] for pid in sorted(found))
+    foreign = {pid for pid, node in nodes.items() if node is not None and node not in node_names} | {1}
+    foreign |= lineage(running) - seeds
+    found = closure(running, seeds, foreign=foreign, sessions=sessions)
+    return tuple(running[pid] for pid in sorted(found))
 
 
 def send(process: Process, number: signal.Signals) -> bool:

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import signal
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -115,13 +114,8 @@ class Lab:
         return record
 
     def stop_process(self, role: str, node: str | None = None) -> None:
-        """Kill one daemon, and only it. The others of its node live on."""
-        record = self.process(role, node)
-        process = processes.look(record.pid)
-        if process is not None and daemons.running(record):
-            processes.send(process, signal.SIGKILL)
-            processes.wait_gone([process])
-        daemons.reap()
+        """End one daemon, and only it: politely first, so that slurmctld saves its state. Jobs and others live on."""
+        daemons.stop(self.process(role, node))
         state.change(self.folder, lambda now: now.without_process(role, node))
 
     def keep(self, record: ProcessRecord) -> None:

@@ -1,5 +1,6 @@
 """Labs on real Slurm: what they offer, and that nothing is left of them."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -88,7 +89,9 @@ def test_kinds_of_nodes_are_partitions(lab: Lab) -> None:
 
 
 def test_settings_are_a_production_clusters(lab: Lab) -> None:
-    shown = dict(re.findall(r"^(\w+)\s+= (.*?)\s*$", lab.run(["scontrol", "show", "config"]).stdout, re.MULTILINE))
+    shown = dict(
+        re.findall(r"^([\w\[\]]+)\s+= (.*?)\s*$", lab.run(["scontrol", "show", "config"]).stdout, re.MULTILINE)
+    )
     wanted = {
         "SlurmdTimeout": "300 sec",
         "SelectType": "select/cons_tres",
@@ -98,7 +101,9 @@ def test_settings_are_a_production_clusters(lab: Lab) -> None:
         "KillWait": "5 sec",
     }
     assert {key: shown[key] for key in wanted} == wanted
-    assert shown["Prolog"] and shown["Epilog"]
+    # 24.11 numbers them: Prolog[0].
+    shown = {key.partition("[")[0]: value for key, value in shown.items()}
+    assert (shown["Prolog"], shown["Epilog"]) == (str(lab.folder / "prolog"), str(lab.folder / "epilog"))
 
 
 def test_prolog_and_epilog_run_on_each_node_of_a_job(lab: Lab) -> None:
@@ -118,22 +123,20 @@ def test_a_job_of_the_high_partition_preempts(lab: Lab) -> None:
     wait_until(lambda: not Commands(env=lab.env).jobs())
 
 
-def test_slurmstepds_carry_the_mark_of_their_node(lab: Lab) -> None:
+def test_slurmstepds_and_their_jobs_are_known_for_their_nodes(lab: Lab) -> None:
     job_id = submit(lab, "sleep 600", "--nodelist=n02")
 
-    def stepds() -> list[dict[str, str]]:
-        found = []
+    def found() -> set[tuple[str, str | None]]:
+        words = {}
         for pid in processes.snapshot():
-            try:
-                title = Path(f"/proc/{pid}/cmdline").read_text()
-            except OSError:
-                continue
-            if title.startswith(f"slurmstepd: [{job_id}."):
-                found.append(processes.environ(pid))
-        return found
+            with contextlib.suppress(OSError):
+                words[pid] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
+        wanted = {pid: text for pid, text in words.items() if text in (f"slurmstepd: [{job_id}.batch]", "sleep 600")}
+        return {(text, processes.node_of(pid, folder=lab.folder, conf=lab.conf)) for pid, text in wanted.items()}
 
-    wait_until(lambda: any(env.get(processes.MARK) == f"{lab.folder}:n02" for env in stepds()))
+    wait_until(lambda: found() >= {(f"slurmstepd: [{job_id}.batch]", "n02"), ("sleep 600", "n02")})
     lab.run(["scancel", str(job_id)])
+    wait_until(lambda: not Commands(env=lab.env).jobs())
 
 
 def test_daemons_listen_on_loopback_only(lab: Lab) -> None:
