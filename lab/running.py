@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from trainmaster.errors import LabError, SlurmError
-from trainmaster.lab import cleanup, daemons, netns, processes, state
+from trainmaster.lab import cleanup, daemons, netns, state
 from trainmaster.lab.cleanup import Ended
 from trainmaster.lab.spec import HIGH_PARTITION
 from trainmaster.lab.state import AppliedFault, LabState, ProcessRecord
