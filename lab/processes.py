@@ -177,7 +177,7 @@ def members(
         sessions: as for `closure`.
     """
     running = snapshot()
-    nodes = {pid: marked_node(environ(pid), folder=folder, conf=conf) for pid in running}
+    nodes = {pid: node_of(pid, folder=folder, conf=conf) for pid in running}
     seeds = {pid for pid, node in nodes.items() if node in node_names}
     # Other nodes never belong, nor do the shells from which a fault is injected, whatever session they share with it.
     foreign = {pid for pid, node in nodes.items() if node is not None and node not in node_names} | {1}

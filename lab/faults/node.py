@@ -7,14 +7,13 @@ from trainmaster.errors import LabError
 from trainmaster.lab import netns, processes
 from trainmaster.lab.faults import service
 from trainmaster.lab.faults.fault import Fault, Injected, Options, Target, nodes_of
-from trainmaster.lab.processes import NodeMark, Process
+from trainmaster.lab.processes import Process
 from trainmaster.lab.running import Lab
 
 
 def members(lab: Lab, names: tuple[str, ...], sessions: frozenset[int] = frozenset()) -> tuple[Process, ...]:
     """Everything that runs on these nodes now."""
-    marks = [NodeMark(folder=lab.folder, conf=lab.conf, node_name=name) for name in names]
-    return tuple(process for mark in marks for process in processes.members(mark, sessions=sessions))
+    return processes.members(names, folder=lab.folder, conf=lab.conf, sessions=sessions)
 
 
 def _death(lab: Lab, target: str, options: Options) -> Injected:

@@ -20,8 +20,8 @@ def parse_target(target: str) -> tuple[int, int]:
     >>> parse_target("17:3"), parse_target("17")
     ((17, 3), (17, 0))
     """
-    job, _, rank = target.partition(":")
-    if not job.isdecimal() or not (rank or "0").isdecimal():
+    job, colon, rank = target.partition(":")
+    if not job.isdecimal() or (colon and not rank.isdecimal()):
         raise UsageError(f"{target!r} is not JOB or JOB:RANK", hint="for example 17:3, rank 3 of job 17")
     return int(job), int(rank or "0")
 

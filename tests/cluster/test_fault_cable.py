@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from real_lab import Watched, until
 from trainmaster.lab import netns, processes
 from trainmaster.lab.cluster import Lab, LabSpec, up
 from trainmaster.lab.faults.node import members
@@ -45,13 +46,6 @@ while True:
 connection.send(me.encode())
 connection.recv(1)
 """
-
-
-def until(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +117,29 @@ def test_a_cut_cable_leaves_the_node_running(lab: Lab, talk: Callable[[], list[s
     lab.fault("cable-mend", "n02")
     done = lab.run(["srun", "--nodelist=n02", "--mem=10", "hostname"])
     assert done.stdout == "n02\n"
+    assert talk() == UP
+
+
+def test_a_rank_is_found_by_the_pid_that_its_node_knows(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "attempt0.0").mkdir()
+    cluster = Watched(lab, tmp_path)
+    stat = "$(cut -d' ' -f22 /proc/$$/stat)"
+    job_id = cluster.submit(
+        f'echo "$$ {stat} $SLURMD_NODENAME" >{tmp_path}/attempt0.0/rank5.pid; echo up; exec sleep 7000', out="batch.out"
+    )
+    until(lambda: "up" in cluster.output("batch.out"), "the rank runs")
+    (pid,) = lab.fault("rank-hang", f"{job_id}:5").pids
+    inside, _, _ = (tmp_path / "attempt0.0" / "rank5.pid").read_text().split()
+    assert pid != int(inside) == processes.own_pid(pid)
+    cluster.client.cancel(job_id)
+
+
+def test_a_frozen_node_is_silent_and_thaws(lab: Lab, talk: Callable[[], list[str]]) -> None:
+    lab.fault("node-freeze", "n02")
+    assert {process.state for process in members(lab, ("n02",))} == {"T"}
+    assert talk() == UP
+    lab.fault("node-thaw", "n02")
+    assert lab.run(["srun", "--nodelist=n02", "--mem=10", "hostname"]).stdout == "n02\n"
     assert talk() == UP
 
 

@@ -2,22 +2,20 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
+from real_lab import Watched, until
 from trainmaster.errors import LabError, UsageError
 from trainmaster.lab import processes
-from trainmaster.lab.cluster import Lab, LabSpec, up
+from trainmaster.lab.cluster import LabSpec, up
 from trainmaster.slurm.commands import Commands
-from trainmaster.slurm.values import Job, Node
 
 pytestmark = pytest.mark.cluster
 
 # Two ranks, each with a child that inherits its environment as data loaders do; says how each rank ended.
-RANKS = """#!/bin/sh
-for rank in 0 1; do
+RANKS = """for rank in 0 1; do
     (RANK=$rank sh -c 'sleep 7000 & echo up; wait'; echo "rank $rank ended with $?") &
 done
 wait
@@ -40,45 +38,14 @@ print("status", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
 
 
-def until(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.05)
-
-
-class Cluster:
-    """The lab with what these tests ask of it."""
-
-    def __init__(self, lab: Lab, folder: Path) -> None:
-        self.lab = lab
-        self.folder = folder
-        self.client = Commands(env=lab.env)
-
-    def submit(self, script: str, *args: str, out: str = "%j.out") -> int:
-        return self.client.submit(script, args=["--mem=10", f"--output={self.folder}/{out}", *args])
-
-    def job(self, job_id: int) -> Job:
-        job = self.client.job(job_id)
-        assert job is not None
-        return job
-
-    def node(self, name: str) -> Node:
-        return self.client.nodes(name)[0]
-
-    def output(self, job_id: int, out: str = "{}.out") -> str:
-        path = self.folder / out.format(job_id)
-        return path.read_text() if path.exists() else ""
-
-
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     with up(LabSpec(nodes=4, gpus=0, settings={"KillWait": "2"})) as lab:
-        yield Cluster(lab, tmp_path_factory.mktemp("jobs"))
+        yield Watched(lab, tmp_path_factory.mktemp("jobs"))
 
 
 @pytest.fixture
-def ranks(cluster: Cluster) -> Iterator[int]:
+def ranks(cluster: Watched) -> Iterator[int]:
     job_id = cluster.submit(RANKS)
     until(lambda: cluster.output(job_id).count("up") == 2, "both ranks run")
     yield job_id
@@ -86,14 +53,14 @@ def ranks(cluster: Cluster) -> Iterator[int]:
 
 
 @pytest.mark.parametrize(("signal", "status"), [("KILL", 137), ("SEGV", 139), ("ABRT", 134)])
-def test_rank_crash_kills_that_rank_alone(cluster: Cluster, ranks: int, signal: str, status: int) -> None:
+def test_rank_crash_kills_that_rank_alone(cluster: Watched, ranks: int, signal: str, status: int) -> None:
     cluster.lab.fault("rank-crash", f"{ranks}:1", signal=signal)
     until(lambda: f"rank 1 ended with {status}" in cluster.output(ranks), "rank 1 ends")
     assert "rank 0 ended" not in cluster.output(ranks)
     assert cluster.job(ranks).state == "RUNNING"
 
 
-def test_rank_hang_stops_the_rank_until_it_is_resumed(cluster: Cluster, ranks: int) -> None:
+def test_rank_hang_stops_the_rank_until_it_is_resumed(cluster: Watched, ranks: int) -> None:
     (pid,) = cluster.lab.fault("rank-hang", str(ranks)).pids
 
     def state() -> str:
@@ -109,21 +76,21 @@ def test_rank_hang_stops_the_rank_until_it_is_resumed(cluster: Cluster, ranks: i
         cluster.lab.fault("rank-resume", f"{ranks}:0")
 
 
-def test_a_forked_rank_is_found_by_its_pid_file_beside_the_jobs_output(cluster: Cluster) -> None:
+def test_a_forked_rank_is_found_by_its_pid_file_beside_the_jobs_output(cluster: Watched) -> None:
     run_dir = cluster.folder / "run"
     run_dir.mkdir()
     program = run_dir / "agent.py"
     program.write_text(FORKED)
-    job_id = cluster.submit(f"#!/bin/sh\nexec {sys.executable} {program} {run_dir}\n", out="run/batch.out")
-    until(lambda: "up" in cluster.output(job_id, "run/batch.out"), "the rank runs")
+    job_id = cluster.submit(f"exec {sys.executable} {program} {run_dir}", out="run/batch.out")
+    until(lambda: "up" in cluster.output("run/batch.out"), "the rank runs")
     with pytest.raises(LabError, match="no process of rank 2"):
         cluster.lab.fault("rank-crash", f"{job_id}:2")
     assert cluster.lab.fault("rank-crash", f"{job_id}:3", dry_run=True).summary.startswith("would send SIGKILL")
     cluster.lab.fault("rank-crash", f"{job_id}:3")
-    until(lambda: "status -9" in cluster.output(job_id, "run/batch.out"), "the rank died")
+    until(lambda: "status -9" in cluster.output("run/batch.out"), "the rank died")
 
 
-def test_rank_faults_refuse_what_they_cannot_mean(cluster: Cluster, ranks: int) -> None:
+def test_rank_faults_refuse_what_they_cannot_mean(cluster: Watched, ranks: int) -> None:
     with pytest.raises(UsageError, match="is not JOB"):
         cluster.lab.fault("rank-crash", "n01")
     with pytest.raises(UsageError, match="does not crash by"):
@@ -132,9 +99,9 @@ def test_rank_faults_refuse_what_they_cannot_mean(cluster: Cluster, ranks: int) 
         cluster.lab.fault("rank-crash", "424242:0")
 
 
-def test_prolog_fail_drains_the_node_and_holds_the_job(cluster: Cluster) -> None:
+def test_prolog_fail_drains_the_node_and_holds_the_job(cluster: Watched) -> None:
     cluster.lab.fault("prolog-fail", "n04")
-    job_id = cluster.submit("#!/bin/sh\nsleep 7000\n", "--nodelist=n04")
+    job_id = cluster.submit("sleep 7000", "--nodelist=n04")
     until(lambda: "DRAIN" in cluster.node("n04").state, "n04 is drained")
     assert cluster.node("n04").reason.startswith("Prolog error")
     until(lambda: cluster.job(job_id).state == "PENDING", "the job is requeued")
@@ -149,9 +116,9 @@ def test_prolog_fail_drains_the_node_and_holds_the_job(cluster: Cluster) -> None
     cluster.client.cancel(job_id)
 
 
-def test_epilog_fail_drains_the_node_after_the_job(cluster: Cluster) -> None:
+def test_epilog_fail_drains_the_node_after_the_job(cluster: Watched) -> None:
     cluster.lab.fault("epilog-fail", "n03")
-    job_id = cluster.submit("#!/bin/sh\ntrue\n", "--nodelist=n03")
+    job_id = cluster.submit("true", "--nodelist=n03")
     until(lambda: "DRAIN" in cluster.node("n03").state, "n03 is drained")
     assert cluster.node("n03").reason.startswith("Epilog error")
     until(lambda: cluster.job(job_id).state == "COMPLETED", "the job itself is fine")
@@ -159,7 +126,7 @@ def test_epilog_fail_drains_the_node_after_the_job(cluster: Cluster) -> None:
     until(lambda: cluster.node("n03").state == "IDLE", "n03 is back")
 
 
-def test_mending_leaves_a_drain_of_somebody_else(cluster: Cluster) -> None:
+def test_mending_leaves_a_drain_of_somebody_else(cluster: Watched) -> None:
     cluster.lab.run(["scontrol", "update", "NodeName=n02", "State=DRAIN", "Reason=[HC] fan: noisy"])
     assert cluster.lab.fault("prolog-mend", "n02").summary.endswith("succeeds again")
     assert "DRAIN" in cluster.node("n02").state
@@ -167,7 +134,7 @@ def test_mending_leaves_a_drain_of_somebody_else(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("signal", ["TERM", "KILL"])
-def test_jobs_live_through_a_restart_of_slurmctld(cluster: Cluster, ranks: int, signal: str) -> None:
+def test_jobs_live_through_a_restart_of_slurmctld(cluster: Watched, ranks: int, signal: str) -> None:
     until(lambda: cluster.job(ranks).state == "RUNNING", "the job runs")
     # slurmctld writes changes down after up to 5 s; one that is killed sooner forgets a job that it had accepted.
     running_s = time.time()
@@ -186,7 +153,7 @@ def test_jobs_live_through_a_restart_of_slurmctld(cluster: Cluster, ranks: int, 
     assert done.stdout == "hello\n"
 
 
-def test_a_frozen_slurmctld_answers_nobody_and_forgets_nothing(cluster: Cluster, ranks: int) -> None:
+def test_a_frozen_slurmctld_answers_nobody_and_forgets_nothing(cluster: Watched, ranks: int) -> None:
     cluster.lab.fault("slurmctld-freeze")
     assert not Commands(env=cluster.lab.env, timeout_s=1.0).ping()
     cluster.lab.fault("slurmctld-thaw")
@@ -196,17 +163,17 @@ def test_a_frozen_slurmctld_answers_nobody_and_forgets_nothing(cluster: Cluster,
         cluster.lab.fault("slurmctld-thaw")
 
 
-def test_a_freeze_of_so_many_seconds_ends_by_itself(cluster: Cluster) -> None:
+def test_a_freeze_of_so_many_seconds_ends_by_itself(cluster: Watched) -> None:
     cluster.lab.fault("slurmctld-freeze", seconds=0.2)
     until(cluster.client.ping, "slurmctld answers")
 
 
-def test_power_loss_needs_a_lab_with_cables(cluster: Cluster) -> None:
+def test_power_loss_needs_a_lab_with_cables(cluster: Watched) -> None:
     with pytest.raises(LabError, match=r"no cables|needs root"):
         cluster.lab.fault("power-loss", "n01")
 
 
-def test_faults_refuse_unknown_names_targets_and_options(cluster: Cluster) -> None:
+def test_faults_refuse_unknown_names_targets_and_options(cluster: Watched) -> None:
     with pytest.raises(UsageError, match="no fault 'meteor'"):
         cluster.lab.fault("meteor", "n01")
     with pytest.raises(UsageError, match="does not take signal"):

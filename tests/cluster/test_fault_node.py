@@ -1,19 +1,16 @@
 """What real Slurm does when nodes die, freeze and come back (Slurm 22.05.8; times are of SlurmdTimeout=5)."""
 
 import socket
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
+from real_lab import Watched, until
 from trainmaster.errors import LabError, UsageError
 from trainmaster.lab import processes
-from trainmaster.lab.cluster import Lab, LabSpec, up
+from trainmaster.lab.cluster import LabSpec, up
 from trainmaster.lab.faults.node import members
 from trainmaster.lab.faults.service import is_down, resume_if
-from trainmaster.slurm.commands import Commands
-from trainmaster.slurm.values import Job, Node
 
 pytestmark = pytest.mark.cluster
 
@@ -30,51 +27,20 @@ while :; do sleep 1 & wait $!; done
 """
 
 
-def until(condition: Callable[[], bool], what: str, timeout_s: float = 90.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.1)
-
-
-class Cluster:
-    """The lab with what these tests ask of it."""
-
-    def __init__(self, lab: Lab, folder: Path) -> None:
-        self.lab = lab
-        self.folder = folder
-        self.client = Commands(env=lab.env)
-
-    def submit(self, script: str, *args: str) -> int:
-        return self.client.submit(f"#!/bin/sh\n{script}\n", args=["--mem=10", f"--output={self.folder}/%j.out", *args])
-
-    def job(self, job_id: int) -> Job:
-        job = self.client.job(job_id)
-        assert job is not None
-        return job
-
-    def node(self, name: str) -> Node:
-        return self.client.nodes(name)[0]
-
-    def output(self, job_id: int) -> str:
-        path = self.folder / f"{job_id}.out"
-        return path.read_text() if path.exists() else ""
-
-
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     with up(LabSpec(nodes=8, gpus=0, settings=QUICK)) as lab:
         folder = tmp_path_factory.mktemp("jobs")
         agent = folder / "agent"
         agent.write_text(AGENT)
         agent.chmod(0o755)
-        yield Cluster(lab, folder)
+        yield Watched(lab, folder)
 
 
 class Aftermath:
     """Three jobs run, four nodes are hit, and slurmctld has noticed. One wait serves all the tests below."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Watched) -> None:
         srun = f"srun --no-kill --kill-on-bad-exit=0 --ntasks-per-node=1 {cluster.folder}/agent"
         # The batch host is the first node of each.
         self.keeps = cluster.submit(srun, "--no-kill", "--nodelist=n01,n02,n03")
@@ -97,7 +63,7 @@ class Aftermath:
 
 
 @pytest.fixture(scope="module")
-def aftermath(cluster: Cluster) -> Aftermath:
+def aftermath(cluster: Watched) -> Aftermath:
     return Aftermath(cluster)
 
 
@@ -108,33 +74,33 @@ def test_node_death_takes_every_process_of_the_node(aftermath: Aftermath) -> Non
     assert aftermath.left == ()
 
 
-def test_a_no_kill_job_goes_on_without_the_dead_node(cluster: Cluster, aftermath: Aftermath) -> None:
+def test_a_no_kill_job_goes_on_without_the_dead_node(cluster: Watched, aftermath: Aftermath) -> None:
     job = cluster.job(aftermath.keeps)
     assert (job.state, job.nodes, job.restarts) == ("RUNNING", "n[01-02]", 0)
     until(lambda: "Node failure on n03" in cluster.output(aftermath.keeps), "srun tells of the failure")
     assert "signalled" not in cluster.output(aftermath.keeps)
 
 
-def test_a_no_kill_job_goes_on_without_its_batch_host(cluster: Cluster, aftermath: Aftermath) -> None:
+def test_a_no_kill_job_goes_on_without_its_batch_host(cluster: Watched, aftermath: Aftermath) -> None:
     job = cluster.job(aftermath.headless)
     assert (job.state, job.nodes, job.restarts) == ("RUNNING", "n05", 0)
     assert "signalled" not in cluster.output(aftermath.headless)
 
 
-def test_processes_of_other_nodes_are_untouched(cluster: Cluster, aftermath: Aftermath) -> None:
+def test_processes_of_other_nodes_are_untouched(cluster: Watched, aftermath: Aftermath) -> None:
     # `sleep 1` comes and goes; slurmds, slurmstepds, agents and their daemons stay. (srun of n04's job died with it.)
     lasting = {p.pid for p in aftermath.survivors if processes.alive(p.pid, p.start_time)}
     assert len(lasting) >= 3 * 4
 
 
-def test_a_plain_job_is_requeued_and_held_back_for_two_minutes(cluster: Cluster, aftermath: Aftermath) -> None:
+def test_a_plain_job_is_requeued_and_held_back_for_two_minutes(cluster: Watched, aftermath: Aftermath) -> None:
     job = cluster.job(aftermath.plain)
     assert (job.state, job.reason, job.restarts) == ("PENDING", "BeginTime", 1)
     assert job.submit_time is not None and job.eligible_time is not None
     assert job.eligible_time - job.submit_time == pytest.approx(121, abs=2)
 
 
-def test_a_frozen_node_is_down_though_its_processes_and_sockets_live(cluster: Cluster, aftermath: Aftermath) -> None:
+def test_a_frozen_node_is_down_though_its_processes_and_sockets_live(cluster: Watched, aftermath: Aftermath) -> None:
     frozen = members(cluster.lab, (aftermath.idle,))
     assert {process.pid for process in frozen} == set(aftermath.frozen.pids)
     assert {process.state for process in frozen} == {"T"}
@@ -146,14 +112,14 @@ def test_a_frozen_node_is_down_though_its_processes_and_sockets_live(cluster: Cl
         socket.create_connection((cluster.node("n03").address, ports["n03"]), timeout=5)
 
 
-def test_dead_nodes_cannot_die_again(cluster: Cluster, aftermath: Aftermath) -> None:
+def test_dead_nodes_cannot_die_again(cluster: Watched, aftermath: Aftermath) -> None:
     with pytest.raises(LabError, match="nothing runs on n03"):
         cluster.lab.fault("node-death", "n03")
     with pytest.raises(LabError, match="is frozen"):
         cluster.lab.fault("node-thaw", "n01")
 
 
-def test_nodes_return(cluster: Cluster, aftermath: Aftermath) -> None:
+def test_nodes_return(cluster: Watched, aftermath: Aftermath) -> None:
     cluster.lab.fault("node-return", ",".join(aftermath.victims))
     for name in aftermath.victims:
         assert cluster.node(name).state == "IDLE"
@@ -161,7 +127,7 @@ def test_nodes_return(cluster: Cluster, aftermath: Aftermath) -> None:
     assert done.stdout == "n03\n"
 
 
-def test_a_thawed_node_goes_on_and_can_be_resumed(cluster: Cluster, aftermath: Aftermath) -> None:
+def test_a_thawed_node_goes_on_and_can_be_resumed(cluster: Watched, aftermath: Aftermath) -> None:
     cluster.lab.fault("node-thaw", aftermath.idle)
     until(lambda: all(p.state != "T" for p in members(cluster.lab, (aftermath.idle,))), "it runs")
     # Left alone it comes back when slurmctld next asks it, which may take a minute; an operator does not wait.
@@ -171,7 +137,7 @@ def test_a_thawed_node_goes_on_and_can_be_resumed(cluster: Cluster, aftermath: A
     assert done.stdout == f"{aftermath.idle}\n"
 
 
-def test_a_dry_run_touches_nothing(cluster: Cluster) -> None:
+def test_a_dry_run_touches_nothing(cluster: Watched) -> None:
     before = {process.pid for process in members(cluster.lab, ("n02",))}
     said = cluster.lab.fault("node-death", "n02", dry_run=True)
     assert said.summary.startswith("would kill")
@@ -180,6 +146,6 @@ def test_a_dry_run_touches_nothing(cluster: Cluster) -> None:
     assert {process.state for process in members(cluster.lab, ("n02",))} <= {"S", "R"}
 
 
-def test_a_target_that_is_no_node(cluster: Cluster) -> None:
+def test_a_target_that_is_no_node(cluster: Watched) -> None:
     with pytest.raises(UsageError, match="no node n99"):
         cluster.lab.fault("node-death", "n01,n99")

@@ -12,7 +12,7 @@ import pytest
 
 from trainmaster.errors import LabError
 from trainmaster.lab import processes
-from trainmaster.lab.processes import NodeMark, Process, closure
+from trainmaster.lab.processes import Process, closure
 
 # A node as it looks on one machine: slurmd 100 in its own session; stepd 210 was double-forked, so its parent is init
 # and its session is that of a leader (209) that has gone; its task 211 forked 212.
@@ -98,43 +98,49 @@ time.sleep(1000)
 """
 
 
+class Node:
+    """Node n01 of a lab in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def members(self, sessions: frozenset[int] = frozenset()) -> tuple[Process, ...]:
+        return processes.members(["n01"], folder=self.folder, conf=self.folder / "slurm.conf", sessions=sessions)
+
+
 @pytest.fixture
-def mark(tmp_path: Path) -> Iterator[NodeMark]:
-    mark = NodeMark(folder=tmp_path, conf=tmp_path / "slurm.conf", node_name="n01")
+def node(tmp_path: Path) -> Iterator[Node]:
+    node = Node(tmp_path)
     leader = subprocess.Popen(
         [sys.executable, "-c", NODE],
-        env=os.environ | {processes.MARK: mark.value},
+        env=os.environ | {processes.MARK: processes.mark(tmp_path, "n01")},
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
     assert leader.stdout is not None
     leader.stdout.readline()
     deadline = time.monotonic() + 10
-    while len(processes.members(mark)) < 4 and time.monotonic() < deadline:
+    while len(node.members()) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
-    yield mark
-    for process in processes.members(mark):
+    yield node
+    for process in node.members():
         processes.send(process, signal.SIGKILL)
     leader.kill()
     leader.wait()
     leader.stdout.close()
 
 
-def test_a_node_is_stopped_continued_and_killed_as_one(mark: NodeMark) -> None:
-    found = processes.members(mark)
+def test_a_node_is_stopped_continued_and_killed_as_one(node: Node) -> None:
+    found = node.members()
     assert len(found) == 4
-
-    def find(sessions: frozenset[int]) -> tuple[Process, ...]:
-        return processes.members(mark, sessions=sessions)
-
-    assert {process.pid for process in processes.stop_all(find)} == {process.pid for process in found}
-    assert {process.state for process in processes.members(mark)} == {"T"}
-    assert {process.pid for process in processes.kill_all(find)} == {process.pid for process in found}
-    assert processes.members(mark) == ()
+    assert {process.pid for process in processes.stop_all(node.members)} == {process.pid for process in found}
+    assert {process.state for process in node.members()} == {"T"}
+    assert {process.pid for process in processes.kill_all(node.members)} == {process.pid for process in found}
+    assert node.members() == ()
 
 
-def test_a_signal_never_reaches_a_successor_of_the_pid(mark: NodeMark) -> None:
-    process = processes.members(mark)[0]
+def test_a_signal_never_reaches_a_successor_of_the_pid(node: Node) -> None:
+    process = node.members()[0]
     successor = Process(
         pid=process.pid, start_time=process.start_time + 1, parent=1, session=process.session, state="S"
     )
@@ -142,7 +148,7 @@ def test_a_signal_never_reaches_a_successor_of_the_pid(mark: NodeMark) -> None:
     assert processes.alive(process.pid, process.start_time)
 
 
-def test_a_node_cannot_be_stopped_from_inside(mark: NodeMark) -> None:
+def test_a_node_cannot_be_stopped_from_inside() -> None:
     me = processes.snapshot()[os.getpid()]
     with pytest.raises(LabError, match="from inside"):
         processes.stop_all(lambda sessions: (me,))

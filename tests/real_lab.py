@@ -1,0 +1,46 @@
+"""What tests ask of a real lab."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from trainmaster.lab.cluster import Lab
+from trainmaster.slurm.commands import Commands
+from trainmaster.slurm.values import Job, Node
+
+
+def until(condition: Callable[[], bool], what: str, *, timeout_s: float = 90.0) -> None:
+    """Wait for a condition that has to come true; generous, since other tests may share the machine."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.05)
+
+
+class Watched:
+    """A lab, its Slurm client, and a folder for the output of jobs."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self.lab = lab
+        self.folder = folder
+        self.client = Commands(env=lab.env)
+
+    def submit(self, script: str, *args: str, out: str = "%j.out") -> int:
+        """Submit the lines of a shell script."""
+        text = f"#!/bin/sh\n{script}\n"
+        return self.client.submit(text, args=["--mem=10", f"--output={self.folder}/{out}", *args])
+
+    def job(self, job_id: int) -> Job:
+        """A job that Slurm has to know."""
+        job = self.client.job(job_id)
+        assert job is not None
+        return job
+
+    def node(self, name: str) -> Node:
+        """A node as slurmctld sees it."""
+        return self.client.nodes(name)[0]
+
+    def output(self, out: int | str) -> str:
+        """What a job printed so far."""
+        path = self.folder / (f"{out}.out" if isinstance(out, int) else out)
+        return path.read_text() if path.exists() else ""
