@@ -123,7 +123,9 @@ def _all_done(outcome: Outcome) -> bool:
     return sum(1 for entry in outcome.exits if entry.code == 0) == outcome.world_size
 
 
-_ENDINGS = {"user": "CANCELLED", "timeout": "TIMED_OUT", "preemption": "PREEMPTED", "node_failure": "FAILED_INFRA"}
+def end_state(cause: str) -> str:
+    """The end state of a job that somebody ended."""
+    return {"user": "CANCELLED", "timeout": "TIMED_OUT", "preemption": "PREEMPTED"}.get(cause, "FAILED_INFRA")
 
 
 def decide(outcome: Outcome, budget: Budget, limits: Limits, *, attempt: int, healthy: int, wanted: int) -> Decision:
@@ -138,10 +140,10 @@ def decide(outcome: Outcome, budget: Budget, limits: Limits, *, attempt: int, he
     # After a preemption or a node failure Slurm itself means to run the job again, checkpoint or not.
     if (EXIT_REQUEUE in codes and outcome.ending != "user") or outcome.ending in ("preemption", "node_failure"):
         cause = outcome.ending or "requested"
-        state = _ENDINGS.get(cause, "TIMED_OUT")
+        state = "TIMED_OUT" if cause == "requested" else end_state(cause)
         return _requeue(cause, state, budget, limits, attempt=attempt, failure=None)
     if outcome.ending is not None:
-        state = _ENDINGS.get(outcome.ending, "FAILED_INFRA")
+        state = end_state(outcome.ending)
         return Decision(action=Action.END, cause=outcome.ending, state=state, budget=budget, failure=failure)
     if EXIT_NEVER_REQUEUE in codes:
         return Decision(action=Action.END, cause="never_requeue", state="FAILED_USER", budget=budget, failure=failure)

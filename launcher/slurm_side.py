@@ -15,6 +15,8 @@ from trainmaster.launcher.plan import Plan
 from trainmaster.slurm.commands import Commands
 from trainmaster.slurm.values import Job
 
+CANNOT_SEE = "cannot see"
+"""What an agent says on stderr when the run folder is not there on its node."""
 _AGENT_GONE = re.compile(r"error: (?P<node>\S+?): tasks? \S+: (?:Exited with exit code \d+|Killed|Terminated|.*dumped)")
 
 
@@ -78,6 +80,18 @@ def ending_of(job: Job | None, run_dir: Path) -> str:
         return "node_failure"
     # CANCELLED by scancel; or still RUNNING, when somebody signalled the batch script by hand.
     return "user"
+
+
+def notice_of(job: Job | None, *, lead_s: float, now: float) -> str:
+    """Why SIGUSR2 came: preemption (with send_user_signal), timeout, or requested by somebody. `now`: epoch seconds.
+
+    Slurm may send the warning before a time limit up to a minute before `lead_s`.
+    """
+    if job is not None and job.preempt_time is not None:
+        return "preemption"
+    if job is None or job.end_time is None or job.end_time - now <= lead_s + 90:
+        return "timeout"
+    return "requested"
 
 
 def ask_for_job(job_id: int) -> Job | None:

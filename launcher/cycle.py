@@ -1,0 +1,69 @@
+"""One cycle: which nodes run it, which of its ranks have ended, what was lost, how far it came. No input or output."""
+
+import time
+from dataclasses import dataclass, field
+
+from trainmaster.launcher.decide import EXIT_REQUEUE, Outcome, RankExit
+
+
+@dataclass(slots=True, kw_only=True)
+class Cycle:
+    """The state of the current cycle, filled in as messages come."""
+
+    number: int
+    nodes: tuple[str, ...]
+    """In rank order."""
+    world_size: int
+    furthest_before: int
+    """The last step that any earlier cycle reached; -1 when none did."""
+    furthest: int
+    exits: dict[int, RankExit] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
+    """Node -> how it was lost."""
+    steps_known: bool = False
+    first_step_epoch_s: float | None = None
+    fault_epoch_s: float | None = None
+    started: float = field(default_factory=time.monotonic)
+    all_started: bool = False
+    asked_why: bool = False
+    """Slurm was asked whether it is behind this cycle's end."""
+    linger_since: float | None = None
+
+    def lose(self, node: str, how: str, epoch_s: float) -> None:
+        """A node of this cycle is gone since `epoch_s`."""
+        self.lost[node] = how
+        self.fault_epoch_s = min(epoch_s, self.fault_epoch_s or epoch_s)
+
+    def end_rank(self, entry: RankExit) -> None:
+        """A rank has ended."""
+        self.exits[entry.rank] = entry
+        if entry.failed:
+            self.fault_epoch_s = min(entry.epoch_s, self.fault_epoch_s or entry.epoch_s)
+
+    def note_steps(self, steps: dict[str, list[float]]) -> bool:
+        """Take in the last step and its time of some ranks; True for the first that this cycle reports."""
+        first = False
+        for step, epoch_s in steps.values():
+            self.furthest = max(self.furthest, int(step))
+            if not self.steps_known:
+                self.steps_known = first = True
+                self.first_step_epoch_s = epoch_s
+        return first
+
+    @property
+    def only_asks_for_a_requeue(self) -> bool:
+        """Nothing is wrong but that ranks have written their checkpoint and want to be requeued."""
+        return not self.lost and {entry.code for entry in self.exits.values() if entry.failed} == {EXIT_REQUEUE}
+
+    def outcome(self, *, ending: str | None, notice: str | None, steps_ever: bool) -> Outcome:
+        """What `decide` judges. `notice` is the cause of an earlier warning, which counts if a rank heeded it."""
+        heeded = any(entry.code == EXIT_REQUEUE for entry in self.exits.values())
+        return Outcome(
+            world_size=self.world_size,
+            exits=tuple(self.exits.values()),
+            lost=dict(self.lost),
+            ending=ending or (notice if heeded else None),
+            advanced=self.furthest > self.furthest_before,
+            steps_known=steps_ever or self.steps_known,
+            uptime_s=time.monotonic() - self.started,
+        )
