@@ -31,7 +31,7 @@ def environment(*, folder: Path, conf: Path, node_name: str | None) -> dict[str,
     env = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
     env |= {"PATH": install.search_path(), "SLURM_CONF": str(conf), LAB_MARK: str(folder)}
     if node_name is not None:
-        env[processes.MARK] = f"{folder}:{node_name}"
+        env[processes.MARK] = processes.mark(folder, node_name)
     return env
 
 
