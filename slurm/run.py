@@ -42,7 +42,7 @@ def run(
     or says it cannot, and SlurmError for every other non-zero exit, with Slurm's own words.
     """
     try:
-        done = subprocess.run(  # noqa: S603 - a list, never a shell
+        done = subprocess.run(
             list(argv), input=input_text, capture_output=True, text=True, errors="replace", timeout=timeout_s, env=env
         )
     except FileNotFoundError:

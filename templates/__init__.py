@@ -31,7 +31,7 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - shell and configuration text, not HTML; values go through `quote`
+        autoescape=False,
     )
     environment.filters["quote"] = lambda value: shlex.quote(str(value))
     return environment
