@@ -15,7 +15,7 @@ _SQUEUE_FIELDS = ("%i", "%T", "%r", "%u", "%P", "%N", "%S", "%e", "%V", "%j")
 # A name may hold any character, so the job's name comes last and the separator needs to be rare only before it.
 _SEPARATOR = "\x1f"
 
-# What an outer job or a login shell leaves behind, and sbatch would silently obey: SBATCH_MEM_PER_NODE, SLURM_CPU_BIND ...
+# What an outer job or a login shell leaves behind and sbatch would silently obey: SLURM_CPU_BIND, SBATCH_MEM_PER_NODE.
 _INHERITED = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "PMI_", "PMIX_", "PMI2_")
 _KEPT = frozenset({"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT"})
 
