@@ -1,0 +1,44 @@
+"""(d) trainmaster: the same script, four nodes and one spare."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from peers.work import PYTHON, RANKS, SPARES, Place, Work
+
+from trainmaster.lab.cluster import Lab
+from trainmaster.launcher import record
+from trainmaster.launcher.executor import submit
+from trainmaster.launcher.spec import JobSpec
+
+
+@contextmanager
+def environment_of(lab: Lab, folder: Path) -> Iterator[None]:
+    """What is submitted meanwhile goes to the lab, and not into the person's list of jobs."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(lab.env | {"XDG_STATE_HOME": str(folder / "state")})
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def start(lab: Lab, work: Work) -> int:
+    """Submit it; returns the job id."""
+    with environment_of(lab, work.folder):
+        spec = JobSpec(name="trainmaster", nodes=RANKS, spares=SPARES, tasks_per_node=1, time=60)
+        job = submit([PYTHON, *work.words], spec=spec, folder=work.folder / "jobs")
+    (work.folder / "run").symlink_to(job.run_dir)
+    return int(job.job_id)
+
+
+def place(lab: Lab, work: Work, job_id: int) -> Place:
+    """A rank that does not share its node with the supervisor."""
+    events = record.read(work.folder / "run")
+    nodes = [event for event in events if event.state == "RUNNING"][-1].nodes
+    supervisor = next(event.detail["node"] for event in events if event.state == "STARTING")
+    rank = next(rank for rank in (1, 2) if nodes[rank] != supervisor)
+    return Place(rank=rank, node=nodes[rank])

@@ -1,0 +1,209 @@
+"""What submitting costs, and how long a job's end takes to be known: trainmaster, raw sbatch and submitit.
+
+    python benchmarks/submit.py --quick     under a minute
+    python benchmarks/submit.py             three minutes
+
+All on one lab with accounting (submitit asks sacct how a job fares), in turn. Submissions are timed with held jobs, so
+that no job runs meanwhile. Jobs whose life is timed run one at a time on an otherwise idle cluster. The last line on
+stdout is one flat JSON object.
+"""
+
+import argparse
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import submitit
+from measure import figures
+from measure.figures import Figures
+from rich.console import Console
+from rich.table import Table
+
+from trainmaster.errors import TrainmasterError
+from trainmaster.lab.cluster import Lab, LabSpec, up
+from trainmaster.launcher.executor import TrainmasterExecutor
+from trainmaster.launcher.render import render
+from trainmaster.launcher.spec import JobSpec
+
+WHO = ("trainmaster", "sbatch", "submitit")
+IN_A_ROW = 50
+GOALS: dict[str, dict[str, float]] = {
+    "ratio_submit_to_sbatch": {"at_most": 1.5},
+    "trainmaster_result_s": {"at_most": 0.3},
+    "trainmaster_submits_per_s": {"at_least": 5.01},
+}
+
+
+def nap(seconds: float) -> tuple[float, float]:
+    """The user's function: when its first line ran, and when it was done."""
+    import time
+
+    first_line_s = time.time()
+    time.sleep(seconds)
+    return first_line_s, time.time()
+
+
+def ours(folder: Path, **sbatch: Any) -> TrainmasterExecutor:
+    return TrainmasterExecutor(folder, JobSpec(name="nap", nodes=1, time=5, mem="1G", sbatch=sbatch))
+
+
+def theirs(folder: Path, **sbatch: Any) -> submitit.SlurmExecutor:
+    executor = submitit.SlurmExecutor(folder=folder)
+    executor.update_parameters(job_name="nap", nodes=1, time=5, mem="1G", additional_parameters=sbatch)
+    return executor
+
+
+def raw(folder: Path) -> Callable[[], None]:
+    """sbatch with the very script that trainmaster writes, over stdin, as trainmaster does it."""
+    text = render(ours(folder, hold=True).spec, name="nap", run_dir=folder, python=sys.executable)
+
+    def sbatch() -> None:
+        subprocess.run(["sbatch", "--parsable"], input=text, text=True, capture_output=True, check=True)
+
+    return sbatch
+
+
+def submitters(folder: Path) -> dict[str, Callable[[], object]]:
+    """One call that submits one held job, by who does it."""
+    mine, others = ours(folder / "trainmaster", hold=True), theirs(folder / "submitit", hold=True)
+    return {
+        "trainmaster": lambda: mine.submit(nap, 0.0),
+        "sbatch": raw(folder),
+        "submitit": lambda: others.submit(nap, 0.0),
+    }
+
+
+def latencies(lab: Lab, folder: Path, repeats: int) -> dict[str, list[float]]:
+    """Milliseconds of one submission, in turn; each begins a while after the one before, so that nobody is throttled."""
+    calls = submitters(folder)
+    for call in calls.values():
+        call()  # imports, and what each asks Slurm only once
+    found: dict[str, list[float]] = {who: [] for who in WHO}
+    for _ in range(repeats):
+        for who in random.sample(WHO, len(WHO)):
+            time.sleep(0.25)
+            begin_s = time.perf_counter()
+            calls[who]()
+            found[who].append((time.perf_counter() - begin_s) * 1000)
+    lab.run(["scancel", "--user", str(os.getuid())])
+    return found
+
+
+def rates(lab: Lab, folder: Path, count: int) -> dict[str, float]:
+    """Submissions a second, one after the other."""
+    found = {}
+    for who, call in submitters(folder).items():
+        begin_s = time.perf_counter()
+        for _ in range(count):
+            call()
+        found[who] = count / (time.perf_counter() - begin_s)
+        lab.run(["scancel", "--user", str(os.getuid())])
+    return found
+
+
+def lives(folder: Path, repeats: int) -> dict[str, list[tuple[float, float]]]:
+    """Seconds from the call of submit() to the first line of the function, and from its end to the result in hand."""
+    executors = {"trainmaster": ours(folder / "trainmaster"), "submitit": theirs(folder / "submitit")}
+    found: dict[str, list[tuple[float, float]]] = {who: [] for who in executors}
+    for _ in range(repeats):
+        for who, executor in executors.items():
+            begin_s = time.time()
+            # Of any length, so that its end meets a poll of once a second at any moment.
+            job = executor.submit(nap, random.uniform(1.0, 2.0))
+            first_line_s, end_s = job.result()
+            found[who].append((first_line_s - begin_s, time.time() - end_s))
+            time.sleep(1.0)  # the nodes are to be idle again
+    return found
+
+
+def run(repeats: int, life_repeats: int, in_a_row: int, console: Console) -> Figures:
+    """Build the lab and measure."""
+    found: Figures = {}
+    with tempfile.TemporaryDirectory(prefix="trainmaster-submit-", ignore_cleanup_errors=True) as text:
+        folder = Path(text)
+        os.environ["XDG_STATE_HOME"] = str(folder / "state")
+        console.print("building a lab of 4 nodes, with slurmdbd on MariaDB")
+        with up(LabSpec(nodes=4, accounting=True)) as lab:
+            environment = lab.env
+            os.environ.clear()
+            os.environ.update(environment)
+            console.print(f"{repeats} submissions each, in turn")
+            for who, values in latencies(lab, folder, repeats).items():
+                found |= figures.spread(f"{who}_submit_ms", values)
+            console.print(f"{in_a_row} submissions each, in a row")
+            for who, rate in rates(lab, folder, in_a_row).items():
+                found[f"{who}_submits_per_s"] = round(rate, 2)
+            console.print(f"{life_repeats} jobs each, from submit() to result()")
+            for who, pairs in lives(folder, life_repeats).items():
+                found |= figures.spread(f"{who}_first_line_s", [first for first, _ in pairs])
+                found |= figures.spread(f"{who}_result_s", [result for _, result in pairs])
+    found["ratio_submit_to_sbatch"] = figures.ratio(found, "trainmaster_submit_ms", "sbatch_submit_ms")
+    found["ratio_submit_to_submitit"] = figures.ratio(found, "trainmaster_submit_ms", "submitit_submit_ms")
+    found["ratio_submitit_to_trainmaster_result"] = figures.ratio(found, "submitit_result_s", "trainmaster_result_s")
+    return found
+
+
+def show(found: Figures, console: Console) -> None:
+    """The table and the goals."""
+    table = Table(title="median (least - most)")
+    rows = {
+        "submit, ms": ("submit", "ms", 1),
+        "submit to first line, s": ("first_line", "s", 2),
+        "end to result, s": ("result", "s", 3),
+    }
+    for column in ("", *WHO):
+        table.add_column(column, justify="right")
+    for title, (what, unit, digits) in rows.items():
+        cells = []
+        for who in WHO:
+            values = [found.get(f"{who}_{what}_{part}{unit}") for part in ("", "min_", "max_")]
+            cells.append("-" if None in values else "{:.{d}f} ({:.{d}f} - {:.{d}f})".format(*values, d=digits))
+        table.add_row(title, *cells)
+    table.add_row("submissions a second", *(f"{found[f'{who}_submits_per_s']:.1f}" for who in WHO))
+    console.print(table)
+    console.print("submitit sends two submissions at least 0.2 s apart by design; the first row leaves it that time.")
+    for key, wanted in GOALS.items():
+        console.print(f"goal  {key:<30} {found[key]}  {figures.goal(found[key], **wanted)}")
+
+
+def leave(number: int, _: FrameType | None) -> NoReturn:
+    """SIGTERM ends this as Ctrl-C does: through the context managers, which end the lab."""
+    raise SystemExit(128 + number)
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few repeats, for a look")
+    parser.add_argument("--repeats", type=int, default=25, help="submissions of each")
+    parser.add_argument("--life-repeats", type=int, default=7, help="jobs of each")
+    args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, leave)
+    logging.getLogger("submitit").setLevel(logging.ERROR)
+    console = Console(stderr=True, soft_wrap=True, width=None if sys.stderr.isatty() else 120, highlight=False)
+    if args.quick:
+        console.print("[bold yellow]--quick: few repeats, too few for any claim[/]")
+        found = run(5, 2, 10, console)
+    else:
+        found = run(args.repeats, args.life_repeats, IN_A_ROW, console)
+    show(found, console)
+    print(figures.last_line({"quick": args.quick, **found}))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except TrainmasterError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
