@@ -2,7 +2,7 @@
 
     python benchmarks/recovery.py --quick          under a minute: trainmaster once per fault, torchrun's rank crash
     python benchmarks/recovery.py                  all with tuned Slurm, five times each: about an hour
-    python benchmarks/recovery.py --production     and sbatch and submitit once with production time-outs: ten minutes more
+    python benchmarks/recovery.py --production     sbatch and submitit also with production time-outs, once: 20 min more
 
 Every measurement has a lab and a job of its own: the same model (examples/tiny_gpt), four ranks on four nodes, six
 nodes in the lab. When the run flows, a rank crashes, a node dies, or a node freezes; never the batch host. The clock
@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from measure import figures, steps
 from measure.figures import Figures
@@ -40,8 +40,13 @@ from trainmaster.slurm.commands import Commands
 
 FAULTS = ("rank_crash", "node_death", "node_freeze")
 LAB_NODES = RANKS + SPARES + 1
-TUNED = {"SlurmdTimeout": "15", "AuthInfo": "cred_expire=5"}
-"""The friendliest that Slurm allows: nodes are given up after 15 s, and a requeued job may start after 6 s, not 121."""
+TUNED = {
+    "SlurmdTimeout": "15",
+    "AuthInfo": "cred_expire=5",
+    "SchedulerParameters": "sched_interval=2,bf_interval=2",
+}
+"""The friendliest that Slurm allows: nodes are given up after 15 s, a requeued job may start after 6 s, not 121, and then
+waits 2 s for the scheduler to come by, not 30. A large cluster could not afford the first and the last."""
 CHECKPOINT_EVERY = 10
 COLLECTIVE_TIMEOUT_S = 30.0
 SETTLE_S = 10.0
@@ -245,7 +250,9 @@ def last_words(work: Work) -> str:
 # --- many measurements -----------------------------------------------------------------------------------------------
 
 
-def in_turn(peers: Sequence[Peer], faults: Sequence[str], repeats: int, console: Console, folder: Path) -> list[Measured]:
+def in_turn(
+    peers: Sequence[Peer], faults: Sequence[str], repeats: int, console: Console, folder: Path
+) -> list[Measured]:
     """One after the other, peer by peer within each repeat, so that a slow hour hits all alike."""
     done = []
     for repeat in range(repeats):
@@ -304,7 +311,10 @@ def floors(repeats: int, folder: Path, console: Console) -> Figures:
         runs = [floor.measure(kind) for _ in range(repeats)]
         for part in PARTS:
             middle = figures.spread(f"floor_{kind}_{part}_s", [run[part] for run in runs])
-            keep = (f"floor_{kind}_{part}_s", *([f"floor_{kind}_total_min_s", f"floor_{kind}_total_max_s"] if part == "total" else ()))
+            keep = (
+                f"floor_{kind}_{part}_s",
+                *([f"floor_{kind}_total_min_s", f"floor_{kind}_total_max_s"] if part == "total" else ()),
+            )
             found |= {key: middle[key] for key in keep}
     return found
 

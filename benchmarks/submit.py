@@ -83,7 +83,7 @@ def submitters(folder: Path) -> dict[str, Callable[[], object]]:
 
 
 def latencies(lab: Lab, folder: Path, repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of one submission, in turn; each begins a while after the one before, so that nobody is throttled."""
+    """Milliseconds of one submission, in turn; a pause before each keeps submitit's throttle out of it."""
     calls = submitters(folder)
     for call in calls.values():
         call()  # imports, and what each asks Slurm only once

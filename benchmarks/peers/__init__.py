@@ -1,1 +1,1 @@
-"""The ways to keep a training job running that `recovery.py` compares: each starts the same training on the same lab."""
+"""The ways to keep a training job running that `recovery.py` compares: all start the same training."""

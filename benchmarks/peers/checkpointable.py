@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 from peers.work import Place, Work, address, port_base, slurm_place
-
 from trainmaster.errors import LabError
 from trainmaster.lab import processes
 from trainmaster.lab.cluster import Lab

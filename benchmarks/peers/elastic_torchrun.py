@@ -1,9 +1,8 @@
-"""(c) torchrun's own elasticity: N+1 nodes in one allocation that Slurm does not end, c10d rendezvous on the batch host."""
+"""(c) torchrun's own elasticity: N+1 nodes in one allocation that Slurm does not end, rendezvous on the batch host."""
 
 import shlex
 
 from peers.work import PYTHON, RANKS, SPARES, Place, Work, address, header, port_base, slurm_place
-
 from trainmaster.lab.cluster import Lab
 from trainmaster.slurm.commands import Commands
 

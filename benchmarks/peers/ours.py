@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from peers.work import PYTHON, RANKS, SPARES, Place, Work
-
 from trainmaster.lab.cluster import Lab
 from trainmaster.launcher import record
 from trainmaster.launcher.executor import submit

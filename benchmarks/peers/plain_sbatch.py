@@ -3,7 +3,6 @@
 import shlex
 
 from peers.work import PYTHON, RANKS, Place, Work, address, header, port_base, slurm_place
-
 from trainmaster.lab.cluster import Lab
 from trainmaster.slurm.commands import Commands
 
