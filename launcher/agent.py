@@ -240,8 +240,9 @@ class Agent:
         if self._is_over():
             self.done = True
             return
-        refused = not self._answers()
+        # In this order: a successor that publishes itself while we knock must not make the old one look alive.
         silent_s = takeover.silent_s(self.run_dir)
+        refused = not self._answers()
         if not self.welcomed_ever or (not refused and silent_s < 2 * BEAT_S):
             # Only our connection broke; or we never had one: the address may be wrong, and a second supervisor harms.
             self._connect()
@@ -272,7 +273,7 @@ class Agent:
         LOG.warning("starting the supervisor of epoch %d on this node", epoch)
         with (self.run_dir / "batch.out").open("ab") as log:
             self.successor = subprocess.Popen(
-                [sys.executable, "-m", "trainmaster.launcher.supervisor", str(self.run_dir), "--epoch", str(epoch)],
+                [sys.executable, "-P", "-m", "trainmaster.launcher.supervisor", self.run_dir, "--epoch", str(epoch)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

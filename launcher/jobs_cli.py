@@ -78,7 +78,7 @@ def run_list(args: argparse.Namespace) -> int:
 def _row(entry: Any, events: Sequence[Any]) -> dict[str, Any]:
     from trainmaster.launcher.outcome import state_of
     from trainmaster.launcher.queue import queue_of
-    from trainmaster.launcher.record import end_of
+    from trainmaster.launcher.record import end_of, last_step
     from trainmaster.launcher.watch import PATIENCE_S
 
     if end_of(events) is not None:
@@ -93,7 +93,7 @@ def _row(entry: Any, events: Sequence[Any]) -> dict[str, Any]:
         "name": entry.name,
         "state": state,
         "cycle": f"{last.attempt}.{last.cycle}" if last and last.state != "SUBMITTED" else None,
-        "step": last.step if last else None,
+        "step": last_step(Path(entry.run_dir), events),
         "submitted": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time)),
         "run_dir": entry.run_dir,
     }

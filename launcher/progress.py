@@ -8,7 +8,7 @@ from rich.status import Status
 from rich.text import Text
 
 from trainmaster.launcher.outcome import failure_of, reason_of, signal_name, state_of
-from trainmaster.launcher.record import Event
+from trainmaster.launcher.record import Event, last_step
 from trainmaster.launcher.watch import Watch
 
 _GOOD, _BAD, _PLAIN = "green", "red", "yellow"
@@ -83,6 +83,8 @@ class Progress:
         queued = self._watch.queued(patience_s=0.0)
         state = state_of(events, queued)
         words = [f"job {self._watch.job_id}", state, f"{time.monotonic() - self._started_s:.0f} s"]
+        if (step := last_step(self._watch.run_dir, events)) is not None:
+            words.append(f"step {step}")
         if reason := reason_of(queued):
             words.append(f"because of {reason}")
         return "  ".join(words)

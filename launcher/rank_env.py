@@ -59,6 +59,12 @@ def rank_environment(facts: CycleFacts, *, node: str, local_rank: int, base: Map
         "TRAINMASTER_CYCLE": str(facts.cycle),
         "TRAINMASTER_CAUSE": facts.cause,
         "TRAINMASTER_NODES": ",".join(facts.nodes),
+        # srun counted agents, spares among them; a script that reads these means ranks.
+        "SLURM_PROCID": str(rank),
+        "SLURM_LOCALID": str(local_rank),
+        "SLURM_NODEID": str(group_rank),
+        "SLURM_NTASKS": str(world),
+        "SLURM_NPROCS": str(world),
         "SUBMITIT_EXECUTOR": "trainmaster",
         "SUBMITIT_FOLDER": facts.run_dir,
     }

@@ -150,7 +150,7 @@ class RankHost:
 
     def _start_rank(self, entry: LocalRank, env: dict[str, str]) -> None:
         program = self._program
-        callable_argv = [self.plan.python, "-m", "trainmaster.launcher.worker", str(self.run_dir)]
+        callable_argv = [self.plan.python, "-P", "-m", "trainmaster.launcher.worker", str(self.run_dir)]
         task = worker.Task(
             rank=entry.rank,
             env=env,

@@ -127,6 +127,16 @@ def end_of(events: Iterable[Event]) -> Event | None:
     return end
 
 
+def last_step(run_dir: Path, events: Iterable[Event] = ()) -> int | None:
+    """The last step that any rank is known to have done, at most a second or so ago; None when none was reported."""
+    known = [event.step for event in events if event.step is not None]
+    try:
+        known.append(int((run_dir / "step").read_text()))
+    except (OSError, ValueError):
+        pass
+    return max(known, default=None)
+
+
 class Recorder:
     """The writing end: keeps events that the disk does not take, and a reserve for the moment when it is full."""
 
@@ -135,6 +145,7 @@ class Recorder:
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
         self.pending: list[Event] = []
+        self._step = -1
         self._reserve = run_dir / ".reserve"
         try:
             self._reserve.write_bytes(b"\0" * self.RESERVE_BYTES)
@@ -158,6 +169,18 @@ class Recorder:
                 self._reserve.unlink(missing_ok=True)
                 continue
             self.pending.pop(0)
+
+    def note_step(self, step: int) -> None:
+        """Keep the last step where whoever waits can see it between two events (`last_step`)."""
+        if step <= self._step:
+            return
+        temporary = self._run_dir / f".step.{os.getpid()}"
+        try:
+            temporary.write_text(f"{step}\n")
+            temporary.rename(self._run_dir / "step")
+            self._step = step
+        except OSError:
+            pass
 
     def remember_modules(self, modules: Iterable[str]) -> None:
         """Keep what ranks were seen to import, so that the next attempt's fork servers begin with it."""

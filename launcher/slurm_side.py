@@ -50,7 +50,8 @@ def agents_command(plan: Plan, *, host: str, port: int, attempt: int, epoch: int
     command += ["--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--input=none", "--unbuffered"]
     if plan.cpus_per_task is not None:
         command.append(f"--cpus-per-task={plan.cpus_per_task * plan.tasks_per_node}")
-    command += [plan.python, "-m", "trainmaster.launcher.agent", plan.run_dir, host]
+    # -P: a json.py in the working folder is no module of ours.
+    command += [plan.python, "-P", "-m", "trainmaster.launcher.agent", plan.run_dir, host]
     return [*command, str(port), str(attempt), str(epoch)]
 
 
@@ -114,7 +115,7 @@ def leave_requeuer(
     }
     with (run_dir / "batch.out").open("ab") as log:
         subprocess.run(
-            [sys.executable, "-m", "trainmaster.launcher.requeue", str(run_dir), json.dumps(order)],
+            [sys.executable, "-P", "-m", "trainmaster.launcher.requeue", str(run_dir), json.dumps(order)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

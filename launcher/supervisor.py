@@ -87,7 +87,7 @@ class Supervisor:
             nodes=next((event.nodes for event in reversed(self.earlier) if event.state == "RUNNING"), ()),
             world_size=self.world_size,
             furthest_before=-1,
-            furthest=max((event.step for event in events if event.step is not None), default=-1),
+            furthest=-1 if (step := record.last_step(run_dir, events)) is None else step,
         )
         self.cause = ""
         """Why the next cycle is started."""
@@ -159,6 +159,9 @@ class Supervisor:
         if self.epoch:
             self._take_over(predecessor, last_sign_epoch_s)
         else:
+            if self.attempt:
+                # Whoever requeued a job by hand after cancelling it has changed their mind.
+                (self.run_dir / "cancel.json").unlink(missing_ok=True)
             self._event("STARTING", detail={"node": self.node, "nodelist": os.environ.get("SLURM_JOB_NODELIST", "")})
             self._start_agents(host, port)
 
@@ -293,6 +296,7 @@ class Supervisor:
         if now - self.last_beat >= BEAT_S and self.phase != "yielded":
             self.last_beat = now
             takeover.alive_mark(self.run_dir)
+            self.recorder.note_step(self.cycle.furthest)
             self.links.tell_all({"do": "beat"})
             self._yield_to_successor()
         self._heed_signals()

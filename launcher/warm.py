@@ -12,10 +12,11 @@ from pathlib import Path
 
 from trainmaster.launcher.worker import Task
 
-# Makes `trainmaster` importable in the ranks' interpreter, wherever it is installed, without adding its neighbours.
+# Makes `trainmaster` importable in the ranks' interpreter, wherever it is installed, without adding its neighbours; and
+# takes out the working folder, which `python -c` adds and a script would not have (-P is unknown before 3.11).
 _BOOT = (
-    "import sys; sys.path.append({root!r}); import trainmaster.launcher.forkserver as server; "
-    "sys.path.remove({root!r}); server.main()"
+    "import sys; sys.path = [folder for folder in sys.path if folder]; sys.path.append({root!r}); "
+    "import trainmaster.launcher.forkserver as server; sys.path.remove({root!r}); server.main()"
 )
 
 
