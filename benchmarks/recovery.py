@@ -45,8 +45,8 @@ TUNED = {
     "AuthInfo": "cred_expire=5",
     "SchedulerParameters": "sched_interval=2,bf_interval=2",
 }
-"""The friendliest that Slurm allows: nodes are given up after 15 s, a requeued job may start after 6 s, not 121, and then
-waits 2 s for the scheduler to come by, not 30. A large cluster could not afford the first and the last."""
+"""The friendliest that Slurm allows: nodes are given up after 15 s, a requeued job may start after 6 s, not 121, and
+then waits 2 s for the scheduler to come by, not 30. A large cluster could not afford the first and the last."""
 CHECKPOINT_EVERY = 10
 COLLECTIVE_TIMEOUT_S = 30.0
 SETTLE_S = 10.0
