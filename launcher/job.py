@@ -263,6 +263,7 @@ class TrainmasterJob(SlurmJob[R]):
         """End the job, and leave word that it was on purpose. Raises SlurmError unless `check` is false."""
         try:
             cancel(self.run_dir, int(self._job_id), self._watch.queue.client)
+            self._watch.hurry()
         except SlurmError as error:
             if check:
                 raise

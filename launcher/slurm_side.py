@@ -1,8 +1,6 @@
 """What the supervisor asks of Slurm, and how it reads the answers. Standard library only."""
 
-import getpass
 import json
-import os
 import re
 import socket
 import subprocess
@@ -122,11 +120,3 @@ def leave_requeuer(
             check=False,
             start_new_session=True,
         )
-
-
-def who() -> str:
-    """The user's login name, for the record."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
