@@ -83,7 +83,7 @@ PEERS = (
     ),
     Peer(
         name="torchrun",
-        title="torchrun 4:5, its defaults",
+        title="torchrun 4:5, default rendezvous",
         start=elastic_torchrun.start,
         place=elastic_torchrun.place,
         settings={},

@@ -11,15 +11,16 @@ TUNED = "last_call_timeout=2,keep_alive_interval=1,keep_alive_max_attempt=3,"
 """As quick as its rendezvous can be made: by default it counts a silent agent out after 15 s, and waits 30 s for more
 than the least number of nodes."""
 OWN_STORE = "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1\n"
-"""A new store for each round. By default all rounds share one (torch 2.4 and later), in which gloo's ranks find the
-addresses of the round before: "connectFullMesh failed ... Connection refused", again and again."""
+"""A new store for each round. By default all rounds share one (torch 2.4 and later), in which restarted gloo ranks find
+the addresses of the round before: "connectFullMesh failed ... Connection refused", seen with torch 2.13 for as long as
+was waited. Nobody could use that, so both kinds get this."""
 
 
 def script(work: Work, *, host: str, port: int, tuned: bool) -> str:
     """The batch script. The batch host alone may hold the store: all lab nodes have one address, so it is told who."""
     train = shlex.join(work.words)
     return header(work, "elastic-torchrun", RANKS + SPARES, "--no-kill", "--no-requeue") + (
-        f"{OWN_STORE if tuned else ''}"
+        f"{OWN_STORE}"
         "srun --no-kill --kill-on-bad-exit=0 bash -c 'exec "
         f"{shlex.quote(PYTHON)} -m torch.distributed.run --nnodes={RANKS}:{RANKS + SPARES} --nproc-per-node=1 "
         f"--max-restarts={RESTARTS} --rdzv-backend=c10d --rdzv-endpoint={host}:{port} --rdzv-id=$SLURM_JOB_ID "
@@ -28,7 +29,7 @@ def script(work: Work, *, host: str, port: int, tuned: bool) -> str:
 
 
 def start(lab: Lab, work: Work) -> int:
-    """Submit it with torchrun's defaults; returns the job id."""
+    """Submit it with torchrun's default time-outs; returns the job id."""
     return Commands(env=lab.env).submit(script(work, host=address(lab), port=port_base(), tuned=False))
 
 
