@@ -107,9 +107,14 @@ class Lab:
         daemons.await_ready(record, client.ping, output=output, timeout_s=_SLURMCTLD_TIMEOUT_S)
         return record
 
-    def start_slurmd(self, node: str) -> ProcessRecord:
-        """Start one node's slurmd; it registers with slurmctld by itself a moment later."""
-        record = start_slurmd(self.state, node)
+    def start_slurmd(self, node: str, *, booted: bool = False) -> ProcessRecord:
+        """Start one node's slurmd; it registers with slurmctld by itself a moment later.
+
+        Args:
+            node: the node.
+            booted: tell slurmctld that the node has just booted, so that it knows that nothing of before is left.
+        """
+        record = start_slurmd(self.state, node, booted=booted)
         self.keep(record)
         return record
 
@@ -178,11 +183,11 @@ class Lab:
             self.down()
 
 
-def start_slurmd(lab: LabState, node: str) -> ProcessRecord:
+def start_slurmd(lab: LabState, node: str, *, booted: bool = False) -> ProcessRecord:
     """Start one node's slurmd without writing it down; `Lab.start_slurmd` does both."""
     prefix = lab.network.command_prefix(node) if lab.network else ()
     return daemons.start(
-        [*prefix, "slurmd", "-D", "-N", node, "-f", str(lab.conf)],
+        [*prefix, "slurmd", "-D", *(["-b"] if booted else []), "-N", node, "-f", str(lab.conf)],
         role="slurmd",
         node=node,
         env=daemons.environment(folder=lab.folder, conf=lab.conf, node_name=node),

@@ -60,11 +60,13 @@ def _return(lab: Lab, target: str, options: Options) -> Injected:
         )
     if options.dry_run:
         return _injected("node-return", target, f"would start slurmd on {', '.join(names)}", ())
+    # slurmctld knows a boot by its time, in whole seconds, being later than the node's last answer.
+    time.sleep(1.0 - time.time() % 1.0)
     started_s = time.time()
     for name in names:
         if lab.network is not None:
             netns.mend(lab.network.cable(name))
-        lab.start_slurmd(name)
+        lab.start_slurmd(name, booted=True)
     resumed = service.bring_back(lab, names, started_s=started_s)
     how = f"; resumed {', '.join(resumed)}" if resumed else ""
     return _injected("node-return", target, f"started slurmd on {', '.join(names)}{how}", members(lab, names))

@@ -39,7 +39,7 @@ def bring_back(lab: Lab, names: Sequence[str], *, started_s: float) -> tuple[str
             slurmctld may still show a node as it was before it died.
 
     Returns:
-        The nodes that had to be resumed; with ReturnToService=0 that is every node that was DOWN.
+        The nodes that had to be resumed: unless ReturnToService=2, those that rebooted before slurmctld missed them.
     """
     deadline = time.monotonic() + _TIMEOUT_S
     resumed: tuple[str, ...] = ()
@@ -47,8 +47,8 @@ def bring_back(lab: Lab, names: Sequence[str], *, started_s: float) -> tuple[str
         waiting = set(names) - _registered_since(lab, started_s)
         if not waiting:
             resumed += resume_if(lab, names, is_down)
-            # A node that answers but was just resumed shows DOWN for a moment more.
-            if not any(is_down(node) for node in Commands(env=lab.env).nodes(",".join(names))):
+            # A node that was just resumed counts as silent until slurmctld has asked it once more.
+            if all(answers(node) for node in Commands(env=lab.env).nodes(",".join(names))):
                 return tuple(dict.fromkeys(resumed))
         if time.monotonic() > deadline:
             raise LabError(
@@ -61,6 +61,11 @@ def bring_back(lab: Lab, names: Sequence[str], *, started_s: float) -> tuple[str
 def is_down(node: Node) -> bool:
     """Whether Slurm holds the node DOWN, with whatever flags."""
     return re.split(r"\W", node.state)[0] == "DOWN"
+
+
+def answers(node: Node) -> bool:
+    """Whether slurmctld has the node in reach and not DOWN."""
+    return not is_down(node) and not node.state.endswith("*") and "NOT_RESPONDING" not in node.state
 
 
 def _registered_since(lab: Lab, started_s: float) -> set[str]:

@@ -127,6 +127,17 @@ def test_nodes_return(cluster: Watched, aftermath: Aftermath) -> None:
     assert done.stdout == "n03\n"
 
 
+def test_a_node_that_returns_early_is_known_to_have_rebooted(cluster: Watched, aftermath: Aftermath) -> None:
+    assert cluster.job(aftermath.keeps).nodes == "n[01-02]"
+    cluster.lab.fault("node-death", "n02")
+    returned = cluster.lab.fault("node-return", "n02")
+    # Long before SlurmdTimeout: slurmctld takes the node out of the job and DOWN, and an operator resumes it.
+    assert returned.summary.endswith("resumed n02")
+    assert cluster.node("n02").state == "IDLE"
+    until(lambda: cluster.job(aftermath.keeps).nodes == "n01", "the job goes on without n02")
+    assert cluster.job(aftermath.keeps).state == "RUNNING"
+
+
 def test_a_thawed_node_goes_on_and_can_be_resumed(cluster: Watched, aftermath: Aftermath) -> None:
     cluster.lab.fault("node-thaw", aftermath.idle)
     until(lambda: all(p.state != "T" for p in members(cluster.lab, (aftermath.idle,))), "it runs")
@@ -138,12 +149,12 @@ def test_a_thawed_node_goes_on_and_can_be_resumed(cluster: Watched, aftermath: A
 
 
 def test_a_dry_run_touches_nothing(cluster: Watched) -> None:
-    before = {process.pid for process in members(cluster.lab, ("n02",))}
-    said = cluster.lab.fault("node-death", "n02", dry_run=True)
+    before = {process.pid for process in members(cluster.lab, ("n01",))}
+    said = cluster.lab.fault("node-death", "n01", dry_run=True)
     assert said.summary.startswith("would kill")
     # The agent's `sleep 1` may have been replaced meanwhile.
-    assert len(before - {process.pid for process in members(cluster.lab, ("n02",))}) <= 1
-    assert {process.state for process in members(cluster.lab, ("n02",))} <= {"S", "R"}
+    assert len(before - {process.pid for process in members(cluster.lab, ("n01",))}) <= 1
+    assert {process.state for process in members(cluster.lab, ("n01",))} <= {"S", "R"}
 
 
 def test_a_target_that_is_no_node(cluster: Watched) -> None:
