@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,20 +86,13 @@ def end(state: LabState, *, keep_folder: bool = False) -> Ended:
 def _clear(folder: Path, *, keep: bool) -> None:
     if not keep:
         for path in folder.iterdir():
-            if path.name not in (STATE_FILE, LOCK_FILE):
-                _remove(path)
+            if path.is_dir():
+                # Something left in there shows at the last rmdir.
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name not in (STATE_FILE, LOCK_FILE):
+                path.unlink(missing_ok=True)
     # Last, so that a lab whose removal is interrupted is still known for one.
     (folder / STATE_FILE).unlink()
     if not keep:
-        _remove(folder)
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or a folder; what another command removes at the same time is no fault."""
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
-    with contextlib.suppress(FileNotFoundError):
-        for child in path.iterdir():
-            _remove(child)
-        path.rmdir()
+        (folder / LOCK_FILE).unlink()
+        folder.rmdir()
