@@ -207,6 +207,8 @@ def _down(args: argparse.Namespace) -> int:
     for end in () if args.json else ended:
         kept = f"; its folder {end.folder} is left" if args.keep else ""
         print(f"the lab {end.name!r} is down: {end.killed} processes killed, none left{kept}")
+    if os.environ.get("SLURM_CONF") in [str(end.folder / "slurm.conf") for end in ended]:
+        _tell("your shell still points at it: unset SLURM_CONF")
     return 0
 
 
