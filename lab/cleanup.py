@@ -48,9 +48,10 @@ def strays(sessions: frozenset[int] = frozenset()) -> tuple[Process, ...]:
             return False
         place = processes.PROC / str(process.pid)
         try:
-            # Root reads everybody's environment, and a container's folders may only be out of sight from here.
+            # Root reads everybody's environment, and the folders of a container or a chroot are only out of sight.
             same_user = place.stat().st_uid == os.geteuid()
-            return same_user and (place / "ns/mnt").readlink() == (processes.PROC / "self/ns/mnt").readlink()
+            same_mounts = (place / "ns/mnt").readlink() == (processes.PROC / "self/ns/mnt").readlink()
+            return same_user and same_mounts and (place / "root").samefile("/")
         except OSError:
             return False
 
