@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from peers.work import PYTHON, RANKS, SPARES, Place, Work
+from peers.work import PYTHON, RANKS, Place, Work
 from trainmaster.lab.cluster import Lab
 from trainmaster.launcher import record
 from trainmaster.launcher.executor import submit
@@ -28,7 +28,7 @@ def environment_of(lab: Lab, folder: Path) -> Iterator[None]:
 def start(lab: Lab, work: Work) -> int:
     """Submit it; returns the job id."""
     with environment_of(lab, work.folder):
-        spec = JobSpec(name="trainmaster", nodes=RANKS, spares=SPARES, tasks_per_node=1, time=60)
+        spec = JobSpec(name="trainmaster", nodes=RANKS, spares=work.spares, tasks_per_node=1, time=60)
         job = submit([PYTHON, *work.words], spec=spec, folder=work.folder / "jobs")
     (work.folder / "run").symlink_to(job.run_dir)
     return int(job.job_id)

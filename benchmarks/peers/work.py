@@ -19,6 +19,7 @@ class Work:
 
     folder: Path
     checkpoint_every: int
+    spares: int = SPARES
     collective_timeout_s: float
     """After how long a collective fails whose partner has gone silent; torch's own default is half an hour."""
 
