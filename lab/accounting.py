@@ -30,10 +30,19 @@ def prepare(site: Site, *, env: Mapping[str, str]) -> None:
     # "normal": root without a password. The folder, not the password, keeps others out.
     argv += ["--auth-root-authentication-method=normal", "--skip-test-db"]
     done = subprocess.run(
-        argv, capture_output=True, text=True, check=False, env={**env, "TMPDIR": "/tmp"}, timeout=_INSTALL_TIMEOUT_S
+        argv,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**env, "TMPDIR": "/tmp"},
+        timeout=_INSTALL_TIMEOUT_S,
+        # Like every daemon of the lab: in the starter's session it could be taken for something else of it.
+        start_new_session=True,
     )
     if done.returncode != 0:
-        raise LabError(f"mariadb-install-db failed; it said:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise LabError(
+            f"mariadb-install-db ended with {done.returncode}; it said:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        )
 
 
 def start(site: Site, *, env: Mapping[str, str], keep: Callable[[ProcessRecord], None]) -> None:
