@@ -10,11 +10,14 @@ from pathlib import Path
 
 from trainmaster.errors import SlurmError
 from trainmaster.launcher.plan import Plan
+from trainmaster.launcher.takeover import Post
 from trainmaster.slurm.commands import Commands
 from trainmaster.slurm.values import Job
 
 CANNOT_SEE = "cannot see"
 """What an agent says on stderr when the run folder is not there on its node."""
+LAUNCH_FAILED = "launch failed"
+"""What srun says when slurmd would not start its tasks."""
 _AGENT_GONE = re.compile(r"error: (?P<node>\S+?): tasks? \S+: (?:Exited with exit code \d+|Killed|Terminated|.*dumped)")
 
 
@@ -37,7 +40,7 @@ def own_address(node: str) -> str:
     return "127.0.0.1"
 
 
-def agents_command(plan: Plan, *, host: str, port: int, attempt: int, epoch: int) -> list[str]:
+def agents_command(plan: Plan, post: Post) -> list[str]:
     """The srun that starts one agent a node.
 
     `--no-kill` and `--kill-on-bad-exit=0`: the step lives on when a node or an agent dies. `--mpi=none`: agents are no
@@ -45,12 +48,12 @@ def agents_command(plan: Plan, *, host: str, port: int, attempt: int, epoch: int
     """
     nodes = plan.nodes + plan.spares
     command = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--no-kill"]
-    command += ["--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--input=none", "--unbuffered"]
+    command += ["--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--input=none"]
     if plan.cpus_per_task is not None:
         command.append(f"--cpus-per-task={plan.cpus_per_task * plan.tasks_per_node}")
     # -P: a json.py in the working folder is no module of ours.
-    command += [plan.python, "-P", "-m", "trainmaster.launcher.agent", plan.run_dir, host]
-    return [*command, str(port), str(attempt), str(epoch)]
+    command += [plan.python, "-P", "-m", "trainmaster.launcher.agent", plan.run_dir, post.host]
+    return [*command, str(post.port), str(post.attempt), str(post.epoch)]
 
 
 def agents_gone(text: str) -> list[str]:

@@ -45,6 +45,8 @@ CHECKPOINT_PATIENCE_S = 20.0
 """How long ranks may write a checkpoint after SIGTERM came; Slurm's KillWait is 30 s by default."""
 REQUEUE_LINGER_S = 10.0
 """How long the other ranks may take once one has said that its checkpoint is written."""
+LAUNCHES_MAX = 3
+"""How often srun may try to launch the agents of one attempt."""
 RECORD_PATIENCE_S = 10.0
 """How long to try to record the end on a disk that is full."""
 TEXT_MAX = 8192
@@ -74,6 +76,7 @@ class Supervisor:
         """Node -> why it must not be used."""
         self.srun: subprocess.Popen[bytes] | None = None
         self.srun_text = ""
+        self.launches = 0
         self.phase = "gather"
         self.phase_since = time.monotonic()
         self.enough_since: float | None = None
@@ -152,10 +155,8 @@ class Supervisor:
         last_sign_epoch_s = time.time() - takeover.silent_s(self.run_dir)
         host = slurm_side.own_address(self.node)
         port = self.links.listen(host)
-        takeover.publish(
-            self.run_dir,
-            takeover.Post(attempt=self.attempt, epoch=self.epoch, node=self.node, host=host, port=port),
-        )
+        self.post = takeover.Post(attempt=self.attempt, epoch=self.epoch, node=self.node, host=host, port=port)
+        takeover.publish(self.run_dir, self.post)
         if self.epoch:
             self._take_over(predecessor, last_sign_epoch_s)
         else:
@@ -163,10 +164,12 @@ class Supervisor:
                 # Whoever requeued a job by hand after cancelling it has changed their mind.
                 (self.run_dir / "cancel.json").unlink(missing_ok=True)
             self._event("STARTING", detail={"node": self.node, "nodelist": os.environ.get("SLURM_JOB_NODELIST", "")})
-            self._start_agents(host, port)
+            self._start_agents()
 
-    def _start_agents(self, host: str, port: int) -> None:
-        command = slurm_side.agents_command(self.plan, host=host, port=port, attempt=self.attempt, epoch=self.epoch)
+    def _start_agents(self) -> None:
+        self.launches += 1
+        self.srun_text = ""
+        command = slurm_side.agents_command(self.plan, self.post)
         self.srun = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=sys.stdout, stderr=subprocess.PIPE, start_new_session=True
         )
@@ -344,6 +347,13 @@ class Supervisor:
             self._find_out_why()
             return
         said = self.srun_text.strip()
+        if slurm_side.LAUNCH_FAILED in said and self.launches < LAUNCHES_MAX and not self.links.members:
+            # slurmd may refuse a job that was requeued within the same second; the next second is another matter.
+            LOG.warning("srun could not launch the agents; trying again")
+            time.sleep(1.0)
+            self._start_agents()
+            self._enter("gather")
+            return
         LOG.error("only %d of %d agents reported", healthy, self.plan.nodes)
         text = f"{healthy} of {self.plan.nodes} needed nodes could be started"
         if self.dead:
