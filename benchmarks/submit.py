@@ -184,7 +184,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few repeats, for a look")
     parser.add_argument("--repeats", type=int, default=25, help="submissions of each")
-    parser.add_argument("--life-repeats", type=int, default=7, help="jobs of each")
+    parser.add_argument("--life-repeats", type=int, default=9, help="jobs of each")
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, leave)
     logging.getLogger("submitit").setLevel(logging.ERROR)
