@@ -83,6 +83,7 @@ class Agent:
             self._hear_supervisor()
             self._reap()
             self.host.carry_on()
+            self.host.check_store()
             self._tick(time.monotonic())
         self._leave()
         return self.exit_code
@@ -90,6 +91,8 @@ class Agent:
     def _patience_s(self) -> float:
         if self.host.stopping:
             return 0.02
+        if self.host.awaits_store:
+            return 0.005
         return 0.1 if self.connection is None or self.host.awaits_first_steps else 0.25
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -203,6 +206,8 @@ class Agent:
                 facts = message["facts"]
                 facts["nodes"] = tuple(facts["nodes"])
                 self.host.start(rank_env.CycleFacts(**facts))
+            case "go":
+                self.host.go(message["cycle"])
             case "checkpoint":
                 self._tell({"do": "asked", "ranks": self.host.checkpoint()})
             case "stop":

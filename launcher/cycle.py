@@ -22,8 +22,11 @@ class Cycle:
     """Node -> how it was lost."""
     steps_known: bool = False
     first_step_epoch_s: float | None = None
+    progress_told: bool = False
     fault_epoch_s: float | None = None
     started: float = field(default_factory=time.monotonic)
+    let_go: bool = False
+    """The ranks other than 0 were told to start."""
     all_started: bool = False
     asked_why: bool = False
     """Slurm was asked whether it is behind this cycle's end."""
@@ -40,15 +43,13 @@ class Cycle:
         if entry.failed:
             self.fault_epoch_s = min(entry.epoch_s, self.fault_epoch_s or entry.epoch_s)
 
-    def note_steps(self, steps: dict[str, list[float]]) -> bool:
-        """Take in the last step and its time of some ranks; True for the first that this cycle reports."""
-        first = False
+    def note_steps(self, steps: dict[str, list[float]]) -> None:
+        """Take in the last step and its time (epoch seconds) of some ranks."""
         for step, epoch_s in steps.values():
             self.furthest = max(self.furthest, int(step))
             if not self.steps_known:
-                self.steps_known = first = True
+                self.steps_known = True
                 self.first_step_epoch_s = epoch_s
-        return first
 
     @property
     def only_asks_for_a_requeue(self) -> bool:

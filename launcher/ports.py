@@ -36,6 +36,20 @@ def port_is_free(address: str, port: int) -> bool:
         return True
 
 
+def is_listening(port: int) -> bool:
+    """Whether some process of this network listens on a port: read from /proc, so that nobody is disturbed."""
+    wanted = f":{port:04X}"
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            lines = Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        # Columns: number, local address, remote address, state; 0A is LISTEN.
+        if any(fields[1].endswith(wanted) and fields[3] == "0A" for fields in map(str.split, lines)):
+            return True
+    return False
+
+
 def free_port(address: str, allowed: range) -> int:
     """A port of `allowed` that nothing listens on now. Raises OSError when a thousand are taken."""
     for port in rank_env.candidate_ports(allowed, count=1000):

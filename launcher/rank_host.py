@@ -49,6 +49,10 @@ class RankHost:
         self._awaited_forks: set[int] = set()
         self._early_exits: dict[int, int] = {}
         self._first_steps: set[int] = set()
+        self._held: list[tuple[LocalRank, dict[str, str]]] = []
+        """Ranks that wait for `go`: rank 0 has a head start, to open its store."""
+        self._store_port = 0
+        """The port that rank 0, here, is expected to listen on; 0 when that is known or no longer matters."""
         self._known_modules: set[str] = set()
         self.server: ForkServer | None = self._start_server()
 
@@ -63,6 +67,11 @@ class RankHost:
     def stopping(self) -> bool:
         """A stop is under way."""
         return self._ranks is not None and self._ranks.stop_asked_at is not None
+
+    @property
+    def awaits_store(self) -> bool:
+        """Rank 0 runs here and the other ranks wait for its store: worth a closer look."""
+        return self._store_port != 0
 
     @property
     def awaits_first_steps(self) -> bool:
@@ -108,7 +117,11 @@ class RankHost:
     # -- starting ------------------------------------------------------------------------------------------------
 
     def start(self, facts: rank_env.CycleFacts) -> None:
-        """Start this node's ranks of a cycle. What fails is told as the end of that rank."""
+        """Start rank 0, if it belongs here, and prepare the others for `go`.
+
+        A client of torch's store that comes before rank 0 listens tries again half a second later or more, which is as
+        long as everything else in a warm restart together. What fails is told as the end of that rank.
+        """
         if self._ranks is not None:
             LOG.error("told to start cycle %d while ranks of cycle %d are left", facts.cycle, self._ranks.cycle)
             return
@@ -118,6 +131,7 @@ class RankHost:
             return
         self._ranks = Ranks(facts.cycle)
         self._first_steps, self._awaited_forks, self._early_exits = set(), set(), {}
+        self._held, self._store_port = [], 0
         folder = Path(facts.run_dir) / f"attempt{facts.attempt}.{facts.cycle}"
         interface = ports.interface_of(self.address)
         for local_rank in range(facts.tasks_per_node):
@@ -138,15 +152,37 @@ class RankHost:
             )
             env["TRAINMASTER_STEP_FILE"] = str(entry.step_file)
             self._ranks.ranks[rank] = entry
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                worker.new_step_file(entry.step_file)
-                self._start_rank(entry, env)
-            except OSError as error:
-                entry.code, entry.ended_epoch_s = EXIT_COULD_NOT_START, time.time()
-                self._report_exit(entry, f"could not start rank {rank} on {self.node}: {error}")
+            if rank == 0:
+                self._store_port = facts.master_port
+                self._try_to_start(entry, env)
+            else:
+                self._held.append((entry, env))
+
+    def check_store(self) -> None:
+        """Tell when rank 0 has opened its store."""
+        if self._store_port and self._ranks is not None and ports.is_listening(self._store_port):
+            self._store_port = 0
+            self._tell({"do": "listening", "cycle": self._ranks.cycle})
+
+    def go(self, cycle: int) -> None:
+        """Start the ranks that were held back."""
+        if self._ranks is None or self._ranks.cycle != cycle or self._ranks.stop_asked_at is not None:
+            return
+        self._store_port = 0
+        held, self._held = self._held, []
+        for entry, env in held:
+            self._try_to_start(entry, env)
         if not self._awaited_forks:
             self._tell_started()
+
+    def _try_to_start(self, entry: LocalRank, env: dict[str, str]) -> None:
+        try:
+            entry.out.parent.mkdir(parents=True, exist_ok=True)
+            worker.new_step_file(entry.step_file)
+            self._start_rank(entry, env)
+        except OSError as error:
+            entry.code, entry.ended_epoch_s = EXIT_COULD_NOT_START, time.time()
+            self._report_exit(entry, f"could not start rank {entry.rank} on {self.node}: {error}")
 
     def _start_rank(self, entry: LocalRank, env: dict[str, str]) -> None:
         program = self._program
@@ -223,6 +259,9 @@ class RankHost:
         if self._ranks is None:
             self._tell({"do": "stopped", "port": self.offer_port()})
             return
+        for entry, _ in self._held:
+            entry.code, entry.ended_epoch_s, entry.stopped = -signal.SIGTERM, time.time(), True
+        self._held, self._store_port = [], 0
         self._ranks.stop(grace_s)
         self.carry_on()
 
@@ -280,7 +319,7 @@ class RankHost:
             if pid in self._early_exits:
                 self._ranks.ended(pid, self._early_exits.pop(pid))
                 self._report_exit(entry, "")
-            if not self._awaited_forks:
+            if not self._awaited_forks and not self._held:
                 self._tell_started()
         if self.server.fault is not None:
             self._give_up_server(self.server.fault)

@@ -45,6 +45,8 @@ CHECKPOINT_PATIENCE_S = 20.0
 """How long ranks may write a checkpoint after SIGTERM came; Slurm's KillWait is 30 s by default."""
 REQUEUE_LINGER_S = 10.0
 """How long the other ranks may take once one has said that its checkpoint is written."""
+HEAD_START_S = 0.15
+"""How long rank 0 may take to open its store before the other ranks start all the same."""
 LAUNCHES_MAX = 3
 """How often srun may try to launch the agents of one attempt."""
 RECORD_PATIENCE_S = 10.0
@@ -126,7 +128,8 @@ class Supervisor:
         self._begin()
         before = time.monotonic()
         while self.phase != "gone":
-            ready = self.selector.select(0.05 if self.phase != "run" else 0.1)
+            quiet = self.phase == "run" and self.cycle.let_go
+            ready = self.selector.select(0.1 if quiet else 0.02)
             gap_s = time.monotonic() - before
             if gap_s > 2.0:
                 LOG.warning("this process was held up for %.1f s", gap_s)
@@ -237,6 +240,8 @@ class Supervisor:
         match message["do"]:
             case "beat":
                 self._note_steps(message["steps"])
+            case "listening":
+                self._let_go()
             case "started":
                 member.started = True
                 self._note_started()
@@ -267,11 +272,25 @@ class Supervisor:
                         self.links.tell(other, {"do": "learn", "modules": message["modules"]})
                 self.recorder.remember_modules(message["modules"])
 
+    def _let_go(self) -> None:
+        """Have the ranks other than 0 started: the store is open, or rank 0 takes its time."""
+        if not self.cycle.let_go and self.phase == "run":
+            self.cycle.let_go = True
+            for member in self.links.of(self.cycle.nodes):
+                self.links.tell(member, {"do": "go", "cycle": self.cycle.number})
+
     def _note_started(self) -> None:
         if not self.cycle.all_started and all(other.started for other in self.links.of(self.cycle.nodes)):
             self.cycle.all_started = True
             took_s = time.monotonic() - self.cycle.started
             self._event("RUNNING", cause=self.cause or None, detail={"start_s": round(took_s, 3)})
+            self._note_progress()
+
+    def _note_progress(self) -> None:
+        """Record the first step, but never before the start: rank 0 may be quick while others still begin."""
+        if self.cycle.all_started and self.cycle.steps_known and not self.cycle.progress_told:
+            self.cycle.progress_told = True
+            self._event("PROGRESS", detail={"first_step_epoch_s": self.cycle.first_step_epoch_s})
 
     def _note_exit(self, member: Member, message: wire.Message) -> None:
         entry = RankExit(
@@ -288,9 +307,9 @@ class Supervisor:
             LOG.warning("rank %d on %s ended with %d", entry.rank, entry.node, entry.code)
 
     def _note_steps(self, steps: dict[str, list[float]]) -> None:
-        if self.cycle.note_steps(steps):
-            self.steps_ever = True
-            self._event("PROGRESS", detail={"first_step_epoch_s": self.cycle.first_step_epoch_s})
+        self.cycle.note_steps(steps)
+        self.steps_ever = self.steps_ever or self.cycle.steps_known
+        self._note_progress()
 
     # -- phases --------------------------------------------------------------------------------------------------
 
@@ -396,8 +415,12 @@ class Supervisor:
             member.started = member.stopped = False
             member.asked = None
             self.links.tell(member, {"do": "start", "facts": asdict(facts)})
+        if self.world_size == 1:
+            self._let_go()
 
     def _tick_run(self, now: float) -> None:
+        if now - self.cycle.started > HEAD_START_S:
+            self._let_go()
         outcome = self.cycle.outcome(ending=self.ending, notice=self.notice, steps_ever=self.steps_ever)
         if cycle_is_over(outcome):
             if self.cycle.only_asks_for_a_requeue and len(self.cycle.exits) < self.world_size:

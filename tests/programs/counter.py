@@ -16,6 +16,7 @@ import trainmaster
 parser = argparse.ArgumentParser()
 parser.add_argument("steps", type=int)
 parser.add_argument("--checkpoint", action="store_true", help="SIGUSR2: exit with 75 at the next step")
+parser.add_argument("--until-asked", action="store_true", help="attempt 0 goes on until it is asked for a checkpoint")
 parser.add_argument("--crash-at", type=int, default=-1, help="rank 1 dies there in cycle 0 of attempt 0")
 parser.add_argument("--always-crash", action="store_true", help="rank 1 raises in every cycle, at once")
 parser.add_argument("--fork-children", action="store_true", help="leave children in sessions of their own")
@@ -46,7 +47,8 @@ if args.exit and rank == 1 and first_cycle:
 
 start = int(count_file.read_text()) if count_file.exists() else 0
 print(f"rank {rank} starts at {start} because of {os.environ['TRAINMASTER_CAUSE']!r}", flush=True)
-for step in range(start, args.steps):
+endless = args.until_asked and os.environ["TRAINMASTER_ATTEMPT"] == "0"
+for step in range(start, 1_000_000 if endless else start + args.steps if args.until_asked else args.steps):
     if first_cycle and rank == 1 and step == args.crash_at:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.05)
