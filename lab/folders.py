@@ -12,9 +12,13 @@ _SOCKET_PATH_MAX = 107
 
 
 def base() -> Path:
-    """The folder of this user's labs: each lab, or a link to it, under its name."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    root = Path(runtime) if runtime and Path(runtime).is_dir() else Path("/tmp")
+    """The folder of this user's labs: each lab, or a link to it, under its name.
+
+    munged refuses to listen below a folder that others cannot pass, and a login session's own /run/user/UID is one.
+    """
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp")
+    open_to_all = runtime.is_dir() and runtime.stat().st_mode & 0o001
+    root = runtime if open_to_all else Path("/tmp")
     return root / f"trainmaster-lab-{os.getuid()}"
 
 
