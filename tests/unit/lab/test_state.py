@@ -39,6 +39,7 @@ def this_process(**different: int) -> Owner:
 
 @pytest.fixture
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    tmp_path.chmod(0o711)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     return folders.make_base()
 
@@ -131,6 +132,7 @@ def test_a_folder_with_other_things_is_refused(base: Path, tmp_path: Path) -> No
 
 
 def test_a_base_that_is_not_ours_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o711)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     folders.base().symlink_to("/tmp")
     with pytest.raises(LabError, match="belongs to somebody else"):
