@@ -224,10 +224,22 @@ def stop_all(find: Callable[[frozenset[int]], tuple[Process, ...]]) -> tuple[Pro
                 sessions.add(process.session)
             send(process, signal.SIGSTOP)
             stopped[process.pid, process.start_time] = process
+        # Only then can the next look be trusted: until the signal takes effect a process may still fork.
+        _await_stopped(fresh)
     raise LabError(
         f"processes still appeared after {_ROUNDS_MAX} rounds of stopping them: {len(stopped)} so far",
         hint="something on that node forks without end; `trainmaster lab down` ends the whole lab",
     )
+
+
+def _await_stopped(members: Iterable[Process]) -> None:
+    """Wait until SIGSTOP has taken effect, but not for a process that sits in the kernel."""
+    deadline = time.monotonic() + 0.5
+    for process in members:
+        while (now := look(process.pid)) is not None and now.start_time == process.start_time and now.state in "RS":
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.001)
 
 
 def kill_all(find: Callable[[frozenset[int]], tuple[Process, ...]]) -> tuple[Process, ...]:
