@@ -67,8 +67,14 @@ class Agent:
         if server is not None:
             self.selector.register(server, selectors.EVENT_READ, "server")
         self._connect()
+        before = time.monotonic()
         while not self.done:
-            for key, _ in self.selector.select(self._patience_s()):
+            ready = self.selector.select(self._patience_s())
+            if (gap_s := time.monotonic() - before) > 2.0:
+                # We were suspended or frozen. The supervisor may have been too, and then owes us no heartbeat.
+                self.last_heard += gap_s
+            before = time.monotonic()
+            for key, _ in ready:
                 if key.data == "wake":
                     try:
                         os.read(wake_read, 4096)
@@ -82,6 +88,7 @@ class Agent:
             # Reading first and judging silence after means that our own delay is never taken for the peer's.
             self._hear_supervisor()
             self._reap()
+            self.host.feed_server()
             self.host.carry_on()
             self.host.check_store()
             self._tick(time.monotonic())

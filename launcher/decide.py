@@ -205,7 +205,7 @@ def _after_crash(outcome: Outcome, failure: RankExit, budget: Budget, limits: Li
         no_progress=0 if progressed else budget.no_progress + 1,
         ports_taken=budget.ports_taken,
     )
-    if failure.raised and not progressed:
+    if failure.raised and not outcome.steps_known:
         # A submitted callable is a future: what it raises is its result, as with submitit.
         return Decision(action=Action.END, cause="program", state="FAILED_USER", budget=spent, failure=failure)
     if spent.restarts > limits.restarts_max:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from trainmaster.launcher import wire
 
 LOG = logging.getLogger("trainmaster.supervisor")
+STRANGER_PATIENCE_S = 10.0
+"""How long a connection may stay without saying hello."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,7 +71,8 @@ class Links:
         self._key = key
         self._silence_s = silence_s
         self._listener: socket.socket | None = None
-        self._strangers: list[wire.Connection] = []
+        self._strangers: dict[wire.Connection, float] = {}
+        """Connections that have not said hello, and since when."""
         self._lost: list[Lost] = []
         self.members: dict[str, Member] = {}
 
@@ -115,7 +118,7 @@ class Links:
         """Forget everybody without a word."""
         for connection in [*self._strangers, *(member.connection for member in self.members.values())]:
             self._drop(connection)
-        self._strangers, self.members = [], {}
+        self._strangers, self.members = {}, {}
 
     def forgive(self, delay_s: float) -> None:
         """This process was held up for `delay_s`; nobody else shall pay for that."""
@@ -153,23 +156,25 @@ class Links:
             wire.tune(sock, silence_s=self._silence_s)
             self._selector.register(sock, selectors.EVENT_READ, "links")
             try:
-                self._strangers.append(wire.Connection(sock, self._key, server=True))
+                self._strangers[wire.Connection(sock, self._key, server=True)] = time.monotonic()
             except wire.PeerGone:
                 self._selector.unregister(sock)
                 sock.close()
 
     def _hear_strangers(self) -> Iterator[News]:
-        for connection in list(self._strangers):
+        for connection, since in list(self._strangers.items()):
             try:
                 messages = connection.receive()
+                if not messages and time.monotonic() - since > STRANGER_PATIENCE_S:
+                    raise wire.PeerGone("it did not say who it is")
             except wire.PeerGone as gone:
                 LOG.info("a connection was refused: %s", gone)
                 self._drop(connection)
-                self._strangers.remove(connection)
+                del self._strangers[connection]
                 continue
             if not messages:
                 continue
-            self._strangers.remove(connection)
+            del self._strangers[connection]
             hello = messages[0]
             before = self.members.get(hello["node"])
             if before is not None:

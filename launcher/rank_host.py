@@ -16,10 +16,12 @@ from typing import Any
 
 from trainmaster.launcher import ports, processes, rank_env, record, worker
 from trainmaster.launcher.plan import Plan
-from trainmaster.launcher.ranks import LocalRank, Ranks, start_cold, tail
-from trainmaster.launcher.warm import ForkServer, PythonProgram, as_python_program, imports_of
+from trainmaster.launcher.ranks import TAIL_BYTES, LocalRank, Ranks, start_cold, tail
+from trainmaster.launcher.warm import ForkServer, PythonProgram, as_python_program, imports_of, sets_environment
 
 LOG = logging.getLogger("trainmaster.agent")
+FORK_PATIENCE_S = 120.0
+"""How long a fork server may take to fork. It may first have to import what it was asked for, from slow storage."""
 STUCK_S = 10.0
 """A process that SIGKILL has not ended by then sits in the kernel; its node is of no use."""
 EXIT_COULD_NOT_START = 71
@@ -47,6 +49,7 @@ class RankHost:
         self._program = as_python_program(plan.program) if plan.program else None
         self._ranks: Ranks | None = None
         self._awaited_forks: set[int] = set()
+        self._forks_asked_at = 0.0
         self._early_exits: dict[int, int] = {}
         self._first_steps: set[int] = set()
         self._held: list[tuple[LocalRank, dict[str, str]]] = []
@@ -202,6 +205,7 @@ class RankHost:
             # Make the log here: a folder that cannot be written must show now, not inside the fork.
             entry.out.touch()
             self._awaited_forks.add(entry.rank)
+            self._forks_asked_at = time.monotonic()
             self.server.fork(task)
             return
         entry.pid = start_cold(self.plan.program or callable_argv, task)
@@ -235,7 +239,11 @@ class RankHost:
     def _report_exit(self, entry: LocalRank, text: str) -> None:
         assert self._ranks is not None and entry.code is not None
         raised = False
-        if entry.code != 0 and not text:
+        if entry.code == 0 and self.plan.program is None and not entry.out.with_suffix(".result.pkl").exists():
+            # os._exit(0), or a library that does it: the submitter waits for a result that will never be.
+            entry.code, raised = 1, True
+            text = "the function ended its process with exit code 0 and left no result"
+        elif entry.code != 0 and not text:
             text, raised = _explanation(entry)
             if not text and _is_full(self.run_dir):
                 # It could not even write its traceback.
@@ -267,6 +275,11 @@ class RankHost:
 
     def carry_on(self) -> None:
         """Carry a stop on."""
+        if self._awaited_forks and self._ranks is not None:
+            patience_s = FORK_PATIENCE_S if self._ranks.stop_asked_at is None else STUCK_S
+            since = self._ranks.stop_asked_at or self._forks_asked_at
+            if time.monotonic() - since > patience_s:
+                self._give_up_server("the fork server does not answer")
         if self._ranks is None or self._ranks.stop_asked_at is None or self._awaited_forks:
             return
         if self._ranks.step_stop(self.spared):
@@ -292,6 +305,10 @@ class RankHost:
     def _start_server(self) -> ForkServer | None:
         if not self.plan.warm or (self.plan.program is not None and self._program is None):
             return None
+        if self._program is not None and _sets_environment_first(self._program):
+            # Libraries read the environment when they are loaded, and a fork server would have loaded them before.
+            LOG.warning("ranks start cold: the script sets environment variables at its top level")
+            return None
         interpreter = self._program.interpreter if self._program else self.plan.python
         log = self.run_dir / f"agent-{self.node}.log"
         try:
@@ -302,6 +319,11 @@ class RankHost:
         self._known_modules = set(_first_modules(self._program)) | set(_read_names(self.run_dir / "modules.json"))
         server.learn(self._known_modules)
         return server
+
+    def feed_server(self) -> None:
+        """Hand the fork server what its socket takes of our requests; while it imports it reads none."""
+        if self.server is not None:
+            self.server.flush()
 
     def hear_server(self) -> None:
         """Take in what the fork server has to say."""
@@ -369,6 +391,13 @@ def _read_names(path: Path) -> list[str]:
         return []
 
 
+def _sets_environment_first(program: PythonProgram) -> bool:
+    try:
+        return program.kind == "script" and sets_environment(Path(program.argv[0]).read_text(errors="replace"))
+    except OSError:
+        return False
+
+
 def _first_modules(program: PythonProgram | None) -> list[str]:
     """What is worth importing before any rank has told."""
     if program is None:
@@ -386,7 +415,8 @@ def _explanation(entry: LocalRank) -> tuple[str, bool]:
     try:
         message = json.loads(entry.error_file.read_text())["message"]
         if isinstance(message, dict):
-            return str(message.get("extraInfo", {}).get("py_callstack") or message.get("message")), True
-        return str(message), True
+            message = message.get("extraInfo", {}).get("py_callstack") or message.get("message")
+        # An exception can carry megabytes, and this travels in one message.
+        return str(message)[-TAIL_BYTES:], True
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return tail(entry.err), False

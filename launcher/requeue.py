@@ -10,6 +10,7 @@ later by itself.
 import json
 import logging
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -134,8 +135,10 @@ def main(argv: list[str]) -> int:
     order = Order(**values)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     _leave_the_job()
-    Path(argv[0], "requeue.pid").write_text(f"{os.getpid()}\n")
-    return 0 if carry_out(Commands(timeout_s=20.0), order) else 1
+    try:
+        return 0 if carry_out(Commands(timeout_s=20.0), order) else 1
+    finally:
+        shutil.rmtree(Path.cwd(), ignore_errors=True)
 
 
 if __name__ == "__main__":

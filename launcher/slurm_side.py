@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,10 +79,8 @@ def ending_of(job: Job | None, run_dir: Path) -> str:
         return "timeout"
     if job.state == "PREEMPTED" or job.preempt_time is not None:
         return "preemption"
-    if job.state in ("NODE_FAIL", "BOOT_FAIL", "REQUEUED"):
-        return "node_failure"
     # CANCELLED by scancel; or still RUNNING, when somebody signalled the batch script by hand.
-    return "user"
+    return "user" if job.state in ("CANCELLED", "RUNNING") else "node_failure"
 
 
 def notice_of(job: Job | None, *, lead_s: float, now: float) -> str:
@@ -102,6 +101,24 @@ def ask_for_job(job_id: int) -> Job | None:
         return Commands(timeout_s=5.0).job(job_id)
     except SlurmError:
         return None
+
+
+class Inquiry:
+    """A question to slurmctld that is under way: it may take seconds, in which heartbeats have to go on."""
+
+    def __init__(self, job_id: int) -> None:
+        self.job: Job | None = None
+        """What Slurm said, once `done`; None when it said nothing."""
+        self._thread = threading.Thread(target=self._ask, args=(job_id,), daemon=True)
+        self._thread.start()
+
+    def _ask(self, job_id: int) -> None:
+        self.job = ask_for_job(job_id)
+
+    @property
+    def done(self) -> bool:
+        """Whether there is an answer."""
+        return not self._thread.is_alive()
 
 
 def leave_requeuer(

@@ -79,6 +79,7 @@ class Supervisor:
         self.srun: subprocess.Popen[bytes] | None = None
         self.srun_text = ""
         self.launches = 0
+        self.asked_why_not_gathered = False
         self.phase = "gather"
         self.phase_since = time.monotonic()
         self.enough_since: float | None = None
@@ -110,6 +111,10 @@ class Supervisor:
         self.ending: str | None = None
         """Why Slurm is ending the job."""
         self.ending_since = 0.0
+        self.inquiry: slurm_side.Inquiry | None = None
+        """A question to Slurm whose answer tells why we were signalled."""
+        self.inquiry_for = ""
+        """warning (SIGUSR2), end (SIGTERM), or rumour: only an agent was signalled, or ranks died of SIGTERM."""
         self.signals: list[int] = []
         self.last_beat = 0.0
         self.exit_code = 0
@@ -154,6 +159,11 @@ class Supervisor:
         return self.exit_code
 
     def _begin(self) -> None:
+        if any(event.ends or event.state == "REQUEUED" for event in self.earlier):
+            # The attempt ended before its supervisor died: there is nothing to take over.
+            LOG.warning("attempt %d is over already", self.attempt)
+            self.phase = "gone"
+            return
         predecessor = takeover.current(self.run_dir) if self.epoch else None
         last_sign_epoch_s = time.time() - takeover.silent_s(self.run_dir)
         host = slurm_side.own_address(self.node)
@@ -172,6 +182,8 @@ class Supervisor:
     def _start_agents(self) -> None:
         self.launches += 1
         self.srun_text = ""
+        if self.srun is not None and self.srun.stderr is not None:
+            self._forget_srun_output()
         command = slurm_side.agents_command(self.plan, self.post)
         self.srun = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=sys.stdout, stderr=subprocess.PIPE, start_new_session=True
@@ -196,9 +208,12 @@ class Supervisor:
 
     def _hear_srun(self) -> None:
         assert self.srun is not None and self.srun.stderr is not None
-        data = os.read(self.srun.stderr.fileno(), 1 << 16)
+        try:
+            data = os.read(self.srun.stderr.fileno(), 1 << 16)
+        except BlockingIOError:
+            return
         if not data:
-            self.selector.unregister(self.srun.stderr)
+            self._forget_srun_output()
             return
         text = data.decode(errors="replace")
         sys.stderr.write(text)
@@ -207,6 +222,13 @@ class Supervisor:
         if self.phase == "gather":
             for node in slurm_side.agents_gone(text):
                 self.dead.setdefault(node, "agent_failed")
+
+    def _forget_srun_output(self) -> None:
+        assert self.srun is not None and self.srun.stderr is not None
+        try:
+            self.selector.unregister(self.srun.stderr)
+        except (KeyError, ValueError):
+            pass
 
     # -- agents --------------------------------------------------------------------------------------------------
 
@@ -264,7 +286,7 @@ class Supervisor:
                 member.asked = message["ranks"]
             case "terminated":
                 # Slurm has signalled an agent's step and not this one, as for a preemption with GraceTime.
-                self.signals.append(signal.SIGTERM)
+                self._inquire("rumour")
             case "modules":
                 # A node has learnt what to import ahead: the others shall too, and the next attempt.
                 for other in list(self.links.members.values()):
@@ -322,6 +344,7 @@ class Supervisor:
             self.links.tell_all({"do": "beat"})
             self._yield_to_successor()
         self._heed_signals()
+        self._hear_slurm()
         match self.phase:
             case "gather":
                 self._tick_gather(now)
@@ -360,10 +383,11 @@ class Supervisor:
             self._give_up_gathering(healthy)
 
     def _give_up_gathering(self, healthy: int) -> None:
-        job = slurm_side.ask_for_job(self.job_id)
-        if (self.run_dir / "cancel.json").exists() or (job is not None and job.state != "RUNNING"):
-            # The agents did not come because the job is being ended; our own SIGTERM is still on its way.
-            self._find_out_why()
+        if not self.asked_why_not_gathered:
+            # If the job is being ended, our own SIGTERM is still on its way.
+            self.asked_why_not_gathered = True
+            self._inquire("rumour")
+        if self.inquiry is not None or self.ending is not None:
             return
         said = self.srun_text.strip()
         if slurm_side.LAUNCH_FAILED in said and self.launches < LAUNCHES_MAX and not self.links.members:
@@ -446,9 +470,9 @@ class Supervisor:
         if terminated and self.ending is None and not self.cycle.asked_why:
             # Where Slurm tracks processes by parent (proctrack/linuxproc) it signals the ranks before it tells us.
             self.cycle.asked_why = True
-            job = slurm_side.ask_for_job(self.job_id)
-            if job is not None and (job.state != "RUNNING" or job.preempt_time is not None):
-                self._find_out_why()
+            self._inquire("rumour")
+        if self.inquiry is not None:
+            return
         self._act(
             decide(
                 self.cycle.outcome(ending=self.ending, notice=self.notice, steps_ever=self.steps_ever),
@@ -508,7 +532,9 @@ class Supervisor:
         }
 
     def _requeue(self, decision: Decision, dead: tuple[str, ...], detail: dict[str, Any]) -> None:
-        self.excluded = sorted({*self.excluded, *decision.exclude})
+        # When everything is lost at once, the nodes are the last to be blamed; and without them nothing would be left.
+        blamed = decision.exclude if self.links.members else ()
+        self.excluded = sorted({*self.excluded, *blamed})
         detail["excluded"] = self.excluded
         self._event("REQUEUED", cause=decision.cause, dead=dead, detail=detail)
         slurm_side.leave_requeuer(
@@ -516,7 +542,7 @@ class Supervisor:
             self.job_id,
             restarts=self.attempt,
             exclude=self.excluded,
-            dead=tuple(self.dead),
+            dead=tuple(self.dead) if blamed else (),
             plan=self.plan,
         )
         self.exit_code = EXIT_REQUEUE
@@ -559,7 +585,9 @@ class Supervisor:
             self.phase = "gone"
 
     def _end_job(self) -> None:
-        if self.exit_code == EXIT_REQUEUE:
+        job = slurm_side.ask_for_job(self.job_id)
+        if self.exit_code == EXIT_REQUEUE or job is None or job.restarts != self.attempt:
+            # It is, or will be, another attempt's job.
             return
         try:
             Commands(timeout_s=10.0).cancel(self.job_id)
@@ -571,24 +599,41 @@ class Supervisor:
     def _heed_signals(self) -> None:
         numbers, self.signals = self.signals, []
         for number in numbers:
-            if self.ending is not None or self.phase in ("leave", "yielded"):
-                if self.phase == "yielded" and number != signal.SIGUSR2:
+            if self.phase == "yielded":
+                if number != signal.SIGUSR2:
                     self.phase = "gone"
-            elif number == signal.SIGUSR2:
-                job = slurm_side.ask_for_job(self.job_id)
-                self.notice = slurm_side.notice_of(job, lead_s=self.plan.checkpoint_signal_s, now=time.time())
-                LOG.warning("asked for a checkpoint: %s", self.notice)
-                self._ask_for_checkpoint()
-            else:
-                self._find_out_why()
+            elif self.ending is None and self.phase != "leave":
+                self._inquire("warning" if number == signal.SIGUSR2 else "end")
+                # Whatever the cause is: there may be little time, so the ranks begin to save at once.
                 self._ask_for_checkpoint()
 
-    def _find_out_why(self) -> None:
-        """Learn why Slurm is ending this job."""
-        job = slurm_side.ask_for_job(self.job_id)
+    def _inquire(self, reason: str) -> None:
+        """Ask Slurm why; `_hear_slurm` takes the answer. What is certain outranks what is a rumour."""
+        if self.ending is not None or self.phase in ("leave", "yielded"):
+            return
+        if self.inquiry is None or (reason == "end" and self.inquiry_for != "end"):
+            self.inquiry, self.inquiry_for = slurm_side.Inquiry(self.job_id), reason
+
+    def _hear_slurm(self) -> None:
+        if self.inquiry is None or not self.inquiry.done:
+            return
+        job, reason = self.inquiry.job, self.inquiry_for
+        self.inquiry = None
+        if reason == "warning":
+            self.notice = slurm_side.notice_of(job, lead_s=self.plan.checkpoint_signal_s, now=time.time())
+            LOG.warning("asked for a checkpoint: %s", self.notice)
+            return
+        cancelled = (self.run_dir / "cancel.json").exists()
+        calm = job is None or (job.state == "RUNNING" and job.preempt_time is None)
+        if reason == "rumour" and calm and not cancelled:
+            return
         self.ending = slurm_side.ending_of(job, self.run_dir)
+        if self.epoch and self.ending == "node_failure":
+            # The batch step is dead, and Slurm is now ending the job for it. Its process alone was killed.
+            self.ending = "supervisor_death"
         self.ending_since = time.monotonic()
         LOG.warning("the job is ending: %s (Slurm says %s)", self.ending, job.state if job else "nothing")
+        self._ask_for_checkpoint()
 
     def _ask_for_checkpoint(self) -> None:
         if self.phase != "run":

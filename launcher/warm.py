@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -37,7 +38,7 @@ def as_python_program(program: Sequence[str], *, path: str | None = None) -> Pyt
     True
     """
     words = list(program)
-    if not words or not Path(words[0]).name.startswith("python"):
+    if not words or not re.fullmatch(r"python(\d+(\.\d+)?)?", Path(words[0]).name):
         return None
     interpreter = shutil.which(words.pop(0), path=path)
     unbuffered = False
@@ -56,7 +57,7 @@ def as_python_program(program: Sequence[str], *, path: str | None = None) -> Pyt
 def imports_of(source: str) -> list[str]:
     """The modules that a script imports, so that the fork server can begin with them; [] when it does not parse.
 
-    >>> imports_of("import torch.nn as nn\\nfrom numpy import array")
+    >>> imports_of("import torch.nn as nn\nfrom numpy import array")
     ['torch.nn', 'numpy']
     """
     try:
@@ -70,6 +71,41 @@ def imports_of(source: str) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.append(node.module)
     return list(dict.fromkeys(names))
+
+
+def sets_environment(source: str) -> bool:
+    """Whether a script changes `os.environ` outside of functions, as many do above `import torch`.
+
+    >>> sets_environment("import os\nos.environ['OMP_NUM_THREADS'] = '1'\nimport torch")
+    True
+    >>> sets_environment("import os\ndef f(): os.environ['A'] = '1'")
+    False
+    """
+    try:
+        queue: list[ast.AST] = list(ast.parse(source).body)
+    except (SyntaxError, ValueError):
+        return False
+    while queue:
+        node = queue.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.Assign | ast.AugAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(target, ast.Subscript) and _is_environ(target.value) for target in targets):
+                return True
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr in ("update", "setdefault", "pop") and _is_environ(node.func.value):
+                return True
+            if node.func.attr == "putenv":
+                return True
+        queue += ast.iter_child_nodes(node)
+    return False
+
+
+def _is_environ(node: ast.AST) -> bool:
+    return (isinstance(node, ast.Attribute) and node.attr == "environ") or (
+        isinstance(node, ast.Name) and node.id == "environ"
+    )
 
 
 class ForkServer:
@@ -90,7 +126,9 @@ class ForkServer:
                 start_new_session=True,
             )
         theirs.close()
+        ours.setblocking(False)
         self._sock = ours
+        self._outbox = bytearray()
         self._buffer = b""
         self.pid = self._process.pid
         self.fault: str | None = None
@@ -102,8 +140,16 @@ class ForkServer:
         return self._sock.fileno()
 
     def _send(self, request: dict[str, object]) -> None:
+        self._outbox += json.dumps(request).encode() + b"\n"
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what the socket takes now. The server reads nothing while it imports, and nobody may wait for that."""
         try:
-            self._sock.sendall(json.dumps(request).encode() + b"\n")
+            while self._outbox:
+                del self._outbox[: self._sock.send(self._outbox)]
+        except BlockingIOError:
+            return
         except OSError as error:
             self.fault = f"the fork server is gone: {error}"
 
@@ -121,6 +167,8 @@ class ForkServer:
         pids: dict[int, int] = {}
         try:
             data = self._sock.recv(1 << 20)
+        except BlockingIOError:
+            return pids
         except OSError as error:
             self.fault = f"the fork server is gone: {error}"
             return pids

@@ -127,11 +127,32 @@ def run(task: Task) -> None:
         sys.exit(run_callable(Path(task.env["TRAINMASTER_RUN_DIR"])))
     if task.kind == "module":
         sys.path.insert(0, task.cwd)
+        _forget_shadowed(Path(task.cwd))
         runpy.run_module(task.argv[0], run_name="__main__", alter_sys=True)
     else:
         script = Path(task.argv[0]).resolve()
         sys.path.insert(0, str(script.parent))
+        _forget_shadowed(script.parent)
         runpy.run_path(task.argv[0], run_name="__main__")
+
+
+def shadowed_names(folder: Path) -> frozenset[str]:
+    """Top-level names that modules in the script's own folder take from libraries."""
+    try:
+        entries = list(folder.iterdir())
+    except OSError:
+        return frozenset()
+    files = {entry.stem for entry in entries if entry.suffix == ".py"}
+    return frozenset(files | {entry.name for entry in entries if (entry / "__init__.py").exists()})
+
+
+def _forget_shadowed(folder: Path) -> None:
+    """Drop libraries that were imported ahead and that the script's folder has a module of the same name for."""
+    names = shadowed_names(folder) - set(sys.builtin_module_names)
+    for name in [name for name in sys.modules if name.partition(".")[0] in names]:
+        # Frozen modules (os, codecs ...) are loaded before any script in a fresh interpreter too.
+        if getattr(getattr(sys.modules[name], "__spec__", None), "origin", None) != "frozen":
+            del sys.modules[name]
 
 
 def _show_exception(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
@@ -215,22 +236,29 @@ def run_callable(run_dir: Path) -> int:
         if asked:
             checkpoint()
         result = delayed.result()
-    except Exception as error:  # noqa: BLE001 - whatever the user's function raises is its result
-        text = traceback.format_exc()
-        print(text, file=sys.stderr)  # noqa: T201
-        _write_pickle(result_file, ("error", text))
-        message = {"message": {"message": f"{type(error).__name__}: {error}", "extraInfo": {"py_callstack": text}}}
-        (folder / f"rank{rank}.error.json").write_text(json.dumps(message))
-        return 1
+    except SystemExit as leaving:
+        if leaving.code not in (None, 0):
+            raise
+        return _leave_error(folder, rank, "the function ended with sys.exit() instead of returning a result")
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - whatever the user's function raises is its result, CancelledError too
+        return _leave_error(folder, rank, traceback.format_exc())
     try:
         _write_pickle(result_file, ("success", result))
     except Exception:  # noqa: BLE001 - pickle raises whatever the object's own methods raise
         text = f"the function returned, but its result of type {type(result)} could not be stored:\n"
-        text += traceback.format_exc()
-        print(text, file=sys.stderr)  # noqa: T201
-        _write_pickle(result_file, ("error", text))
-        return 1
+        return _leave_error(folder, rank, text + traceback.format_exc())
     return 0
+
+
+def _leave_error(folder: Path, rank: int, text: str) -> int:
+    """Say what went wrong in the log, as the result, and where the agent looks for it. Returns the exit code."""
+    print(text, file=sys.stderr)  # noqa: T201
+    _write_pickle(folder / f"rank{rank}.result.pkl", ("error", text))
+    message = {"message": {"message": text.rstrip().rpartition("\n")[2], "extraInfo": {"py_callstack": text}}}
+    (folder / f"rank{rank}.error.json").write_text(json.dumps(message))
+    return 1
 
 
 def main() -> None:
