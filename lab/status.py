@@ -86,9 +86,9 @@ def text(seen: Overview) -> str:
     if seen.problem:
         lines.append(f"problem  {seen.problem}")
     jobs = ", ".join(f"{count} {state.lower()}" for state, count in sorted(seen.jobs.items()))
-    lines += [f"jobs     {jobs or 'none'}", "", f"{'NODE':<12}{'STATE':<24}{'SLURMD':<10}{'PARTITIONS':<20}REASON"]
+    lines += [f"jobs     {jobs or 'none'}", "", f"{'NODE':<12}{'STATE':<32}{'SLURMD':<10}{'PARTITIONS':<20}REASON"]
     lines += [
-        f"{node.name:<12}{node.state or '?':<24}{node.slurmd:<10}{','.join(node.partitions):<20}{node.reason}".rstrip()
+        f"{node.name:<12}{node.state or '?':<32}{node.slurmd:<10}{','.join(node.partitions):<20}{node.reason}".rstrip()
         for node in seen.nodes
     ]
     if seen.faults:

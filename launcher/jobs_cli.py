@@ -83,6 +83,8 @@ def _row(entry: Any, events: Sequence[Any]) -> dict[str, Any]:
 
     if end_of(events) is not None:
         state = state_of(events)
+    elif entry.slurm_conf and not Path(entry.slurm_conf).exists():
+        state = "UNKNOWN"  # of a lab that is gone: there is nobody to ask
     else:
         queued = queue_of(entry.slurm_conf).listed(entry.job_id, patience_s=PATIENCE_S)
         # Job ids come round again. And a job that is not in the queue is not thereby finished: `show` looks closer.
@@ -120,10 +122,11 @@ def run_show(args: argparse.Namespace) -> int:
     found = find(args.job_id, args.folder)
     watch = _watch(found)
     end = watch.settle(patience_s=PATIENCE_S)
-    state = watch.state()
     events = watch.events()
     rows = cycles_of(events)
     queued = watch.queued(patience_s=0.0)
+    # By its record it may seem to run for ever, should its cluster have gone.
+    state = watch.state() if end is not None or queued is not None else "UNKNOWN"
     if args.json:
         facts: dict[str, Any] = {"job_id": found.job_id, "name": found.plan.name, "state": state}
         facts |= {"cause": end.cause if end else None, "run_dir": str(found.run_dir)}

@@ -5,6 +5,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from trainmaster.errors import SlurmError, SlurmMissing, SlurmUnreachable, SubmitRefused
 from trainmaster.slurm import parse
@@ -37,6 +38,13 @@ class Commands:
         self._timeout_s = timeout_s
 
     def _run(self, *argv: str, input_text: str | None = None, env: Mapping[str, str] | None = None) -> Completed:
+        conf = (os.environ if self._env is None else self._env).get("SLURM_CONF")
+        if conf and not Path(conf).exists():
+            # Slurm's commands would look for it for a minute before they say so.
+            raise SlurmMissing(
+                f"could not run `{argv[0]}`: SLURM_CONF names {conf}, which is not there",
+                hint="that lab or cluster is gone; `unset SLURM_CONF`, or point it at another",
+            )
         return run(argv, timeout_s=self._timeout_s, input_text=input_text, env=self._env if env is None else env)
 
     def submit(self, script_text: str, *, args: Sequence[str] = ()) -> int:
