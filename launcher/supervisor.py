@@ -216,8 +216,7 @@ class Supervisor:
             self._forget_srun_output()
             return
         text = data.decode(errors="replace")
-        sys.stderr.write(text)
-        sys.stderr.flush()
+        _say(text)
         self.srun_text = (self.srun_text + text)[-TEXT_MAX:]
         if self.phase == "gather":
             for node in slurm_side.agents_gone(text):
@@ -553,11 +552,10 @@ class Supervisor:
         self.exit_code = 0 if decision.state == "SUCCEEDED" else 1
         if decision.failure is not None:
             failure = decision.failure
-            sys.stderr.write(
+            _say(
                 f"trainmaster: {decision.state} ({decision.cause}); first failure: rank {failure.rank} on"
                 f" {failure.node} ended with {failure.code}\n{failure.text}\n"
             )
-            sys.stderr.flush()
             if 0 < failure.code < 126:
                 self.exit_code = failure.code
         self._say_bye()
@@ -683,6 +681,15 @@ class Supervisor:
                 detail=detail or {},
             )
         )
+
+
+def _say(text: str) -> None:
+    """Write to the batch step's output, if the disk takes it."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        pass
 
 
 def main(argv: list[str]) -> int:
