@@ -1,5 +1,6 @@
 """What tests ask of a real lab."""
 
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,11 @@ def until(condition: Callable[[], bool], what: str, *, timeout_s: float = 90.0) 
     while not condition():
         assert time.monotonic() < deadline, f"never: {what}"
         time.sleep(0.05)
+
+
+def as_in_a_terminal() -> None:
+    """For `preexec_fn`: a suite that runs in the background (`make test &`) has SIGINT ignored, and so its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Watched:

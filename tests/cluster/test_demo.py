@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.real_lab import as_in_a_terminal
 
 from trainmaster.lab.cluster import find_labs
 
@@ -41,7 +42,8 @@ def test_the_demo_survives_its_faults_and_reports(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_takes_its_lab_down(how: signal.Signals, tmp_path: Path) -> None:
-    with subprocess.Popen([*DEMO, "--out", str(tmp_path)], stdout=subprocess.PIPE, text=True) as demo:
+    argv = [*DEMO, "--out", str(tmp_path)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, preexec_fn=as_in_a_terminal) as demo:
         assert demo.stdout is not None
         # The moment at which most is going on: the ranks are just being started.
         started = any("STARTING" in line for line in demo.stdout)

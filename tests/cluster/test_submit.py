@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import submitit
 from submitit.core.utils import FailedJobError, UncompletedJobError
+from tests.real_lab import as_in_a_terminal
 
 from trainmaster.errors import SlurmMissing, SubmitRefused, UsageError
 from trainmaster.lab.cluster import Lab, LabSpec, up
@@ -299,7 +300,11 @@ def test_submit_and_wait_from_the_shell(tmp_path):
 def test_ctrl_c_cancels_the_job_that_is_waited_for(tmp_path):
     argv = ["submit", "--time", "10", "--mem", "1G", "--folder", str(tmp_path), "--wait", "--json", "--", *SLEEPER]
     process = subprocess.Popen(
-        [sys.executable, "-m", "trainmaster", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "trainmaster", *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=as_in_a_terminal,
     )
     said = ""
     assert process.stderr is not None
