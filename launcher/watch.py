@@ -22,6 +22,8 @@ GRACE_S = 5.0
 """How long the end may take to appear in the record after Slurm has let the job go."""
 REQUEUE_PATIENCE_S = 10.0
 """How long the requeuing process is left to do its work."""
+REQUEUE_GIVE_UP_S = 600.0
+"""How long after it was recorded a requeue may still happen."""
 PATIENCE_S = 5.0
 """How long a question that somebody waits for may take; with slurmctld down, squeue takes half a minute to say so."""
 _POLL_FIRST_S, _POLL_LAST_S = 0.05, 0.15
@@ -94,6 +96,9 @@ class Watch:
             self._alive_s, self._gone_s, self._known_ours = answer.asked_s, None, True
             self._help(job)
             return None
+        if job is not None and self._is_between_attempts(job):
+            self._alive_s, self._gone_s = answer.asked_s, None
+            return None
         # A job that held no nodes when it ended had no process that could write.
         silent = job is not None and not job.nodes
         if self._gone_s is None and not silent and not self._long_over(job):
@@ -101,6 +106,19 @@ class Watch:
         if self._gone_s is not None and answer.asked_s - self._gone_s < GRACE_S:
             return None
         return self.end() or self._conclude(job)
+
+    def _is_between_attempts(self, job: Job) -> bool:
+        """Whether a job that Slurm calls ended is about to be requeued: its batch step ended with that in mind.
+
+        Where the requeuing process did not live to do it, this one does.
+        """
+        last = self._events[-1] if self._events else None
+        if last is None or last.state != "REQUEUED" or job.state == "CANCELLED" or job.restarts > last.attempt:
+            return False
+        since_s = self._clock.now().timestamp() - last.epoch_s
+        if since_s > REQUEUE_PATIENCE_S:
+            self.queue.do(lambda client: client.requeue(self.job_id, incomplete=False))
+        return since_s < REQUEUE_GIVE_UP_S
 
     def _help(self, job: Job) -> None:
         """Release a requeued job from Slurm's hold of 121 s, where the process that should do it did not live to."""
