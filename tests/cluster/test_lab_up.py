@@ -321,6 +321,8 @@ def test_nodes_with_networks_of_their_own() -> None:
 @root_only
 def test_an_ordinary_user_needs_no_privilege(own_base: Path) -> None:
     """In a child that gives up root for a user who owns nothing here."""
+    if not all(folder.stat().st_mode & 0o001 for folder in Path(__file__).parents):
+        pytest.skip("this checkout lies where other users cannot read it")
     nobody = 65534
     home = Path(f"/tmp/tmlab-{os.getpid()}-user")
     home.mkdir()
