@@ -215,7 +215,9 @@ def run_callable(run_dir: Path) -> int:
 
         from trainmaster.launcher import plan
 
-        sys.path[:0] = [entry for entry in plan.read(run_dir).import_path if entry not in sys.path]
+        # The working folder too, which -P keeps off the path of our own start.
+        wanted = (*plan.read(run_dir).import_path, str(Path.cwd()))
+        sys.path[:0] = [entry for entry in wanted if entry not in sys.path]
         delayed = DelayedSubmission.load(run_dir / "submitted.pkl")
 
         def checkpoint(number: int = 0, frame: FrameType | None = None) -> None:

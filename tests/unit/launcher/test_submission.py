@@ -216,11 +216,17 @@ def not_root():
         os.seteuid(0)
 
 
-def test_a_folder_that_is_not_writable(tmp_path, not_root):
+@pytest.fixture
+def made(tmp_path):
+    """Made as ourselves: somebody else may not be able to read this checkout."""
+    return draft(tmp_path)
+
+
+def test_a_folder_that_is_not_writable(tmp_path, made, not_root):
     if os.geteuid() != 65534:
         tmp_path.chmod(0o500)
     with pytest.raises(UsageError, match="Permission denied"):
-        submission.send(draft(tmp_path), FakeSlurm(), clock=FakeClock())
+        submission.send(made, FakeSlurm(), clock=FakeClock())
 
 
 def test_a_folder_that_slurm_cannot_name(tmp_path):
