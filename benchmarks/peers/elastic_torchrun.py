@@ -11,7 +11,7 @@ TUNED = "last_call_timeout=2,keep_alive_interval=1,keep_alive_max_attempt=3,"
 """As quick as its rendezvous can be made: by default it counts a silent agent out after 15 s, and waits 30 s for more
 than the least number of nodes."""
 OWN_STORE = "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1\n"
-"""A new store for each round. By default all rounds share one; in the one run made so, on a busy machine, the ranks that
+"""A new store for each round. By default all rounds share one; in the one run made so, on a busy machine, ranks that
 were restarted had not found each other after two minutes ("connectFullMesh failed ... refused", torch 2.13)."""
 
 
