@@ -90,35 +90,41 @@ def draft(
             "a control character",
             hint="choose another folder",
         )
-    name = spec.name or target.name
-    interpreter = spec.python or python
+    made = plan_of(target, spec, run_dir, python=python, import_path=import_path)
     return Draft(
         folder=folder,
         spec=spec,
-        plan=plan.Plan(
-            uid=uid,
-            name=name,
-            run_dir=str(run_dir),
-            python=interpreter,
-            nodes=spec.nodes,
-            spares=spec.spares,
-            tasks_per_node=spec.ranks_per_node,
-            cpus_per_task=spec.cpus_per_task,
-            program=target.argv if isinstance(target, Program) else None,
-            import_path=import_path,
-            env=dict(spec.env),
-            exclude=spec.exclude or "",
-            warm=spec.warm,
-            heartbeat_timeout_s=spec.heartbeat_timeout_s,
-            restarts_max=spec.restarts_max,
-            requeues_max=spec.requeues_max,
-            no_progress_max=spec.no_progress_max,
-            backoff_s=spec.backoff_s,
-            stop_grace_s=spec.stop_grace_s,
-            checkpoint_signal_s=spec.signal_lead_s,
-        ),
-        script=render(spec, name=name, run_dir=run_dir, python=interpreter),
+        plan=made,
+        script=render(spec, name=made.name, run_dir=run_dir, python=made.python),
         pickled=None if isinstance(target, Program) else target.pickled,
+    )
+
+
+def plan_of(
+    target: Target, spec: JobSpec, run_dir: Path, *, python: str, import_path: tuple[str, ...] = ()
+) -> plan.Plan:
+    """What the job's own processes have to know of a valid spec. Pure. The arguments are those of `draft`."""
+    return plan.Plan(
+        uid=run_dir.name,
+        name=spec.name or target.name,
+        run_dir=str(run_dir),
+        python=spec.python or python,
+        nodes=spec.nodes,
+        spares=spec.spares,
+        tasks_per_node=spec.ranks_per_node,
+        cpus_per_task=spec.cpus_per_task,
+        program=target.argv if isinstance(target, Program) else None,
+        import_path=import_path,
+        env=dict(spec.env),
+        exclude=spec.exclude or "",
+        warm=spec.warm,
+        heartbeat_timeout_s=spec.heartbeat_timeout_s,
+        restarts_max=spec.restarts_max,
+        requeues_max=spec.requeues_max,
+        no_progress_max=spec.no_progress_max,
+        backoff_s=spec.backoff_s,
+        stop_grace_s=spec.stop_grace_s,
+        checkpoint_signal_s=spec.signal_lead_s,
     )
 
 
@@ -150,7 +156,7 @@ def send(made: Draft, client: SlurmClient, *, clock: Clock | None = None, slurm_
     """
     clock = clock or SystemClock()
     _require_room(made, client, clock, slurm_conf)
-    _write(made)
+    write_files(made)
     try:
         job_id = _sbatch(made, client, clock)
     except SubmitRefused as refused:
@@ -167,11 +173,12 @@ def send(made: Draft, client: SlurmClient, *, clock: Clock | None = None, slurm_
         name=made.plan.name,
         ranks=made.plan.nodes * made.plan.tasks_per_node,
     )
-    _remember(submission, made, clock, slurm_conf)
+    remember(submission, made.folder, now_s=clock.now().timestamp(), slurm_conf=slurm_conf)
     return submission
 
 
-def _write(made: Draft) -> None:
+def write_files(made: Draft) -> None:
+    """Make the run folder with all that the job's processes need. Raises UsageError when it cannot be written."""
     run_dir = made.run_dir
     try:
         run_dir.mkdir(parents=True)
@@ -228,14 +235,17 @@ def _already_there(made: Draft, client: SlurmClient) -> int | None:
     return None
 
 
-def _remember(submission: Submission, made: Draft, clock: Clock, slurm_conf: str) -> None:
-    now_s = clock.now().timestamp()
+def remember(submission: Submission, folder: Path, *, now_s: float, slurm_conf: str) -> None:
+    """Begin the record of a job that Slurm has accepted, and note where it is found again. What fails is only reported.
+
+    `folder`: where jobs are kept; `now_s`: when it was submitted, in seconds since the epoch.
+    """
     try:
         record.append(
             submission.run_dir,
             record.Event(epoch_s=now_s, job_id=submission.job_id, attempt=0, cycle=0, state="SUBMITTED"),
         )
-        _link(made.folder / str(submission.job_id), submission.uid)
+        _link(folder / str(submission.job_id), submission.uid)
     except OSError as error:
         log.warning("job %s runs, but its folder could not be completed: %s", submission.job_id, error)
     try:
