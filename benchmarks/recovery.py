@@ -174,8 +174,8 @@ def strike(lab: Lab, peer: Peer, work: Work, job_id: int, fault: str, *, settle_
     await_flow(lab, work, job_id, settle_s)
     place = peer.place(lab, work, job_id)
     before_s = time.time()
-    inject(lab, peer, work, job_id, fault, place)
-    recovery, note = await_recovery(lab, work, job_id, before_s, time.time(), peer.limit_s)
+    struck_s = inject(lab, peer, work, job_id, fault, place) or before_s
+    recovery, note = await_recovery(lab, work, job_id, struck_s, time.time(), peer.limit_s)
     flowing = [entry for entry in steps.read(work.metrics) if before_s - settle_s < entry.epoch_s <= before_s]
     step_ms = (flowing[-1].epoch_s - flowing[0].epoch_s) / (len(flowing) - 1) * 1000 if len(flowing) > 1 else None
     return Measured(
@@ -226,17 +226,21 @@ def await_flow(lab: Lab, work: Work, job_id: int, settle_s: float) -> None:
     raise Stuck(f"no flow of steps after {START_LIMIT_S:g} s; it said: {last_words(work)}")
 
 
-def inject(lab: Lab, peer: Peer, work: Work, job_id: int, fault: str, place: Place) -> None:
-    """Do the fault; returns when it is done."""
+def inject(lab: Lab, peer: Peer, work: Work, job_id: int, fault: str, place: Place) -> float | None:
+    """Do the fault; returns when it was done (epoch seconds), if that was one moment."""
     if fault == "node_death":
         lab.fault("node-death", place.node)
     elif fault == "node_freeze":
         lab.fault("node-freeze", place.node)
     elif peer.start is checkpointable.start:
-        os.kill(checkpointable.pid_of_rank(lab, job_id, place.rank), signal.SIGKILL)
+        pid = checkpointable.pid_of_rank(lab, job_id, place.rank)
+        struck_s = time.time()
+        os.kill(pid, signal.SIGKILL)
+        return struck_s
     else:
         run_dir = {"run_dir": work.folder / "run"} if peer.start is ours.start else {}
-        lab.fault("rank-crash", f"{job_id}:{place.rank}", **run_dir)
+        return lab.fault("rank-crash", f"{job_id}:{place.rank}", **run_dir).epoch_s
+    return None
 
 
 def await_recovery(

@@ -120,8 +120,6 @@ class Agent:
                 self.host.child_ended(pid, status)
 
     def _tick(self, now: float) -> None:
-        own = (self.host.server, self.successor)
-        self.host.spared = frozenset(process.pid for process in own if process is not None)
         if self.connection is not None:
             if self.terminated_at is not None and not self.terminated_told:
                 self.terminated_told = True
@@ -140,6 +138,7 @@ class Agent:
             elif not self.host.stopping:
                 self.host.stop(self.plan.stop_grace_s)
         self.host.collect_modules()
+        self.host.stand_by()
 
     def _leave(self) -> None:
         self.host.stop(0.0)
@@ -291,6 +290,7 @@ class Agent:
                 stderr=log,
                 start_new_session=True,
             )
+        self.host.successor_pid = self.successor.pid
 
 
 def main(argv: list[str]) -> int:

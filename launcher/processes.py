@@ -36,13 +36,20 @@ def descendants(root: int) -> set[int]:
     for entry in os.scandir("/proc"):
         if not entry.name.isdecimal():
             continue
+        # Bare system calls: this runs between a fault and the restart, over every process of the machine.
         try:
-            stat = Path(entry.path, "stat").read_text(errors="replace")
+            descriptor = os.open(f"/proc/{entry.name}/stat", os.O_RDONLY)
         except OSError:
             continue
-        fields = stat.rpartition(")")[2].split()
-        if fields[0] != "Z":
-            children.setdefault(int(fields[1]), []).append(int(entry.name))
+        try:
+            stat = os.read(descriptor, 1024)
+        except OSError:
+            continue
+        finally:
+            os.close(descriptor)
+        state, parent = stat.rpartition(b")")[2].split(maxsplit=2)[:2]
+        if state != b"Z":
+            children.setdefault(int(parent), []).append(int(entry.name))
     found: set[int] = set()
     queue = [root]
     while queue:

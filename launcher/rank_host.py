@@ -24,6 +24,8 @@ FORK_PATIENCE_S = 120.0
 """How long a fork server may take to fork. It may first have to import what it was asked for, from slow storage."""
 STUCK_S = 10.0
 """A process that SIGKILL has not ended by then sits in the kernel; its node is of no use."""
+CALM_S = 20.0
+"""After so long a cycle without any report of a step counts as under way."""
 EXIT_COULD_NOT_START = 71
 EXIT_FORK_SERVER_GONE = 70
 
@@ -57,6 +59,8 @@ class RankHost:
         self._store_port = 0
         """The port that rank 0, here, is expected to listen on; 0 when that is known or no longer matters."""
         self._known_modules: set[str] = set()
+        self.successor_pid = 0
+        """The supervisor that this agent started, if it did."""
         self.server: ForkServer | None = self._start_server()
 
     # -- what the agent asks -------------------------------------------------------------------------------------
@@ -135,6 +139,7 @@ class RankHost:
         self._ranks = Ranks(facts.cycle)
         self._first_steps, self._awaited_forks, self._early_exits = set(), set(), {}
         self._held, self._store_port = [], 0
+        self._forks_asked_at = time.monotonic()
         folder = Path(facts.run_dir) / f"attempt{facts.attempt}.{facts.cycle}"
         interface = ports.interface_of(self.address)
         for local_rank in range(facts.tasks_per_node):
@@ -229,6 +234,8 @@ class RankHost:
         if self.server is not None and pid == self.server.pid:
             self._give_up_server(f"the fork server ended with status {os.waitstatus_to_exitcode(status)}")
             return
+        if self.server is not None:
+            self.server.ended(pid)
         entry = self._ranks.ended(pid, status) if self._ranks is not None else None
         if entry is not None:
             self._report_exit(entry, "")
@@ -275,14 +282,16 @@ class RankHost:
 
     def carry_on(self) -> None:
         """Carry a stop on."""
-        if self._awaited_forks and self._ranks is not None:
+        # A process that is being forked is below us, but which it is we know only when the server has told.
+        awaits_server = bool(self._awaited_forks) or (self.server is not None and self.server.awaits_standbys)
+        if self._ranks is not None and (self._awaited_forks or (awaits_server and self.stopping)):
             patience_s = FORK_PATIENCE_S if self._ranks.stop_asked_at is None else STUCK_S
             since = self._ranks.stop_asked_at or self._forks_asked_at
             if time.monotonic() - since > patience_s:
                 self._give_up_server("the fork server does not answer")
-        if self._ranks is None or self._ranks.stop_asked_at is None or self._awaited_forks:
+        if self._ranks is None or self._ranks.stop_asked_at is None or awaits_server:
             return
-        if self._ranks.step_stop(self.spared):
+        if self._ranks.step_stop(self._spared()):
             cycle = self._ranks.cycle
             for entry in self._ranks.ranks.values():
                 entry.step_file.unlink(missing_ok=True)
@@ -291,8 +300,12 @@ class RankHost:
         elif self._ranks.stuck_s() > STUCK_S:
             self._tell({"do": "stuck", "cycle": self._ranks.cycle})
 
-    spared: frozenset[int] = frozenset()
-    """Children of the agent that are no ranks. The agent keeps it."""
+    def _spared(self) -> frozenset[int]:
+        """Children of the agent that are no ranks."""
+        pids = {self.successor_pid} - {0}
+        if self.server is not None:
+            pids |= {self.server.pid, *self.server.standbys}
+        return frozenset(pids)
 
     def close(self) -> None:
         """Forget the fork server and the scratch files. The ranks must be gone."""
@@ -324,6 +337,16 @@ class RankHost:
         """Hand the fork server what its socket takes of our requests; while it imports it reads none."""
         if self.server is not None:
             self.server.flush()
+
+    def stand_by(self) -> None:
+        """Have the processes of the next start forked ahead, in a moment when nothing else is going on."""
+        server = self.server
+        if server is None or server.learning or server.awaits_standbys or self._awaited_forks or self.stopping:
+            return
+        if self.awaits_first_steps and time.monotonic() - self._forks_asked_at < CALM_S:
+            return
+        if len(server.standbys) < self.plan.tasks_per_node:
+            server.stand_by(self.plan.tasks_per_node)
 
     def hear_server(self) -> None:
         """Take in what the fork server has to say."""

@@ -112,15 +112,13 @@ class Ranks:
         """
         if self.stop_asked_at is None:
             return False
+        if self.running() and time.monotonic() - self.stop_asked_at < self._grace_s:
+            return False
         left = self._left(spared)
-        if not left and not self.running():
-            return True
-        waited_s = time.monotonic() - self.stop_asked_at
         # Ranks that are gone leave their helpers (data loaders) without anything to do: no grace for those.
-        if waited_s >= self._grace_s or not self.running():
-            for pid in left:
-                processes.send(pid, signal.SIGKILL)
-        return False
+        for pid in left:
+            processes.send(pid, signal.SIGKILL)
+        return not left and not self.running()
 
     def _left(self, spared: frozenset[int]) -> set[int]:
         found = processes.descendants(os.getpid()) - spared

@@ -134,6 +134,9 @@ class ForkServer:
         self.fault: str | None = None
         """Why it must not be used; ranks then start cold."""
         self.learning = False
+        self.standbys: frozenset[int] = frozenset()
+        """Pids of processes that it has forked ahead."""
+        self.awaits_standbys = False
 
     def fileno(self) -> int:
         """For a selector."""
@@ -158,6 +161,11 @@ class ForkServer:
         self.learning = True
         self._send({"do": "learn", "modules": sorted(modules)})
 
+    def stand_by(self, ranks: int) -> None:
+        """Have so many processes forked ahead; `standbys` tells when."""
+        self.awaits_standbys = True
+        self._send({"do": "stand_by", "ranks": ranks})
+
     def fork(self, task: Task) -> None:
         """Ask for a rank; its pid comes back through `receive`."""
         self._send({"do": "fork", "task": asdict(task)})
@@ -180,13 +188,23 @@ class ForkServer:
             answer = json.loads(line)
             if "pid" in answer:
                 pids[answer["rank"]] = answer["pid"]
+                self.standbys -= {answer["pid"]}
+            elif "standbys" in answer:
+                self.standbys = frozenset(answer["standbys"])
+                self.awaits_standbys = False
             else:
                 self.learning = False
                 self.fault = answer["fault"]
         return pids
+
+    def ended(self, pid: int) -> None:
+        """A child of the agent has ended; if it was a standby, it is none any more."""
+        self.standbys -= {pid}
 
     def close(self) -> None:
         """End the server; its forked ranks are the agent's children and stay."""
         self._sock.close()
         self._process.kill()
         self._process.wait()
+        # Their sockets closed with the server, so they are leaving by themselves.
+        self.standbys = frozenset()

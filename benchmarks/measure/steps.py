@@ -56,7 +56,7 @@ def read(path: Path) -> tuple[Step, ...]:
 def recovery(steps: Sequence[Step], *, before_s: float, after_s: float) -> Recovery:
     """What a fault cost, that was injected between `before_s` and `after_s` (epoch seconds).
 
-    An injection takes a moment, in which the run goes on. The fault came after the last step of the old run, so the
+    An injection may take a moment, in which the run goes on. The fault came after the last step of the old run, so the
     clock starts at that step's stamp, or at `before_s` if that is later: at most one step too early, never too late.
     """
     done = [place for place, entry in enumerate(steps) if entry.epoch_s <= after_s]

@@ -40,6 +40,8 @@ class Injected:
     summary: str
     pids: tuple[int, ...] = ()
     """The processes that were hit, in the order in which they were found."""
+    epoch_s: float | None = None
+    """When it was done, where that is one moment; finding the processes took its time before that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

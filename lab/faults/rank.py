@@ -1,7 +1,9 @@
 """One rank of a job crashes, or hangs."""
 
 import signal
+import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from trainmaster.errors import LabError, UsageError
@@ -98,8 +100,9 @@ def _crash(lab: Lab, target: str, options: Options) -> Injected:
     process = locate(lab, target, options)
     if options.dry_run:
         return _injected("rank-crash", target, f"would send SIG{name} to {process.pid}", process)
+    sent_epoch_s = time.time()
     processes.send(process, _DEADLY[name])
-    return _injected("rank-crash", target, f"sent SIG{name} to {process.pid}", process)
+    return replace(_injected("rank-crash", target, f"sent SIG{name} to {process.pid}", process), epoch_s=sent_epoch_s)
 
 
 def _hang(lab: Lab, target: str, options: Options) -> Injected:
