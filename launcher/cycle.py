@@ -1,4 +1,4 @@
-"""One cycle: which nodes run it, which of its ranks have ended, what was lost, how far it came. No input or output."""
+"""One cycle: which places run it, which of its ranks have ended, what was lost, how far it came. No input or output."""
 
 import time
 from dataclasses import dataclass, field
@@ -11,17 +11,19 @@ class Cycle:
     """The state of the current cycle, filled in as messages come."""
 
     number: int
-    nodes: tuple[str, ...]
-    """In rank order."""
+    places: tuple[str, ...]
+    """Keys of its agents, in rank order."""
     world_size: int
     furthest_before: int
     """The last step that any earlier cycle reached; -1 when none did."""
     furthest: int
     exits: dict[int, RankExit] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
-    """Node -> how it was lost."""
+    """Place -> how it was lost."""
     steps_known: bool = False
     first_step_epoch_s: float | None = None
+    start_told: bool = False
+    """The record says that it runs."""
     progress_told: bool = False
     fault_epoch_s: float | None = None
     started: float = field(default_factory=time.monotonic)
@@ -32,9 +34,9 @@ class Cycle:
     """Slurm was asked whether it is behind this cycle's end."""
     linger_since: float | None = None
 
-    def lose(self, node: str, how: str, epoch_s: float) -> None:
-        """A node of this cycle is gone since `epoch_s`."""
-        self.lost[node] = how
+    def lose(self, place: str, how: str, epoch_s: float) -> None:
+        """A place of this cycle is gone since `epoch_s`."""
+        self.lost[place] = how
         self.fault_epoch_s = min(epoch_s, self.fault_epoch_s or epoch_s)
 
     def end_rank(self, entry: RankExit) -> None:

@@ -18,6 +18,8 @@ STRANGER_PATIENCE_S = 10.0
 class Member:
     """One agent that has said hello."""
 
+    place: str
+    """Its key: the node's name, as long as there is one agent on each node."""
     node: str
     address: str
     topology: str
@@ -53,7 +55,7 @@ class Said:
 class Lost:
     """A member is no longer there."""
 
-    node: str
+    place: str
     how: str
     """node_death (reset or closed) or node_silent."""
     why: str
@@ -90,9 +92,9 @@ class Links:
         self._selector.register(listener, selectors.EVENT_READ, "links")
         return int(listener.getsockname()[1])
 
-    def of(self, nodes: Iterable[str]) -> list[Member]:
-        """The members among `nodes` that are still there."""
-        return [self.members[node] for node in nodes if node in self.members]
+    def of(self, places: Iterable[str]) -> list[Member]:
+        """The members at `places` that are still there."""
+        return [self.members[place] for place in places if place in self.members]
 
     def tell(self, member: Member, message: wire.Message) -> None:
         """Send a message; a member that is gone shows in the next `hear`."""
@@ -106,12 +108,12 @@ class Links:
         for member in list(self.members.values()):
             self.tell(member, message)
 
-    def dismiss(self, node: str) -> None:
+    def dismiss(self, place: str) -> None:
         """Send a member home, and forget it."""
-        member = self.members.get(node)
+        member = self.members.get(place)
         if member is not None:
             self.tell(member, {"do": "bye"})
-        if self.members.pop(node, None) is not None and member is not None:
+        if self.members.pop(place, None) is not None and member is not None:
             self._drop(member.connection)
 
     def drop_all(self) -> None:
@@ -176,10 +178,12 @@ class Links:
                 continue
             del self._strangers[connection]
             hello = messages[0]
-            before = self.members.get(hello["node"])
+            place = str(hello.get("place") or hello["node"])
+            before = self.members.get(place)
             if before is not None:
                 self._lose(before, "node_death", "its agent came again")
             member = Member(
+                place=place,
                 node=hello["node"],
                 address=hello["address"],
                 topology=hello["topology"],
@@ -187,7 +191,7 @@ class Links:
                 connection=connection,
                 last_heard=time.monotonic(),
             )
-            self.members[member.node] = member
+            self.members[place] = member
             lost, self._lost = self._lost, []
             yield from lost
             yield Arrival(member=member, hello=hello)
@@ -195,10 +199,10 @@ class Links:
                 yield Said(member=member, message=message)
 
     def _lose(self, member: Member, how: str, why: str) -> None:
-        if self.members.get(member.node) is member:
-            del self.members[member.node]
+        if self.members.get(member.place) is member:
+            del self.members[member.place]
             self._drop(member.connection)
-            self._lost.append(Lost(node=member.node, how=how, why=why, last_heard=member.last_heard))
+            self._lost.append(Lost(place=member.place, how=how, why=why, last_heard=member.last_heard))
 
     def _drop(self, connection: wire.Connection) -> None:
         try:

@@ -1,0 +1,192 @@
+"""Ranks that start and end together: all ranks of a job, all of a role, or one replica that restarts alone.
+
+A group lives through cycles: wait -> run -> stop -> pause -> run … -> done. It tells the agents of its places what to
+do and takes in what they say; what follows from a cycle's end is `decide`'s business, and acting on that the
+supervisor's. A place is an agent, by its key in `Links`. Standard library only.
+"""
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from trainmaster.launcher import wire
+from trainmaster.launcher.cycle import Cycle
+from trainmaster.launcher.decide import Budget, Limits, Outcome, RankExit, cycle_is_over
+from trainmaster.launcher.ending import Ending
+from trainmaster.launcher.links import Links, Member
+from trainmaster.launcher.plan import Plan
+from trainmaster.launcher.rank_env import CycleFacts
+
+LOG = logging.getLogger("trainmaster.supervisor")
+CHECKPOINT_PATIENCE_S = 20.0
+"""How long ranks may write a checkpoint after SIGTERM came; Slurm's KillWait is 30 s by default."""
+REQUEUE_LINGER_S = 10.0
+"""How long the other ranks may take once one has said that its checkpoint is written."""
+HEAD_START_S = 0.15
+"""How long rank 0 may take to open its store before the other ranks start all the same."""
+TEXT_MAX = 8192
+
+
+class Group:
+    """The state of one group."""
+
+    def __init__(self, plan: Plan, links: Links) -> None:
+        self.plan = plan
+        self.links = links
+        self.wanted = plan.nodes
+        """Places that a cycle needs."""
+        self.world_size = plan.nodes * plan.tasks_per_node
+        self.phase = "wait"
+        self.since = time.monotonic()
+        self.cycle = Cycle(number=-1, places=(), world_size=self.world_size, furthest_before=-1, furthest=-1)
+        self.cause = ""
+        """Why the next cycle is started."""
+        self.budget = Budget()
+        self.limits = Limits(
+            restarts_max=plan.restarts_max,
+            no_progress_max=plan.no_progress_max,
+            requeues_max=plan.requeues_max,
+            backoff_s=plan.backoff_s,
+        )
+        self.steps_ever = False
+        self.start_at = 0.0
+        """When a pause ends."""
+
+    def recall(self, *, number: int, places: tuple[str, ...], furthest: int) -> None:
+        """Go on from the cycle that an earlier supervisor or attempt came to."""
+        self.cycle = Cycle(
+            number=number, places=places, world_size=self.world_size, furthest_before=-1, furthest=furthest
+        )
+
+    def enter(self, phase: str) -> None:
+        """Go over to a phase."""
+        self.phase = phase
+        self.since = time.monotonic()
+
+    @property
+    def crew(self) -> list[Member]:
+        """The agents of this cycle that are still there."""
+        return self.links.of(self.cycle.places)
+
+    # -- orders --------------------------------------------------------------------------------------------------
+
+    def start(self, places: tuple[str, ...], facts: CycleFacts) -> None:
+        """Start the next cycle on these places, in rank order. `facts.cycle` is its number."""
+        self.cycle = Cycle(
+            number=facts.cycle,
+            places=places,
+            world_size=self.world_size,
+            furthest_before=self.cycle.furthest,
+            furthest=self.cycle.furthest,
+        )
+        LOG.info("cycle %d on %s", self.cycle.number, ",".join(places))
+        self.enter("run")
+        for member in self.crew:
+            member.started = member.stopped = False
+            member.asked = None
+            self.links.tell(member, {"do": "start", "facts": asdict(facts)})
+        if self.world_size == 1:
+            self._let_go()
+
+    def stop(self) -> None:
+        """Have all ranks stopped."""
+        self.enter("stop")
+        for member in self.crew:
+            self.links.tell(member, {"do": "stop", "grace_s": self.plan.stop_grace_s})
+
+    def ask_for_checkpoint(self) -> None:
+        """Ask the ranks to save, and to end with 75 when they have."""
+        if self.phase != "run":
+            return
+        for member in self.crew:
+            member.asked = None
+            self.links.tell(member, {"do": "checkpoint"})
+
+    def _let_go(self) -> None:
+        """Have the ranks other than 0 started: the store is open, or rank 0 takes its time."""
+        if not self.cycle.let_go and self.phase == "run":
+            self.cycle.let_go = True
+            for member in self.crew:
+                self.links.tell(member, {"do": "go", "cycle": self.cycle.number})
+
+    # -- news ----------------------------------------------------------------------------------------------------
+
+    def on(self, member: Member, message: wire.Message) -> None:
+        """Take in a message of one of this cycle's agents."""
+        match message["do"]:
+            case "beat":
+                self._note_steps(message["steps"])
+            case "listening":
+                self._let_go()
+            case "started":
+                member.started = True
+                self.cycle.all_started = self.cycle.all_started or all(other.started for other in self.crew)
+            case "exit":
+                self._note_steps(message["steps"])
+                self._note_exit(member, message)
+            case "port_taken":
+                member.port = message["port"]
+                text = "EADDRINUSE: the port chosen for MASTER_PORT was taken before rank 0 could have it"
+                self.cycle.end_rank(RankExit(rank=0, node=member.node, code=71, epoch_s=time.time(), text=text))
+            case "asked":
+                member.asked = message["ranks"]
+
+    def lose(self, place: str, how: str, epoch_s: float) -> bool:
+        """A place is gone since `epoch_s`; whether a cycle is under way there."""
+        if place not in self.cycle.places or self.phase not in ("run", "stop"):
+            return False
+        self.cycle.lose(place, how, epoch_s)
+        return True
+
+    def _note_exit(self, member: Member, message: wire.Message) -> None:
+        entry = RankExit(
+            rank=message["rank"],
+            node=member.node,
+            code=message["code"],
+            epoch_s=message["epoch_s"],
+            stopped=message["stopped"],
+            raised=message["raised"],
+            text=message["text"][-TEXT_MAX:],
+        )
+        self.cycle.end_rank(entry)
+        if entry.failed:
+            LOG.warning("rank %d on %s ended with %d", entry.rank, entry.node, entry.code)
+
+    def _note_steps(self, steps: dict[str, list[float]]) -> None:
+        self.cycle.note_steps(steps)
+        self.steps_ever = self.steps_ever or self.cycle.steps_known
+
+    # -- how a cycle stands --------------------------------------------------------------------------------------
+
+    def outcome(self, ending: Ending) -> Outcome:
+        """What `decide` judges."""
+        return self.cycle.outcome(ending=ending.cause, notice=ending.notice, steps_ever=self.steps_ever)
+
+    def is_over(self, ending: Ending, now: float) -> bool:
+        """Whether the ranks that still run are to be stopped."""
+        if now - self.cycle.started > HEAD_START_S:
+            self._let_go()
+        if cycle_is_over(self.outcome(ending)):
+            if self.cycle.only_asks_for_a_requeue and len(self.cycle.exits) < self.world_size:
+                self.cycle.linger_since = self.cycle.linger_since or now
+                return now - self.cycle.linger_since >= REQUEUE_LINGER_S
+            return True
+        if ending.cause is None:
+            return False
+        return self.nobody_saves or now - ending.since > CHECKPOINT_PATIENCE_S
+
+    @property
+    def nobody_saves(self) -> bool:
+        """All agents have answered that none of their ranks can be asked for a checkpoint."""
+        answers = [member.asked for member in self.crew]
+        return None not in answers and not any(answers)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether no rank of this cycle is left on any place that can be reached."""
+        return all(member.stopped for member in self.crew)
+
+    def free(self, places: Iterable[str]) -> tuple[str, ...]:
+        """Those of `places` on which this group runs nothing."""
+        return tuple(place for place in places if place not in self.cycle.places)
