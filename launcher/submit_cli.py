@@ -3,11 +3,12 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 # flag, field of JobSpec, type, help. A new field is one line here.
-_OPTIONS: tuple[tuple[str, str, type[Any], str], ...] = (
+OPTIONS: tuple[tuple[str, str, type[Any], str], ...] = (
     ("--name", "name", str, "the job's name (default: that of the script)"),
     ("--nodes", "nodes", int, "nodes that run ranks"),
     ("--spares", "spares", int, "nodes on top, that take over when one dies"),
@@ -36,7 +37,7 @@ _OPTIONS: tuple[tuple[str, str, type[Any], str], ...] = (
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     parser.usage = "trainmaster submit [options] -- PROGRAM ARGS..."
-    for flag, field, kind, text in _OPTIONS:
+    for flag, field, kind, text in OPTIONS:
         parser.add_argument(flag, dest=field, type=kind, metavar=flag[2:].upper().replace("-", "_"), help=text)
     parser.add_argument("--exclusive", action="store_true", default=None, help="whole nodes only")
     parser.add_argument("--cold", action="store_true", help="start every rank as a new process, never from a warm one")
@@ -91,11 +92,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _values(args: argparse.Namespace) -> dict[str, Any]:
     """The spec as plain values: the file's, then those of the command line."""
-    from trainmaster.errors import UsageError
     from trainmaster.launcher.spec_file import read_values
 
     values = read_values(args.spec) if args.spec is not None else {}
-    for _, field, _, _ in _OPTIONS:
+    for _, field, _, _ in OPTIONS:
         given = getattr(args, field)
         if given is not None:
             values[field] = int(given) if field == "gpus_per_node" and given.isdecimal() else given
@@ -103,16 +103,24 @@ def _values(args: argparse.Namespace) -> dict[str, Any]:
         values["exclusive"] = True
     if args.cold:
         values["warm"] = False
-    for pair in args.env or ():
-        name, mark, value = pair.partition("=")
-        if not mark:
-            raise UsageError(f"could not read --env {pair!r}: there is no =", hint="write --env NAME=VALUE")
-        values["env"] = {**values.get("env", {}), name: value}
+    values = with_env(values, args.env)
     if args.setup:
         values["setup"] = [*values.get("setup", ()), *args.setup]
     for option in args.sbatch or ():
         name, mark, value = option.partition("=")
         values["sbatch"] = {**values.get("sbatch", {}), name: value if mark else True}
+    return values
+
+
+def with_env(values: dict[str, Any], pairs: Sequence[str] | None) -> dict[str, Any]:
+    """Plain values of a spec, with what `--env NAME=VALUE` added. Raises UsageError for what is no such pair."""
+    from trainmaster.errors import UsageError
+
+    for pair in pairs or ():
+        name, mark, value = pair.partition("=")
+        if not mark:
+            raise UsageError(f"could not read --env {pair!r}: there is no =", hint="write --env NAME=VALUE")
+        values = {**values, "env": {**values.get("env", {}), name: value}}
     return values
 
 

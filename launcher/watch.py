@@ -14,6 +14,7 @@ from trainmaster.launcher import plan, record, requeue
 from trainmaster.launcher.outcome import end_by_evidence, state_of
 from trainmaster.launcher.queue import LOOK_EVERY_S, Answer, Queue
 from trainmaster.launcher.record import Event
+from trainmaster.launcher.submission import OUTPUT
 from trainmaster.slurm.values import Job
 
 log = logging.getLogger("trainmaster")
@@ -159,12 +160,19 @@ class Watch:
     def _ours(self, answer: Answer | None) -> Job | None:
         """The job of an answer, unless it is another with the same number: job ids come round again.
 
-        The output file lies in the run folder, whose name does not.
+        The output file lies in the run folder, whose name does not; or, of a job that began as somebody's own sbatch
+        script, a link there leads to it.
         """
         job = answer.job if answer is not None else None
         if job is not None and job.std_out and Path(job.std_out).parent.name != self.run_dir.name:
-            return None
+            return job if self._links_to(job.std_out) else None
         return job
+
+    def _links_to(self, output: str) -> bool:
+        try:
+            return str((self.run_dir / OUTPUT).readlink()) == output
+        except OSError:
+            return False
 
     def _long_over(self, job: Job | None) -> bool:
         now_s = self._clock.now().timestamp()

@@ -33,6 +33,9 @@ class SlurmClient(Protocol):
     def update_job(self, job_id: int, **fields: str) -> None:
         """Change fields of a job, named as scontrol names them (`StartTime="now"`)."""
 
+    def batch_script(self, job_id: int) -> str:
+        """The script that was given to sbatch."""
+
     def hostnames(self, nodelist: str) -> tuple[str, ...]:
         """The node names of a hostlist, in its order."""
 

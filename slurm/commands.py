@@ -125,6 +125,10 @@ class Commands:
         """`scontrol update`."""
         self._run("scontrol", "update", f"JobId={job_id}", *(f"{key}={value}" for key, value in fields.items()))
 
+    def batch_script(self, job_id: int) -> str:
+        """`scontrol write batch_script`."""
+        return self._run("scontrol", "write", "batch_script", str(job_id), "-").stdout
+
     def hostnames(self, nodelist: str) -> tuple[str, ...]:
         """`scontrol show hostnames`, which asks no daemon."""
         return tuple(self._run("scontrol", "show", "hostnames", nodelist).stdout.split())

@@ -57,6 +57,7 @@ def job(line: str) -> Job:
         partition=_text(values.get("Partition")),
         nodes=_text(values.get("NodeList")),
         restarts=_integer(values.get("Restarts")),
+        requeue=values.get("Requeue") != "0",
         exit_code=_text(values.get("ExitCode")),
         submit_time=epoch_s(values.get("SubmitTime")),
         eligible_time=epoch_s(values.get("EligibleTime")),

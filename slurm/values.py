@@ -38,6 +38,8 @@ class Job:
     nodes: str = ""
     """A hostlist, "" while pending."""
     restarts: int = 0
+    requeue: bool = True
+    """Whether Slurm may start it again; squeue does not tell."""
     exit_code: str = ""
     submit_time: float | None = None
     eligible_time: float | None = None

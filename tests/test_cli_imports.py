@@ -53,6 +53,7 @@ def loaded(argv: list[str]) -> set[str]:
         ["--help"],
         ["--version"],
         ["submit", "--help"],
+        ["run", "--help"],
         ["jobs", "--help"],
         ["jobs", "show", "--help"],
         ["lab", "--help"],

@@ -7,6 +7,7 @@ from importlib import import_module
 # noun -> (module with `configure(parser)`, one line of help). A new noun is one line here.
 NOUNS = {
     "submit": ("trainmaster.launcher.submit_cli", "submit a program as a multi-node job"),
+    "run": ("trainmaster.launcher.run_cli", "the same inside an sbatch script: exec trainmaster run -- PROGRAM"),
     "jobs": ("trainmaster.launcher.jobs_cli", "list, show, cancel jobs and read their logs"),
     "lab": ("trainmaster.lab.cli", "a real Slurm cluster on this machine, with faults to inject"),
 }

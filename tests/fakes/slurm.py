@@ -64,6 +64,10 @@ class FakeSlurm:
         self._count("update_job")
         self.updated.append((job_id, fields))
 
+    def batch_script(self, job_id: int) -> str:
+        self._count("batch_script")
+        return self.scripts[-1] if self.scripts else ""
+
     def hostnames(self, nodelist: str) -> tuple[str, ...]:
         self._count("hostnames")
         return tuple(nodelist.split(","))
