@@ -6,14 +6,16 @@ The public names are loaded when first used, so that `import trainmaster` costs 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trainmaster.launcher.checkpoints import Checkpoints
     from trainmaster.launcher.executor import TrainmasterExecutor, submit
     from trainmaster.launcher.job import TrainmasterJob
     from trainmaster.launcher.spec import JobSpec
     from trainmaster.launcher.worker import step
 
-__all__ = ["JobSpec", "TrainmasterExecutor", "TrainmasterJob", "step", "submit"]
+__all__ = ["Checkpoints", "JobSpec", "TrainmasterExecutor", "TrainmasterJob", "step", "submit"]
 
 _HOME = {
+    "Checkpoints": "trainmaster.launcher.checkpoints",
     "JobSpec": "trainmaster.launcher.spec",
     "TrainmasterExecutor": "trainmaster.launcher.executor",
     "TrainmasterJob": "trainmaster.launcher.job",

@@ -8,6 +8,7 @@
     │   ├── SlurmUnreachable  slurmctld did not answer; trying again later may help
     │   └── SubmitRefused     sbatch said no
     ├── LabError              the lab could not be built, or is not what it should be
+    ├── CheckpointError       a checkpoint could not be written or read
     └── JobFailed             the job ended, and not well
 
 A message says what was attempted, what was seen and, as the hint, what to do. Programming errors are not here: they
@@ -62,6 +63,10 @@ class SubmitRefused(SlurmError):
 
 class LabError(TrainmasterError):
     """The lab could not be built, or is not what it should be."""
+
+
+class CheckpointError(TrainmasterError):
+    """A checkpoint could not be written or read."""
 
 
 class JobFailed(TrainmasterError):
