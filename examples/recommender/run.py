@@ -1,6 +1,6 @@
 """Train a recommender with four roles on three kinds of nodes, and compare it with plain training.
 
-    trainmaster lab up --partition cpu:4 --partition highmem:3 --partition gpu:3x1 && eval "$(trainmaster lab env)"
+    trainmaster lab up --partition cpu:3 --partition highmem:2 --partition gpu:2x1 && eval "$(trainmaster lab env)"
     python examples/recommender/run.py
 
 On another cluster name its partitions: --gpu-partition a100 --highmem-partition big --cpu-partition batch.
@@ -29,7 +29,7 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--servers", type=int, default=2, help="high-memory nodes, a shard of the table on each")
     parser.add_argument("--workers", type=int, default=2, help="CPU nodes with an embedding worker each")
     parser.add_argument("--loaders", type=int, default=2, help="data loaders, all on one CPU node")
-    parser.add_argument("--spares", type=int, default=0, help="nodes more for trainers and for servers")
+    parser.add_argument("--spares", type=int, default=0, help="nodes more for each role")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--rows", type=int, default=256, help="views per trainer and step")
     parser.add_argument("--folder", type=Path, default=Path("recommender_run"), help="seen by all nodes")
@@ -55,13 +55,13 @@ def roles(args: argparse.Namespace) -> dict[str, Role]:
         # Loaders and workers have nothing to lose: the dead one starts again, and the others wait for it.
         "loader": Role(
             target=program("data_loader.py"),
-            spec=JobSpec(partition=args.cpu_partition, tasks_per_node=args.loaders),
+            spec=JobSpec(partition=args.cpu_partition, tasks_per_node=args.loaders, spares=args.spares),
             service=True,
             restart="alone",
         ),
         "worker": Role(
             target=program("embedding_worker.py"),
-            spec=JobSpec(partition=args.cpu_partition, nodes=args.workers),
+            spec=JobSpec(partition=args.cpu_partition, nodes=args.workers, spares=args.spares),
             service=True,
             restart="alone",
             after=("embedding", "loader"),
@@ -81,9 +81,9 @@ def main(argv: Sequence[str]) -> int:
     job = submit_roles(roles(args), name="recommender", folder=args.folder / "jobs")
     print(f"job {job.job_id} is submitted; its files lie in {job.run_dir}", flush=True)
     plain = baseline(steps=args.steps, rows=args.rows * args.trainers)
-    end = job.wait()
-    if end.state != "SUCCEEDED":
-        print(f"the job ended as {end.state}: {end.cause}", file=sys.stderr)
+    failure = job.exception()
+    if failure:
+        print(failure, file=sys.stderr)
         return 1
     hybrid = json.loads((args.folder / "model" / "result.json").read_text())
     print(f"AUC {hybrid['auc']:.4f} hybrid, {plain['auc']:.4f} plain, {plain['best']:.4f} is the best there can be")

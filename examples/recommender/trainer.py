@@ -74,8 +74,8 @@ class Embeddings:
         self._ahead[-1].result()
 
     def close(self) -> None:
-        """Drop what was looked up ahead."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Drop what was looked up ahead; `worker` is free again."""
+        self._thread.shutdown(cancel_futures=True)
 
     def _fetch(self, number: int) -> Values:
         batch = self._worker.ask("batch", session=self._session, split=TRAIN, number=number, rows=self._rows)
