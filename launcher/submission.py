@@ -15,7 +15,7 @@ from pathlib import Path
 from trainmaster.clock import Clock, SystemClock
 from trainmaster.errors import SlurmError, SlurmUnreachable, SubmitRefused, UsageError
 from trainmaster.launcher import index, plan, record, role_plan
-from trainmaster.launcher.queue import who
+from trainmaster.launcher.intent import who
 from trainmaster.launcher.refusal import too_much, what_nodes_have, why_refused
 from trainmaster.launcher.render import render
 from trainmaster.launcher.role_plan import RolePlan
