@@ -32,7 +32,7 @@ class RolesJob:
         found = find(job_id, folder)
         if not found.plan.roles:
             raise UsageError(f"job {found.job_id} has no roles", hint="TrainmasterJob.from_id() is for such jobs")
-        return cls(found.run_dir, found.job_id, slurm_conf=found.slurm_conf)
+        return cls(found.run_dir, found.id.job, slurm_conf=found.slurm_conf)
 
     @property
     def roles(self) -> tuple[role_plan.RolePlan, ...]:
