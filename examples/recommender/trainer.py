@@ -13,6 +13,7 @@ import argparse
 import io
 import itertools
 import json
+import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -48,6 +49,16 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def take_device() -> torch.device:
+    """This rank's GPU, or the CPU where there is none."""
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+        return device
+    torch.set_num_threads(1)  # ranks may share a machine's cores
+    return torch.device("cpu")
+
+
 class Embeddings:
     """This rank's batches, in the order of their numbers, with rows in place of ids. Looks them up ahead."""
 
@@ -67,7 +78,8 @@ class Embeddings:
 
     def teach(self, number: int, gradients: Tensor) -> None:
         """Have the gradients of a batch's rows applied, and one more batch looked up after that. Returns at once."""
-        self._ahead.append(self._thread.submit(self._teach_and_fetch, number, gradients.numpy(), next(self._numbers)))
+        values = gradients.cpu().numpy()
+        self._ahead.append(self._thread.submit(self._teach_and_fetch, number, values, next(self._numbers)))
 
     def settle(self) -> None:
         """Wait until all gradients are applied."""
@@ -86,11 +98,13 @@ class Embeddings:
         return self._fetch(following)
 
 
-def train(args: argparse.Namespace, *, session: int, worker: Peer, servers: Sequence[Peer]) -> DenseNet:
+def train(
+    args: argparse.Namespace, *, session: int, worker: Peer, servers: Sequence[Peer], device: torch.device
+) -> DenseNet:
     """Train to the last step, from the newest snapshot."""
     rank, world = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(0)
-    net = DenseNet(fields=FIELDS, width=args.width, dense=Clicks().dense)
+    net = DenseNet(fields=FIELDS, width=args.width, dense=Clicks().dense).to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=args.learning_rate)
 
     agreed = [snapshots.newest(args.folder)]
@@ -100,21 +114,21 @@ def train(args: argparse.Namespace, *, session: int, worker: Peer, servers: Sequ
     dist.broadcast_object_list(agreed)  # nobody goes on before all servers are at the same step as we are
     step = agreed[0]
     if step:
-        saved = torch.load(snapshots.dense_file(args.folder, step), weights_only=True)
+        saved = torch.load(snapshots.dense_file(args.folder, step), map_location=device, weights_only=True)
         net.load_state_dict(saved["net"])
         optimizer.load_state_dict(saved["optimizer"])
     if rank == 0:
         print(f"session {session}: {world} trainers go on after step {step}", flush=True)
 
-    parallel = DistributedDataParallel(net)
+    parallel = DistributedDataParallel(net, device_ids=[device.index] if device.type == "cuda" else None)
     numbers = itertools.count(step * world + rank, world)
     embeddings = Embeddings(worker, numbers, session=session, rows=args.rows, staleness=args.staleness)
     try:
         while step < args.steps:
             batch = embeddings.next()
-            rows = torch.from_numpy(batch["rows"]).requires_grad_()
-            logits = parallel(rows, torch.from_numpy(batch["dense"]))
-            loss = F.binary_cross_entropy_with_logits(logits, torch.from_numpy(batch["clicked"]))
+            rows, dense, clicked = (torch.from_numpy(batch[name]).to(device) for name in ("rows", "dense", "clicked"))
+            logits = parallel(rows.requires_grad_(), dense)
+            loss = F.binary_cross_entropy_with_logits(logits, clicked)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -145,29 +159,32 @@ def save(
     snapshots.commit(folder, step, dense.getvalue())
 
 
-def evaluate(net: DenseNet, worker: Peer, *, session: int) -> float:
+def evaluate(net: DenseNet, worker: Peer, *, session: int, device: torch.device) -> float:
     """The AUC on views that nobody trained on."""
     clicked, score = [], []
     for number in range(TEST_BATCHES):
         batch = worker.ask("batch", session=session, split=TEST, number=number, rows=TEST_ROWS)
         clicked.append(batch["clicked"])
         with torch.no_grad():
-            score.append(net(torch.from_numpy(batch["rows"]), torch.from_numpy(batch["dense"])).numpy())
+            rows, dense = (torch.from_numpy(batch[name]).to(device) for name in ("rows", "dense"))
+            score.append(net(rows, dense).cpu().numpy())
     return auc(np.concatenate(clicked), np.concatenate(score))
 
 
 def main(argv: Sequence[str]) -> None:
     args = options(argv)
-    torch.set_num_threads(1)
+    device = take_device()
     me = registry.me()
     session = me.attempt * 10_000 + me.cycle  # grows with every start of the trainers
     # A dead rank is noticed by trainmaster; this only has to outlast the restart of a server elsewhere.
-    dist.init_process_group("gloo", timeout=timedelta(minutes=5))
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(minutes=5))
     with peers("worker") as workers, peers("embedding") as servers:
         worker = workers[me.index % len(workers)]
-        net = train(args, session=session, worker=worker, servers=servers)
+        net = train(args, session=session, worker=worker, servers=servers, device=device)
         if me.index == 0:
-            result = {"auc": evaluate(net, worker, session=session), "steps": args.steps, "session": session}
+            reached = evaluate(net, worker, session=session, device=device)
+            result = {"auc": reached, "steps": args.steps, "session": session}
             print(result, flush=True)
             writing = args.folder / "result.json.writing"
             writing.write_text(json.dumps(result))

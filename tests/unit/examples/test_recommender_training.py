@@ -21,6 +21,8 @@ from embedding_table import EmbeddingTable
 from embedding_worker import TrainerService
 from messages import Answer, Peer, Refused, Server
 
+DEVICE = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
 
 class Roles:
     """Two loaders, two shards and a worker. `kill` makes one new, with nothing of what it knew and another port."""
@@ -45,7 +47,7 @@ class Roles:
         options = ["--steps", str(steps), "--rows", "512", "--staleness", str(staleness)]
         args = trainer.options(["--folder", str(self.folder), "--snapshot-every", "10", *options])
         shards = [self.peer("embedding 0"), self.peer("embedding 1")]
-        return trainer.train(args, session=session, worker=self.peer("worker 0"), servers=shards)
+        return trainer.train(args, session=session, worker=self.peer("worker 0"), servers=shards, device=DEVICE)
 
     def _peer(self, name: str) -> Peer:
         return Peer(name, lambda: ("127.0.0.1", self._servers[name].port))
@@ -79,8 +81,9 @@ def start() -> Iterator[Start]:
 @pytest.fixture(scope="module", autouse=True)
 def one_rank() -> Iterator[None]:
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    assert trainer.take_device() == DEVICE
+    backend = "cpu:gloo,cuda:nccl" if DEVICE.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     yield
     dist.destroy_process_group()
     torch.set_num_threads(threads)
@@ -89,7 +92,7 @@ def one_rank() -> Iterator[None]:
 def contents(folder: Path, step: int) -> list[np.ndarray]:
     """Every number in a snapshot."""
     saved = torch.load(snapshots.dense_file(folder, step), weights_only=True)
-    found = [value.numpy() for value in saved["net"].values()]
+    found = [value.cpu().numpy() for value in saved["net"].values()]
     for shard in range(2):
         with np.load(snapshots.shard_file(folder, step, shard, 2)) as arrays:
             found += [arrays[name] for name in ("ids", "rows", "squares")]
@@ -101,7 +104,7 @@ def test_it_learns_what_plain_training_learns(start: Start, tmp_path: Path) -> N
     net = roles.train(session=1, steps=600, staleness=2)
     plain = baseline(steps=600, rows=512)
     assert 0.87 < plain["auc"] < plain["best"] < 0.89
-    assert trainer.evaluate(net, roles.peer("worker 0"), session=1) > plain["auc"] - 0.01
+    assert trainer.evaluate(net, roles.peer("worker 0"), session=1, device=DEVICE) > plain["auc"] - 0.01
 
 
 def test_training_that_was_rolled_back_is_training_that_never_stopped(start: Start, tmp_path: Path) -> None:
