@@ -26,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _add_place(verb)
     verb.add_argument("--nodes", type=int, default=8, help="how many nodes (8)")
     verb.add_argument("--gpus", type=int, default=8, help="GPUs in each node (8)")
+    verb.add_argument("--real-gpus", action="store_true", help="--nodes 1 with this machine's own GPUs, /dev/nvidia*")
     verb.add_argument("--leaf", type=int, default=4, help="nodes under one leaf switch (4); 0: no topology")
     verb.add_argument("--cpus", type=int, default=8, help="CPUs that each node claims (8)")
     verb.add_argument(
@@ -156,6 +157,7 @@ def _up(args: argparse.Namespace) -> int:
         settings=parse_settings(tuple(args.settings)),
         accounting=args.accounting,
         netns=args.netns,
+        real_gpus=args.real_gpus,
         name=args.name or ("" if folder else _DEFAULT_NAME),
         folder=folder,
     )

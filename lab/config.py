@@ -251,10 +251,17 @@ def slurm_conf(
     )
 
 
-def gres_conf(site: Site, nodes: Sequence[NodePlan]) -> str:
-    """The text of gres.conf. Slurm refuses a count without device files, so each GPU names one."""
+def gres_conf(site: Site, nodes: Sequence[NodePlan], *, real: bool = False) -> str:
+    """The text of gres.conf. Slurm refuses a count without device files, so each GPU names one.
+
+    Args:
+        site: where they run.
+        nodes: all nodes.
+        real: the device files are the machine's own, not those of the nodes' fake roots.
+    """
     lines = [
-        f"NodeName={node.name} Name=gpu Type=h100 File={site.folder}/nodes/{node.name}/root/dev/nvidia"
+        f"NodeName={node.name} Name=gpu Type=h100 File="
+        + ("/dev/nvidia" if real else f"{site.folder}/nodes/{node.name}/root/dev/nvidia")
         + (f"[0-{node.gpus - 1}]" if node.gpus > 1 else "0")
         for node in nodes
         if node.gpus

@@ -41,7 +41,7 @@ def configuration(lab: LabState, spec: LabSpec, nodes: Sequence[NodePlan]) -> di
         "slurm.conf": config.slurm_conf(
             site, nodes, topology=spec.leaf > 0, own_names=spec.netns, overrides=spec.settings
         ),
-        "gres.conf": config.gres_conf(site, nodes),
+        "gres.conf": config.gres_conf(site, nodes, real=spec.real_gpus),
         "cgroup.conf": config.cgroup_conf(site.slurm_version),
         "prolog": config.hook(site, "prolog"),
         "epilog": config.hook(site, "epilog"),
@@ -76,12 +76,16 @@ def write(lab: LabState, spec: LabSpec, nodes: Sequence[NodePlan]) -> None:
 
 
 def _loopback_of(host: str) -> str | None:
-    """The loopback address that this machine's name resolves to, 127.0.0.1 or Debian's 127.0.1.1; None if another."""
+    """127.0.0.1 if that is what this machine's name resolves to, else None.
+
+    Debian's installer gives the name 127.0.1.1. srun would listen there alone, while whoever it has called sees it come
+    from 127.0.0.1 and is refused when it calls back there: every step would hang.
+    """
     try:
         address = socket.getaddrinfo(host, None, socket.AF_INET)[0][4][0]
     except OSError:
         return None
-    return str(address) if str(address).startswith("127.") else None
+    return config.LOOPBACK if address == config.LOOPBACK else None
 
 
 def _user() -> str:

@@ -43,6 +43,8 @@ class LabSpec:
     accounting: bool = False
     netns: bool = False
     """Each node in its own network namespace (root only), so that its cable can be cut."""
+    real_gpus: bool = False
+    """GPUs are this machine's own, /dev/nvidia0 and on, not simulated ones. For a single node."""
     name: str = ""
     """Empty: a fresh name."""
     folder: Path | None = None
@@ -101,6 +103,8 @@ def kinds(spec: LabSpec) -> tuple[PartitionSpec, ...]:
     faults += [
         f"partition {kind.name!r} has {kind.gpus} GPUs a node" for kind in chosen if not 0 <= kind.gpus <= GPUS_MAX
     ]
+    if spec.real_gpus and sum(kind.nodes for kind in chosen) != 1:
+        faults.append("several nodes cannot have this machine's own GPUs")
     if spec.leaf < 0 or spec.cpus < 1:
         faults.append(f"leaf={spec.leaf} and cpus={spec.cpus} must not be negative, and cpus not 0")
     if faults:

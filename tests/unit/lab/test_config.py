@@ -8,7 +8,7 @@ import pytest
 
 from conftest import Golden
 from trainmaster.errors import LabError
-from trainmaster.lab import accounting, config
+from trainmaster.lab import accounting, config, files
 from trainmaster.lab.config import Site
 from trainmaster.lab.spec import LabSpec, parse_partition, plan_nodes
 
@@ -66,6 +66,20 @@ def test_slurm_conf_of_nodes_with_networks_of_their_own(golden: Golden) -> None:
 
 def test_gres_conf(golden: Golden) -> None:
     golden.check("lab/kinds.gres.conf", config.gres_conf(site(KINDS), plan_nodes(KINDS)))
+
+
+def test_gres_conf_with_the_machines_own_gpus() -> None:
+    text = config.gres_conf(site(KINDS), plan_nodes(LabSpec(nodes=1, gpus=2)), real=True)
+    assert "NodeName=n01 Name=gpu Type=h100 File=/dev/nvidia[0-1]" in text
+
+
+@pytest.mark.parametrize(("address", "expected"), [("127.0.0.1", "127.0.0.1"), ("127.0.1.1", None), ("10.0.0.7", None)])
+def test_steps_do_not_hang_where_the_machines_name_is_127_0_1_1(
+    address: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # srun would listen on 127.0.1.1 alone, and slurmstepd calls back where it saw srun come from, 127.0.0.1.
+    monkeypatch.setattr(files.socket, "getaddrinfo", lambda *_: [(2, 1, 6, "", (address, 0))])
+    assert files._loopback_of("laptop") == expected
 
 
 def test_topology_conf(golden: Golden) -> None:

@@ -53,6 +53,7 @@ def test_a_setting_may_hold_equals_signs() -> None:
         (LabSpec(gpus=-1), "-1 GPUs"),
         (LabSpec(leaf=-1), "leaf=-1"),
         (LabSpec(cpus=0), "cpus=0"),
+        (LabSpec(nodes=2, real_gpus=True), "own GPUs"),
         (LabSpec(partitions=(PartitionSpec(name="high", nodes=1),)), "the lab's own"),
         (LabSpec(partitions=(PartitionSpec(name="a", nodes=1), PartitionSpec(name="a", nodes=2))), "given twice"),
     ],
