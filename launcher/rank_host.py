@@ -324,8 +324,10 @@ class RankHost:
             return None
         interpreter = self._program.interpreter if self._program else self.plan.python
         log = self.run_dir / f"agent-{self.node}.log"
+        # Modules that ask torch.cuda.is_available() on import would initialise CUDA there, and no fork could use it.
+        env = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"} | self._base_env
         try:
-            server = ForkServer(interpreter, env=self._base_env, cwd=str(Path.cwd()), log=log)
+            server = ForkServer(interpreter, env=env, cwd=str(Path.cwd()), log=log)
         except OSError as error:
             LOG.warning("ranks start cold: %s", error)
             return None

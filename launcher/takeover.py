@@ -23,11 +23,8 @@ class Post:
     port: int
 
 
-FILE = "supervisor.json"
-
-
 def _file(run_dir: Path) -> Path:
-    return run_dir / FILE
+    return run_dir / "supervisor.json"
 
 
 def publish(run_dir: Path, post: Post) -> None:

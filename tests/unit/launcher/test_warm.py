@@ -1,9 +1,12 @@
 """Which programs may be forked from a warm process."""
 
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from trainmaster.launcher.forkserver import cuda_initialised
 from trainmaster.launcher.warm import as_python_program, imports_of, sets_environment
 
 
@@ -50,3 +53,16 @@ def test_imports_of_a_script() -> None:
 )
 def test_scripts_that_set_variables_before_their_imports(source: str, expected: bool) -> None:
     assert sets_environment(source) is expected
+
+
+@pytest.mark.parametrize(("answer", "expected"), [(3, False), (0, True), (100, True)])
+def test_an_import_that_only_asked_whether_cuda_is_available_spoils_a_fork_server(answer: int, expected: bool) -> None:
+    # torch.cuda.is_initialized() is still false then; the driver says 3, CUDA_ERROR_NOT_INITIALIZED, before cuInit.
+    def load(name: str, mode: int) -> Any:
+        return SimpleNamespace(cuDeviceGetCount=lambda count: answer)
+
+    assert cuda_initialised(load) is expected
+
+
+def test_cuda_is_not_initialised_where_its_library_is_not_loaded() -> None:
+    assert cuda_initialised() is False
