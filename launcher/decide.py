@@ -64,7 +64,7 @@ class Outcome:
     lost: dict[str, str] = field(default_factory=dict)
     """Nodes lost in this cycle -> node_death or node_silent."""
     ending: str | None = None
-    """Why the whole job is ending (user, timeout, preemption, node_failure), when somebody asked for that."""
+    """Why the whole job is ending (user, requeue, timeout, preemption, node_failure), when somebody asked for that."""
     advanced: bool = False
     """A step was reported that no earlier cycle had reached."""
     steps_known: bool = False
@@ -137,6 +137,9 @@ def decide(outcome: Outcome, budget: Budget, limits: Limits, *, attempt: int, he
     codes = {entry.code for entry in outcome.exits if entry.failed}
     if _all_done(outcome):
         return Decision(action=Action.SUCCEED, cause="program", state="SUCCEEDED", budget=budget)
+    if outcome.ending == "requeue":
+        # Whoever asked for it is obeyed; it is no fault, and costs no budget.
+        return Decision(action=Action.REQUEUE, cause="requeue", budget=budget)
     # After a preemption or a node failure Slurm itself means to run the job again, checkpoint or not.
     if (EXIT_REQUEUE in codes and outcome.ending != "user") or outcome.ending in ("preemption", "node_failure"):
         cause = outcome.ending or "requested"

@@ -6,7 +6,7 @@ import time
 from enum import StrEnum
 from pathlib import Path
 
-from trainmaster.launcher import slurm_side
+from trainmaster.launcher import intent, slurm_side
 
 LOG = logging.getLogger("trainmaster.supervisor")
 
@@ -25,10 +25,11 @@ class Reason(StrEnum):
 class Ending:
     """What is known of the job's end while it still runs."""
 
-    def __init__(self, run_dir: Path, job_id: int, *, lead_s: float, taken_over: bool) -> None:
+    def __init__(self, run_dir: Path, job_id: int, *, attempt: int, lead_s: float, taken_over: bool) -> None:
         """`lead_s`: how long before the time limit Slurm warns. `taken_over`: the batch step is dead."""
         self._run_dir = run_dir
         self._job_id = job_id
+        self._attempt = attempt
         self._lead_s = lead_s
         self._taken_over = taken_over
         self._inquiry: slurm_side.Inquiry | None = None
@@ -65,11 +66,11 @@ class Ending:
             self.notice = slurm_side.notice_of(job, lead_s=self._lead_s, now=time.time())
             LOG.warning("asked for a checkpoint: %s", self.notice)
             return False
-        cancelled = (self._run_dir / "cancel.json").exists()
+        cancelled = intent.found(self._run_dir, intent.CANCEL) is not None
         calm = job is None or (job.state == "RUNNING" and job.preempt_time is None)
         if reason is Reason.RUMOUR and calm and not cancelled:
             return False
-        self.cause = slurm_side.ending_of(job, self._run_dir)
+        self.cause = slurm_side.ending_of(job, self._run_dir, attempt=self._attempt)
         if self._taken_over and self.cause == "node_failure":
             # The batch step is dead, and Slurm is now ending the job for it. Its process alone was killed.
             self.cause = "supervisor_death"

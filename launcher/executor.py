@@ -20,7 +20,7 @@ from trainmaster.launcher import submission
 from trainmaster.launcher.job import RunPaths, TrainmasterJob
 from trainmaster.launcher.spec import JobSpec
 from trainmaster.launcher.spec_file import FIELDS, decode
-from trainmaster.launcher.target import Call, Target, pickled_call, program
+from trainmaster.launcher.target import Call, Target, pickled_call, program, script_folder
 from trainmaster.slurm.commands import Commands
 
 # submitit's names for what our spec calls otherwise.
@@ -172,22 +172,13 @@ class TrainmasterExecutor(SlurmExecutor):
         folder = JobPaths.get_first_id_independent_folder(self.folder)
         clock = SystemClock()
         made = submission.draft(
-            what, spec, folder, uid=submission.new_uid(clock), python=self.python, import_path=_script_folder()
+            what, spec, folder, uid=submission.new_uid(clock), python=self.python, import_path=script_folder()
         )
         slurm_conf = os.environ.get("SLURM_CONF", "")
         sent = submission.send(
             made, Commands(env=submission.environment(os.environ)), clock=clock, slurm_conf=slurm_conf
         )
         return TrainmasterJob.of(sent, slurm_conf=slurm_conf)
-
-
-def _script_folder() -> tuple[str, ...]:
-    """The folder of the script that this process runs, where Python looks for what it imports; none of `python -m`."""
-    main = sys.modules.get("__main__")
-    file = getattr(main, "__file__", None)
-    if not file or getattr(main, "__spec__", None) is not None:
-        return ()
-    return (str(Path(file).resolve().parent),)
 
 
 def _minutes(spec: JobSpec) -> int:

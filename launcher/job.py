@@ -93,7 +93,7 @@ class TrainmasterJob(SlurmJob[R]):
         self._cancel_at_deletion = False
         self._start_time = self._last_status_check = time.time()
         self._paths = RunPaths(self.run_dir, self._job_id, self.task_id)
-        self._watch = Watch(self.run_dir, int(self._job_id), queue_of(self.slurm_conf), just_submitted=just_submitted)
+        self._watch = Watch(self.run_dir, self._job_id, queue_of(self.slurm_conf), just_submitted=just_submitted)
         self._plan: plan.Plan | None = None
         self._sub_jobs = [self._part(task) for task in self._tasks] if len(self._tasks) > 1 else []
 
@@ -131,7 +131,7 @@ class TrainmasterJob(SlurmJob[R]):
         found = find(job_id, folder)
         return cls(
             found.run_dir.parent,
-            str(found.job_id),
+            str(found.id),
             range(found.ranks),
             run_dir=found.run_dir,
             slurm_conf=found.slurm_conf,
@@ -178,7 +178,7 @@ class TrainmasterJob(SlurmJob[R]):
     @property
     def _is_program(self) -> bool:
         if self._plan is None:
-            self._plan = read_plan(self.run_dir, int(self._job_id))
+            self._plan = read_plan(self.run_dir, self._job_id)
         return self._plan.program is not None
 
     def result(self) -> R:
@@ -236,7 +236,7 @@ class TrainmasterJob(SlurmJob[R]):
     @property
     def _name(self) -> str:
         try:
-            return read_plan(self.run_dir, int(self._job_id)).name
+            return read_plan(self.run_dir, self._job_id).name
         except UsageError:
             return self.run_dir.name
 
@@ -262,7 +262,7 @@ class TrainmasterJob(SlurmJob[R]):
     def cancel(self, check: bool = True) -> None:
         """End the job, and leave word that it was on purpose. Raises SlurmError unless `check` is false."""
         try:
-            cancel(self.run_dir, int(self._job_id), self._watch.queue.client)
+            cancel(self.run_dir, self._job_id, self._watch.queue.client)
             self._watch.hurry()
         except SlurmError as error:
             if check:
@@ -281,6 +281,6 @@ class TrainmasterJob(SlurmJob[R]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Attach to the job again."""
         self.__dict__.update(state)
-        self._watch = Watch(self.run_dir, int(self._job_id), queue_of(self.slurm_conf))
+        self._watch = Watch(self.run_dir, self._job_id, queue_of(self.slurm_conf))
         self._plan = None
         self._sub_jobs = [self._part(task) for task in self._tasks] if len(self._tasks) > 1 else []

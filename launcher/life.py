@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from trainmaster.launcher.intent import NOT_BY_US
 from trainmaster.launcher.record import Event
 
 
@@ -15,6 +16,7 @@ class CycleLife:
     cycle: int
     nodes: tuple[str, ...] = ()
     spares: tuple[str, ...] = ()
+    ranks: int = 0
     dead: tuple[str, ...] = ()
     running_s: float | None = None
     """When its ranks were started."""
@@ -32,8 +34,27 @@ class CycleLife:
     lost_s: float | None = None
     """From the fault that ended the cycle before to the first step of this one; to the start of its ranks when they
     report no steps."""
+    lost_to: str | None = None
+    """The cause of the fault from which `lost_s` counts."""
     failure: dict[str, Any] = field(default_factory=dict)
     """The rank that failed first."""
+    detail: dict[str, Any] = field(default_factory=dict)
+    """What else the record says of its end: who cancelled it, what Slurm said."""
+
+    @property
+    def why(self) -> str:
+        """What ended it, in a few words: the cause, and the rank or the person behind it."""
+        words = [self.cause or ""]
+        if self.failure.get("node"):
+            how = self.failure.get("exit_code")
+            how = f"exit code {how}" if how is not None else f"signal {self.failure.get('signal')}"
+            words.append(f"rank {self.failure.get('rank')} on {self.failure['node']}, {how}")
+        for key in ("cancelled_by", "requeued_by"):
+            if key in self.detail:
+                words.append(f"by {self.detail[key]}" if self.detail[key] != NOT_BY_US else NOT_BY_US)
+        if self.detail.get("reason"):
+            words.append(f"{self.detail['reason']!r}")
+        return ", ".join(filter(None, words))
 
 
 def cycles_of(events: Sequence[Event]) -> tuple[CycleLife, ...]:
@@ -57,6 +78,7 @@ def _with(row: CycleLife, event: Event) -> CycleLife:
         row,
         nodes=event.nodes or row.nodes,
         spares=event.spares if event.state == "RUNNING" else row.spares,
+        ranks=event.ranks or row.ranks,
         dead=tuple(dict.fromkeys((*row.dead, *event.dead))),
         step=row.step if event.step is None else event.step,
     )
@@ -66,6 +88,7 @@ def _with(row: CycleLife, event: Event) -> CycleLife:
         return replace(row, first_step_s=float(event.detail.get("first_step_epoch_s") or event.epoch_s))
     if event.state in ("RESTARTING", "REQUEUED") or event.ends:
         failure = event.detail.get("failure")
+        known = ("cancelled_by", "requeued_by", "reason", "slurm_state", "slurm_reason", "excluded")
         return replace(
             row,
             ended_s=event.epoch_s,
@@ -73,6 +96,7 @@ def _with(row: CycleLife, event: Event) -> CycleLife:
             state=event.state,
             cause=event.cause,
             failure=failure if isinstance(failure, dict) else {},
+            detail={key: event.detail[key] for key in known if key in event.detail},
         )
     return row
 
@@ -81,17 +105,28 @@ def _with_losses(rows: Sequence[CycleLife]) -> list[CycleLife]:
     steps_known = any(row.first_step_s is not None for row in rows)
     told = []
     fault_s: float | None = None
+    cause: str | None = None
     for row in rows:
         back_s = row.first_step_s if steps_known else row.running_s
         lost_s = None
         if fault_s is not None and back_s is not None:
             lost_s = max(0.0, back_s - fault_s)
             fault_s = None
-        told.append(replace(row, lost_s=lost_s))
+        told.append(replace(row, lost_s=lost_s, lost_to=cause if lost_s is not None else None))
         # A cycle that breaks before its first step prolongs the interruption that it was to end.
         if row.state in ("RESTARTING", "REQUEUED") and fault_s is None:
-            fault_s = row.fault_s
+            fault_s, cause = row.fault_s, row.cause
     return told
+
+
+def lost_by_cause(rows: Sequence[CycleLife]) -> dict[str, float]:
+    """Seconds that the job lost, by the cause of the fault, the dearest first."""
+    lost: dict[str, float] = {}
+    for row in rows:
+        if row.lost_s is not None:
+            cause = row.lost_to or "unknown"
+            lost[cause] = lost.get(cause, 0.0) + row.lost_s
+    return dict(sorted(lost.items(), key=lambda item: -item[1]))
 
 
 def lost_s(rows: Sequence[CycleLife]) -> float:

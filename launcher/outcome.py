@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainmaster.launcher import record
+from trainmaster.launcher.intent import NOT_BY_US, Intent
 from trainmaster.launcher.record import Event
 from trainmaster.slurm.values import Job
 
@@ -54,7 +55,13 @@ _ENDED = {
 
 
 def end_by_evidence(
-    events: Sequence[Event], job: Job | None, *, job_id: int, asked_to_cancel: bool, now_s: float
+    events: Sequence[Event],
+    job: Job | None,
+    *,
+    job_id: int,
+    cancelled: Intent | None,
+    cancelled_by: str | None = None,
+    now_s: float,
 ) -> Event:
     """The end of a job that wrote none itself. Pure.
 
@@ -62,19 +69,22 @@ def end_by_evidence(
         events: The record.
         job: What `scontrol show job` says; None when Slurm has forgotten the job.
         job_id: The job.
-        asked_to_cancel: Whether somebody used `trainmaster jobs cancel`.
+        cancelled: Who used `trainmaster jobs cancel`, if anybody did.
+        cancelled_by: Who cancelled it by the cluster's accounts, if they tell.
         now_s: Seconds since the epoch.
     """
     state, cause = _ENDED.get(job.state, ("LOST", None)) if job is not None else ("LOST", None)
-    if state == "LOST" and asked_to_cancel:
+    if state == "LOST" and cancelled is not None:
         state, cause = "CANCELLED", "user"
     last = events[-1] if events else None
     detail: dict[str, object] = {"by": "watcher", "slurm_state": job.state if job is not None else "unknown"}
     if job is not None:
         detail |= {"slurm_reason": job.reason, "slurm_exit_code": job.exit_code}
+    if state == "CANCELLED":
+        detail["cancelled_by"] = cancelled_by or (cancelled.by if cancelled is not None else NOT_BY_US)
     return Event(
         epoch_s=(job.end_time if job is not None else None) or now_s,
-        job_id=job_id,
+        job_id=last.job_id if last else job_id,
         attempt=last.attempt if last else 0,
         cycle=last.cycle if last else 0,
         state=state,
@@ -114,7 +124,8 @@ def explain(end: Event, *, name: str, log: Path, log_end: str) -> str:
         log: What the batch step wrote.
         log_end: The end of it.
     """
-    cause = f" ({end.cause})" if end.cause and end.cause != "program" else ""
+    by = end.detail.get("cancelled_by")
+    cause = f" ({end.cause}{f', by {by}' if by else ''})" if end.cause and end.cause != "program" else ""
     lines = [f"job {end.job_id} {name!r} ended {end.state}{cause} in attempt {end.attempt}, cycle {end.cycle}"]
     failure = failure_of(end)
     if failure:

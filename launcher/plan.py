@@ -46,6 +46,10 @@ class Plan:
     """How long before the time limit Slurm sends SIGUSR2 to the supervisor."""
     start_timeout_s: float = 120.0
     """How long the first agents may take to report."""
+    roles: tuple[str, ...] = ()
+    """Of a job of roles their names, in the order of its components; each has a plan of its own in its folder."""
+    agent_per_rank: bool = False
+    """Each rank has an agent of its own, so that it can be restarted alone."""
 
 
 def write(run_dir: Path, plan: Plan) -> None:
@@ -58,7 +62,7 @@ def read(run_dir: Path) -> Plan:
     values: dict[str, Any] = json.loads((run_dir / FILE).read_text())
     known = {entry.name for entry in fields(Plan)}
     values = {key: value for key, value in values.items() if key in known}
-    for key in ("program", "import_path"):
+    for key in ("program", "import_path", "roles"):
         if values.get(key) is not None:
             values[key] = tuple(values[key])
     return Plan(**values)

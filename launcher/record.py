@@ -48,6 +48,10 @@ class Event:
     ranks: int = 0
     step: int | None = None
     """The last step that any rank reported."""
+    role: str = ""
+    """Whose event it is, in a job of roles; "" when it is the whole job's."""
+    replica: int | None = None
+    """Of a role whose replicas restart alone: which one."""
     detail: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -1,12 +1,26 @@
 """A spec as the text that sbatch gets. Pure: the same spec and folder always give the same text."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from trainmaster import templates
+from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.spec import JobSpec, option_name
 from trainmaster.launcher.timelimit import slurm_time
+
+
+class Component(Protocol):
+    """One role, as `render_roles` needs it."""
+
+    @property
+    def plan(self) -> Plan:
+        """Its plan; the name is the role's."""
+
+    @property
+    def spec(self) -> JobSpec:
+        """What it needs."""
 
 
 def render(spec: JobSpec, *, name: str, run_dir: Path, python: str) -> str:
@@ -26,6 +40,42 @@ def render(spec: JobSpec, *, name: str, run_dir: Path, python: str) -> str:
         signal_lead_s=spec.signal_lead_s,
         setup=tuple(spec.setup),
         python=spec.python or python,
+        run_dir=run_dir,
+    )
+
+
+def render_roles(
+    parts: Sequence[Component], *, name: str, run_dir: Path, python: str, setup: Sequence[str] = ()
+) -> str:
+    """The batch script of a job of roles: a heterogeneous job, whose first component leads.
+
+    Args:
+        parts: Plan and spec of each role.
+        name: The job's name.
+        run_dir: The job's folder, absolute.
+        python: The interpreter of the supervisor.
+        setup: Shell lines that run on the first node before all.
+    """
+    components = []
+    for number, part in enumerate(parts):
+        label = name if number == 0 else f"{name}.{part.plan.name}"
+        options = list(_options(part.spec, label, run_dir))
+        if number:
+            # Only the first component has a batch step, and so output and signals.
+            options = [one for one in options if not one.startswith("--output=")]
+        if part.plan.agent_per_rank:
+            options = [one for one in options if not one.startswith(("--ntasks-per-node=", "--cpus-per-task="))]
+            options.append(option("ntasks-per-node", part.plan.tasks_per_node))
+            if part.spec.cpus_per_task is not None:
+                options.append(option("cpus-per-task", part.spec.cpus_per_task))
+        components.append({"name": part.plan.name, "options": options})
+    return templates.render(
+        "hetjob.sbatch",
+        name=name,
+        components=components,
+        signal_lead_s=parts[0].spec.signal_lead_s,
+        setup=tuple(setup),
+        python=python,
         run_dir=run_dir,
     )
 

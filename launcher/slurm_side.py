@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainmaster.errors import SlurmError
+from trainmaster.launcher import intent
 from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.takeover import Post
 from trainmaster.slurm.commands import Commands
@@ -66,21 +67,40 @@ def agents_gone(text: str) -> list[str]:
     return [match["node"] for match in _AGENT_GONE.finditer(text)]
 
 
-def ending_of(job: Job | None, run_dir: Path) -> str:
-    """Why Slurm is ending this job: user, timeout, preemption or node_failure.
+def ending_of(job: Job | None, run_dir: Path, *, attempt: int) -> str:
+    """Why Slurm is ending this job: user, requeue, timeout, preemption or node_failure.
 
-    Whoever cancels through us leaves `cancel.json` first; for the rest Slurm's own state is the evidence.
+    Whoever cancels or requeues through us has left word; for the rest Slurm's own state is the evidence.
     """
-    if (run_dir / "cancel.json").exists():
+    if intent.found(run_dir, intent.CANCEL) is not None:
         return "user"
+    if intent.found(run_dir, intent.REQUEUE, attempt=attempt) is not None:
+        return "requeue"
     if job is None:
         return "node_failure"
     if job.state == "TIMEOUT":
         return "timeout"
     if job.state == "PREEMPTED" or job.preempt_time is not None:
         return "preemption"
+    if job.state == "COMPLETING" and job.restarts > attempt:
+        # `scontrol requeue` counts the restart at once (seen on 22.05.8).
+        return "requeue"
     # CANCELLED by scancel; or still RUNNING, when somebody signalled the batch script by hand.
     return "user" if job.state in ("CANCELLED", "RUNNING") else "node_failure"
+
+
+def asked_by(run_dir: Path, cause: str, *, attempt: int) -> dict[str, str]:
+    """Who wanted a job's end or requeue, and their reason, for the record."""
+    match cause:
+        case "user":
+            asked, key = intent.found(run_dir, intent.CANCEL), "cancelled_by"
+        case "requeue":
+            asked, key = intent.found(run_dir, intent.REQUEUE, attempt=attempt), "requeued_by"
+        case _:
+            return {}
+    if asked is None:
+        return {key: intent.NOT_BY_US}
+    return {key: asked.by} | ({"reason": asked.reason} if asked.reason else {})
 
 
 def notice_of(job: Job | None, *, lead_s: float, now: float) -> str:

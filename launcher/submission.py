@@ -14,10 +14,11 @@ from pathlib import Path
 
 from trainmaster.clock import Clock, SystemClock
 from trainmaster.errors import SlurmError, SlurmUnreachable, SubmitRefused, UsageError
-from trainmaster.launcher import index, plan, record
-from trainmaster.launcher.queue import who
+from trainmaster.launcher import index, plan, record, role_plan
+from trainmaster.launcher.intent import who
 from trainmaster.launcher.refusal import too_much, what_nodes_have, why_refused
 from trainmaster.launcher.render import render
+from trainmaster.launcher.role_plan import RolePlan
 from trainmaster.launcher.spec import RANK_ENV, RANK_ENV_PREFIXES, JobSpec
 from trainmaster.launcher.target import Program, Target
 from trainmaster.slurm.client import SlurmClient
@@ -51,6 +52,15 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One role of a job: a component of the heterogeneous job, with a folder of its own in the job's."""
+
+    plan: plan.Plan
+    spec: JobSpec
+    pickled: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
     """All that a submission would write and send; nothing is done yet."""
 
@@ -59,6 +69,10 @@ class Draft:
     plan: plan.Plan
     script: str
     pickled: bytes | None
+    parts: tuple[Part, ...] = ()
+    """Of a job of roles, one for each."""
+    roles: tuple[RolePlan, ...] = ()
+    """How they live beside one another."""
 
     @property
     def run_dir(self) -> Path:
@@ -171,7 +185,7 @@ def send(made: Draft, client: SlurmClient, *, clock: Clock | None = None, slurm_
         uid=made.plan.uid,
         run_dir=made.run_dir,
         name=made.plan.name,
-        ranks=made.plan.nodes * made.plan.tasks_per_node,
+        ranks=sum(one.nodes * one.tasks_per_node for one in ([part.plan for part in made.parts] or [made.plan])),
     )
     remember(submission, made.folder, now_s=clock.now().timestamp(), slurm_conf=slurm_conf)
     return submission
@@ -186,6 +200,14 @@ def write_files(made: Draft) -> None:
         (run_dir / SCRIPT).write_text(made.script)
         if made.pickled is not None:
             (run_dir / PICKLE).write_bytes(made.pickled)
+        if made.roles:
+            role_plan.write(run_dir, made.roles)
+        for part in made.parts:
+            folder = Path(part.plan.run_dir)
+            folder.mkdir()
+            plan.write(folder, part.plan)
+            if part.pickled is not None:
+                (folder / PICKLE).write_bytes(part.pickled)
         # Whoever reads the key can give orders to the job's processes.
         descriptor = os.open(run_dir / KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as stream:
@@ -286,19 +308,20 @@ def _require_room(made: Draft, client: SlurmClient, clock: Clock, slurm_conf: st
     Slurm itself takes such a job and leaves it pending for ever, with PartitionNodeLimit or PartitionTimeLimit
     (EnforcePartLimits=NO, its default).
     """
-    if made.spec.allocated_nodes == 1 and made.spec.time is None:
+    specs = [part.spec for part in made.parts] or [made.spec]
+    if all(spec.allocated_nodes == 1 and spec.time is None for spec in specs):
         return
     now_s = clock.monotonic_s()
     seen_s, seen = _partitions_seen.get(slurm_conf, (float("-inf"), ()))
     old = now_s - seen_s > _PARTITIONS_AGE_S
-    if not old and not too_much(made.spec, seen):
+    if not old and not any(too_much(spec, seen) for spec in specs):
         return
     try:
         seen = client.partitions()
     except SlurmError:
         return  # sbatch will say what is wrong
     _partitions_seen[slurm_conf] = (now_s, seen)
-    if reasons := too_much(made.spec, seen):
+    if reasons := [reason for spec in specs for reason in too_much(spec, seen)]:
         raise SubmitRefused(
             f"could not submit {made.plan.name!r}: {'; '.join(reasons)}",
             hint="Slurm would take the job and never start it",
@@ -311,7 +334,8 @@ def _explained(refused: SubmitRefused, made: Draft, client: SlurmClient) -> Subm
     reasons: tuple[str, ...] = ()
     try:
         existing = client.partitions()
-        reasons = why_refused(made.spec, existing)
+        specs = [part.spec for part in made.parts] or [made.spec]
+        reasons = tuple(dict.fromkeys(reason for spec in specs for reason in why_refused(spec, existing)))
         if not reasons and "configuration" in refused.message:
             reasons = what_nodes_have(made.spec, existing, client.nodes())
     except SlurmError:

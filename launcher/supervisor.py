@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from trainmaster.errors import SlurmError
+from trainmaster.launcher import intent, record, slurm_side, takeover, wire
 from trainmaster.launcher import plan as plans
-from trainmaster.launcher import record, slurm_side, takeover, wire
 from trainmaster.launcher.decide import EXIT_REQUEUE, Action, Decision, RankExit, decide, end_state
 from trainmaster.launcher.ending import Ending, Reason
 from trainmaster.launcher.group import Group
@@ -73,7 +73,13 @@ class Supervisor:
             places=next((event.nodes for event in reversed(self.earlier) if event.state == "RUNNING"), ()),
             furthest=-1 if (step := record.last_step(run_dir, events)) is None else step,
         )
-        self.ending = Ending(run_dir, self.job_id, lead_s=self.plan.checkpoint_signal_s, taken_over=bool(epoch))
+        self.ending = Ending(
+            run_dir,
+            self.job_id,
+            attempt=self.attempt,
+            lead_s=self.plan.checkpoint_signal_s,
+            taken_over=bool(epoch),
+        )
         self.signals: list[int] = []
         self.last_beat = 0.0
         self.exit_code = 0
@@ -134,7 +140,7 @@ class Supervisor:
         else:
             if self.attempt:
                 # Whoever requeued a job by hand after cancelling it has changed their mind.
-                (self.run_dir / "cancel.json").unlink(missing_ok=True)
+                intent.drop(self.run_dir, intent.CANCEL)
             self._event("STARTING", detail={"node": self.node, "nodelist": os.environ.get("SLURM_JOB_NODELIST", "")})
             self.launch = Launch(self.selector, slurm_side.agents_command(self.plan, self.post))
             self.launch.start()
@@ -367,7 +373,7 @@ class Supervisor:
         for place in decision.exclude:
             self.dead.setdefault(place, decision.cause)
             self.links.dismiss(place)
-        detail: dict[str, Any] = {}
+        detail: dict[str, Any] = dict(slurm_side.asked_by(self.run_dir, decision.cause, attempt=self.attempt))
         if group.cycle.fault_epoch_s is not None:
             detail["fault_epoch_s"] = group.cycle.fault_epoch_s
         if decision.failure is not None:

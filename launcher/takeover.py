@@ -23,8 +23,11 @@ class Post:
     port: int
 
 
+FILE = "supervisor.json"
+
+
 def _file(run_dir: Path) -> Path:
-    return run_dir / "supervisor.json"
+    return run_dir / FILE
 
 
 def publish(run_dir: Path, post: Post) -> None:

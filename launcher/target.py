@@ -5,6 +5,7 @@ import pickle
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +120,15 @@ def _missing(what: str, path: str) -> UsageError:
         f"could not find the {what} {path}: {Path(path).absolute()} {seen} (working folder: {Path.cwd()})",
         hint="the job runs in the working folder that it was submitted from; give a path that holds there",
     )
+
+
+def script_folder() -> tuple[str, ...]:
+    """The folder of the script that this process runs, where Python looks for what it imports; none of `python -m`."""
+    main = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    if not file or getattr(main, "__spec__", None) is not None:
+        return ()
+    return (str(Path(file).resolve().parent),)
 
 
 # What pickling raises for objects that it cannot take; __reduce__ methods add the last three.

@@ -7,12 +7,14 @@ that is gone without a word gets the end that Slurm's evidence supports, or LOST
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from trainmaster.clock import Clock, SystemClock
-from trainmaster.launcher import plan, record, requeue
+from trainmaster.launcher import ids, intent, plan, record, requeue, takeover
+from trainmaster.launcher.find import Found
 from trainmaster.launcher.outcome import end_by_evidence, state_of
-from trainmaster.launcher.queue import LOOK_EVERY_S, Answer, Queue
+from trainmaster.launcher.queue import Answer, Queue, queue_of
 from trainmaster.launcher.record import Event
 from trainmaster.launcher.submission import OUTPUT
 from trainmaster.slurm.values import Job
@@ -29,17 +31,54 @@ PATIENCE_S = 5.0
 """How long a question that somebody waits for may take; with slurmctld down, squeue takes half a minute to say so."""
 _POLL_FIRST_S, _POLL_LAST_S = 0.05, 0.15
 """Between two looks at the record: one `open` and one `fstat`."""
+BLIND_FIRST_S, BLIND_LAST_S = 60.0, 900.0
+"""From the first question that Slurm did not answer to the first word about it, and the longest pause between two."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blind:
+    """What somebody who waits cannot see: the record has no end, and Slurm does not answer."""
+
+    job_id: str
+    silent_s: float
+    """How long Slurm has not answered."""
+    why: str
+    state: str
+    """By the record's last word."""
+    sign_s: float | None
+    """How long ago the job's own processes gave the last sign of life in the run folder; None: they gave none."""
+
+    def __str__(self) -> str:
+        sign = "gave no sign of life" if self.sign_s is None else f"gave its last sign of life {_ago(self.sign_s)} ago"
+        alive = "; so it runs" if self.sign_s is not None and self.sign_s < BLIND_FIRST_S / 2 else ""
+        return (
+            f"cannot see how job {self.job_id} stands: Slurm has not answered for {_ago(self.silent_s)} ({self.why}); "
+            f"its record ends with {self.state} and it {sign}{alive}. It is waited for still"
+        )
+
+
+def _ago(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 class Watch:
     """Follows one job. `end()` costs a file look; `settle()` may also ask Slurm; `wait()` does both until the end."""
 
     def __init__(
-        self, run_dir: Path, job_id: int, queue: Queue, *, clock: Clock | None = None, just_submitted: bool = False
+        self,
+        run_dir: Path,
+        job_id: int | str,
+        queue: Queue,
+        *,
+        clock: Clock | None = None,
+        just_submitted: bool = False,
     ) -> None:
         """`just_submitted`: Slurm accepted the job this moment, so it need not be asked about it for a while."""
         self.run_dir = run_dir
-        self.job_id = job_id
+        self.id = ids.parse(job_id)
+        self.job_id = str(self.id)
         self.queue = queue
         self._clock = clock or SystemClock()
         self._events: tuple[Event, ...] = ()
@@ -47,6 +86,11 @@ class Watch:
         self._alive_s = self._clock.monotonic_s() if just_submitted else float("-inf")
         self._gone_s: float | None = None
         self._known_ours = just_submitted
+
+    @classmethod
+    def of(cls, found: Found) -> "Watch":
+        """The watch of a job that was found."""
+        return cls(found.run_dir, found.job_id, queue_of(found.slurm_conf))
 
     def events(self) -> tuple[Event, ...]:
         """The record, read again only when it has changed."""
@@ -86,9 +130,9 @@ class Watch:
         """
         end = self.end()
         now_s = self._clock.monotonic_s()
-        if end is not None or (self._gone_s is None and now_s - self._alive_s < LOOK_EVERY_S):
+        if end is not None or (self._gone_s is None and now_s - self._alive_s < self.queue.every_s):
             return end
-        age_s = LOOK_EVERY_S if self._gone_s is None else GRACE_S
+        age_s = self.queue.every_s if self._gone_s is None else GRACE_S
         answer = self.queue.ask(self.job_id, closer=not self._known_ours, max_age_s=age_s, patience_s=patience_s)
         if answer is None or answer.asked_s <= self._alive_s:
             return None
@@ -106,7 +150,7 @@ class Watch:
             self._gone_s = answer.asked_s
         if self._gone_s is not None and answer.asked_s - self._gone_s < GRACE_S:
             return None
-        return self.end() or self._conclude(job)
+        return self.end() or self._conclude(job, answer.cancelled_by)
 
     def _is_between_attempts(self, job: Job) -> bool:
         """Whether a job that Slurm calls ended is about to be requeued: its batch step ended with that in mind.
@@ -133,7 +177,7 @@ class Watch:
         except (OSError, ValueError, TypeError):
             return
         exclude = ",".join(filter(None, (own, *last.detail.get("excluded", ()))))
-        order = requeue.Order(job_id=self.job_id, restarts=last.attempt, exclude=exclude)
+        order = requeue.Order(job_id=job.job_id, restarts=last.attempt, exclude=exclude)
         self.queue.do(lambda client: requeue.release(client, order))
 
     def hurry(self) -> None:
@@ -141,13 +185,14 @@ class Watch:
         self._alive_s, self._known_ours = float("-inf"), False
         self.queue.forget(self.job_id)
 
-    def _conclude(self, job: Job | None) -> Event:
+    def _conclude(self, job: Job | None, cancelled_by: str | None) -> Event:
         """Write down, for whoever asks later, the end that the job could not write itself."""
         end = end_by_evidence(
             self._events,
             job,
-            job_id=self.job_id,
-            asked_to_cancel=(self.run_dir / "cancel.json").exists(),
+            job_id=self.id.job,
+            cancelled=intent.found(self.run_dir, intent.CANCEL),
+            cancelled_by=cancelled_by,
             now_s=self._clock.now().timestamp(),
         )
         try:
@@ -164,8 +209,10 @@ class Watch:
         script, a link there leads to it.
         """
         job = answer.job if answer is not None else None
-        if job is not None and job.std_out and Path(job.std_out).parent.name != self.run_dir.name:
-            return job if self._links_to(job.std_out) else None
+        if job is not None and job.std_out:
+            uid = self.run_dir.name if self.id.task is None else self.run_dir.parent.name
+            if uid not in Path(job.std_out).parts and not self._links_to(job.std_out):
+                return None
         return job
 
     def _links_to(self, output: str) -> bool:
@@ -184,13 +231,46 @@ class Watch:
         except OSError:
             return True
 
-    def wait(self, *, timeout_s: float = float("inf"), on_change: Callable[[], None] | None = None) -> Event | None:
+    def blind(self) -> Blind | None:
+        """What cannot be seen while Slurm does not answer; None when it does, or the record says how it ended."""
+        trouble = self.queue.trouble
+        if trouble is None or self.end() is not None:
+            return None
+        return Blind(
+            job_id=self.job_id,
+            silent_s=self._clock.monotonic_s() - trouble.since_s,
+            why=trouble.why,
+            state=state_of(self._events),
+            sign_s=self.silent_s(),
+        )
+
+    def silent_s(self) -> float | None:
+        """Seconds since the job's own processes last wrote to its folder; while it runs they do every second."""
+        times = []
+        for name in (record.FILE, "step", takeover.FILE):
+            try:
+                times.append((self.run_dir / name).stat().st_mtime)
+            except OSError:
+                continue
+        started = any(event.state != "SUBMITTED" for event in self.events())
+        return max(0.0, self._clock.now().timestamp() - max(times)) if times and started else None
+
+    def wait(
+        self,
+        *,
+        timeout_s: float = float("inf"),
+        on_change: Callable[[], None] | None = None,
+        on_blind: Callable[[Blind], None] = lambda blind: log.warning("%s", blind),
+    ) -> Event | None:
         """Wait for the end. Returns it, or None after `timeout_s`.
 
         `on_change` is called after every look at the record that found something new, and about twice a second.
+        `on_blind` is called after a minute without an answer from Slurm, and ever more rarely as that goes on: the end
+        of a job whose whole cluster is gone would never be seen.
         """
         started_s = told_s = self._clock.monotonic_s()
         pause_s = _POLL_FIRST_S
+        blind_after_s = BLIND_FIRST_S
         seen: tuple[Event, ...] = ()
         while True:
             end = self.settle()
@@ -200,6 +280,12 @@ class Watch:
                 on_change()
             if end is not None:
                 return end
+            trouble = self.queue.trouble
+            if trouble is None:
+                blind_after_s = BLIND_FIRST_S
+            elif now_s - max(trouble.since_s, started_s) >= blind_after_s and (blind := self.blind()) is not None:
+                blind_after_s += min(2 * blind_after_s, BLIND_LAST_S)
+                on_blind(blind)
             left_s = timeout_s - (now_s - started_s)
             if left_s <= 0:
                 return None

@@ -12,7 +12,9 @@ class SlurmClient(Protocol):
     def submit(self, script_text: str, *, args: Sequence[str] = ()) -> int:
         """Submit a batch script and return its job id. Raises SubmitRefused with sbatch's words."""
 
-    def job(self, job_id: int) -> Job | None:
+    # A job id is a number, or what `launcher.ids` reads: 1234_5, 1234+1.
+
+    def job(self, job_id: int | str) -> Job | None:
         """One job, or None when Slurm no longer knows it (MinJobAge after its end)."""
 
     def jobs(self, *, user: str | None = None) -> tuple[Job, ...]:
@@ -24,17 +26,20 @@ class SlurmClient(Protocol):
     def partitions(self) -> tuple[Partition, ...]:
         """All partitions."""
 
-    def cancel(self, job_id: int, *, signal: str | None = None) -> None:
+    def cancel(self, job_id: int | str, *, signal: str | None = None) -> None:
         """End a job, or only send its steps a signal."""
 
-    def requeue(self, job_id: int, *, incomplete: bool = True) -> None:
+    def requeue(self, job_id: int | str, *, incomplete: bool = True) -> None:
         """Put a job back into the queue under the same id; `incomplete` refuses for one that is already over."""
 
-    def update_job(self, job_id: int, **fields: str) -> None:
+    def update_job(self, job_id: int | str, **fields: str) -> None:
         """Change fields of a job, named as scontrol names them (`StartTime="now"`)."""
 
     def batch_script(self, job_id: int) -> str:
         """The script that was given to sbatch."""
+
+    def cancelled_by(self, job_id: int | str) -> str | None:
+        """The user who cancelled a job, if the cluster keeps accounts and they say so."""
 
     def hostnames(self, nodelist: str) -> tuple[str, ...]:
         """The node names of a hostlist, in its order."""

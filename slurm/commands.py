@@ -12,7 +12,7 @@ from trainmaster.slurm import parse
 from trainmaster.slurm.run import Completed, run
 from trainmaster.slurm.values import Job, Node, Partition
 
-_SQUEUE_FIELDS = ("%i", "%T", "%r", "%u", "%P", "%N", "%S", "%e", "%V", "%j")
+_SQUEUE_FIELDS = ("%A", "%i", "%F", "%K", "%T", "%r", "%u", "%P", "%N", "%S", "%e", "%V", "%j")
 # A name may hold any character, so the job's name comes last and the separator needs to be rare only before it.
 _SEPARATOR = "\x1f"
 
@@ -63,30 +63,35 @@ class Commands:
             raise SlurmError(f"sbatch was expected to print a job id, it printed {done.stdout!r} {done.stderr!r}")
         return int(number)
 
-    def job(self, job_id: int) -> Job | None:
+    def job(self, job_id: int | str) -> Job | None:
         """`scontrol show job`; None when Slurm has forgotten it."""
         try:
             done = self._run("scontrol", "-o", "show", "job", str(job_id))
         except SlurmUnreachable:
             raise
         except SlurmError as error:
-            if "Invalid job id" in error.message:
+            # The second is what it says of a task or part that is not there.
+            if "Invalid job id" in error.message or f"Job {job_id} not found" in error.message:
                 return None
             raise
-        lines = [line for line in done.stdout.splitlines() if line.startswith("JobId=")]
-        return parse.job(lines[0]) if lines else None
+        jobs = [parse.job(line) for line in done.stdout.splitlines() if line.startswith("JobId=")]
+        # Of an array or a heterogeneous job all tasks and parts are shown; its own number is that of one of them.
+        return next((job for job in jobs if str(job.job_id) == str(job_id)), jobs[0] if jobs else None)
 
     def jobs(self, *, user: str | None = None) -> tuple[Job, ...]:
         """`squeue`, one line a job."""
         argv = ["squeue", "--noheader", "--all", "--format", _SEPARATOR.join(_SQUEUE_FIELDS)]
         if user is not None:
             argv += ["--user", user]
+        # Or squeue cuts the list of an array's waiting tasks short.
+        env = {**(os.environ if self._env is None else self._env), "SLURM_BITSTR_LEN": "0"}
         jobs = []
-        for line in self._run(*argv).stdout.splitlines():
+        for line in self._run(*argv, env=env).stdout.splitlines():
             parts = line.split(_SEPARATOR, len(_SQUEUE_FIELDS) - 1)
             if len(parts) != len(_SQUEUE_FIELDS) or not parts[0].isdecimal():
                 continue
-            number, state, reason, owner, partition, nodes, start, end, submitted, name = parts
+            number, shown, array, tasks, state, reason, owner, partition, nodes, start, end, submitted, name = parts
+            whole, is_part, offset = shown.partition("+")
             jobs.append(
                 Job(
                     job_id=int(number),
@@ -99,6 +104,10 @@ class Commands:
                     start_time=parse.epoch_s(start),
                     end_time=parse.epoch_s(end),
                     submit_time=parse.epoch_s(submitted),
+                    array_job_id=int(array) if tasks != "N/A" and array.isdecimal() else 0,
+                    array_tasks=tasks if tasks != "N/A" else "",
+                    het_job_id=int(whole) if is_part else 0,
+                    het_offset=int(offset) if is_part else None,
                 )
             )
         return tuple(jobs)
@@ -113,21 +122,30 @@ class Commands:
         lines = self._run("scontrol", "-o", "show", "partition").stdout.splitlines()
         return tuple(parse.partition(line) for line in lines if line.startswith("PartitionName="))
 
-    def cancel(self, job_id: int, *, signal: str | None = None) -> None:
+    def cancel(self, job_id: int | str, *, signal: str | None = None) -> None:
         """`scancel`."""
         self._run("scancel", *([f"--signal={signal}"] if signal else []), str(job_id))
 
-    def requeue(self, job_id: int, *, incomplete: bool = True) -> None:
+    def requeue(self, job_id: int | str, *, incomplete: bool = True) -> None:
         """`scontrol requeue`."""
         self._run("scontrol", "requeue", *(["Incomplete"] if incomplete else []), str(job_id))
 
-    def update_job(self, job_id: int, **fields: str) -> None:
+    def update_job(self, job_id: int | str, **fields: str) -> None:
         """`scontrol update`."""
         self._run("scontrol", "update", f"JobId={job_id}", *(f"{key}={value}" for key, value in fields.items()))
 
     def batch_script(self, job_id: int) -> str:
         """`scontrol write batch_script`."""
         return self._run("scontrol", "write", "batch_script", str(job_id), "-").stdout
+
+    def cancelled_by(self, job_id: int | str) -> str | None:
+        """`sacct`, which tells "CANCELLED by <uid>"; None where no accounts are kept. The job itself does not tell."""
+        try:
+            done = self._run("sacct", "-j", str(job_id), "-X", "-n", "-P", "-D", "-o", "State")
+        except SlurmError:
+            return None
+        match = parse.CANCELLED_BY.fullmatch((done.stdout.strip().splitlines() or [""])[-1])
+        return parse.user_name(int(match[1])) if match is not None else None
 
     def hostnames(self, nodelist: str) -> tuple[str, ...]:
         """`scontrol show hostnames`, which asks no daemon."""

@@ -1,15 +1,18 @@
-"""Reads what `scontrol -o show` prints. Pure; standard library only.
+"""Reads what `scontrol -o show` prints. Pure but for user names; standard library only.
 
 A record is one line of `Key=Value` pairs. Values may hold blanks and equal signs (Reason, Comment, Command), so a pair
 ends only where the next known-looking key begins: a capitalised word directly followed by `=`.
 """
 
+import pwd
 import re
 from datetime import datetime
 
 from trainmaster.slurm.values import Job, Node, Partition
 
 _PAIR = re.compile(r"(?:^|\s)([A-Z][A-Za-z0-9_:/]*)=")
+CANCELLED_BY = re.compile(r"CANCELLED by (\d+)")
+"""The state of a cancelled job as sacct has it, with the user's number."""
 _EMPTY = {"", "(null)", "None", "N/A", "Unknown", "none"}
 
 
@@ -45,6 +48,18 @@ def epoch_s(value: str | None) -> float | None:
         return None
 
 
+def user_name(uid: int) -> str:
+    """The login name of a user, or the number of one who has none here.
+
+    >>> user_name(0), user_name(4_000_000_000)
+    ('root', '4000000000')
+    """
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return str(uid)
+
+
 def job(line: str) -> Job:
     """A job from one line of `scontrol -o show job`."""
     values = record(line)
@@ -69,6 +84,10 @@ def job(line: str) -> Job:
         std_out=_text(values.get("StdOut")),
         work_dir=_text(values.get("WorkDir")),
         comment=_text(values.get("Comment")),
+        array_job_id=_integer(values.get("ArrayJobId")),
+        array_tasks=_text(values.get("ArrayTaskId")),
+        het_job_id=_integer(values.get("HetJobId")),
+        het_offset=_integer(values["HetJobOffset"]) if "HetJobOffset" in values else None,
     )
 
 

@@ -51,6 +51,13 @@ class Job:
     std_out: str = ""
     work_dir: str = ""
     comment: str = ""
+    array_job_id: int = 0
+    """The number that sbatch printed for the array that this is a task of; 0 for other jobs."""
+    array_tasks: str = ""
+    """The task's index; of tasks that wait together, a list such as `2-9,12%4`."""
+    het_job_id: int = 0
+    """The number that sbatch printed for the heterogeneous job that this is a part of; 0 for other jobs."""
+    het_offset: int | None = None
 
     @property
     def active(self) -> bool:

@@ -6,19 +6,39 @@ The public names are loaded when first used, so that `import trainmaster` costs 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trainmaster.launcher import registry
+    from trainmaster.launcher.checkpoints import Checkpoints
     from trainmaster.launcher.executor import TrainmasterExecutor, submit
     from trainmaster.launcher.job import TrainmasterJob
+    from trainmaster.launcher.roles import Role, submit_roles
+    from trainmaster.launcher.roles_job import RolesJob
     from trainmaster.launcher.spec import JobSpec
     from trainmaster.launcher.worker import step
 
-__all__ = ["JobSpec", "TrainmasterExecutor", "TrainmasterJob", "step", "submit"]
+__all__ = [
+    "Checkpoints",
+    "JobSpec",
+    "Role",
+    "RolesJob",
+    "TrainmasterExecutor",
+    "TrainmasterJob",
+    "registry",
+    "step",
+    "submit",
+    "submit_roles",
+]
 
 _HOME = {
+    "Checkpoints": "trainmaster.launcher.checkpoints",
     "JobSpec": "trainmaster.launcher.spec",
+    "Role": "trainmaster.launcher.roles",
+    "RolesJob": "trainmaster.launcher.roles_job",
     "TrainmasterExecutor": "trainmaster.launcher.executor",
     "TrainmasterJob": "trainmaster.launcher.job",
+    "registry": "trainmaster.launcher",
     "step": "trainmaster.launcher.worker",
     "submit": "trainmaster.launcher.executor",
+    "submit_roles": "trainmaster.launcher.roles",
 }
 
 
@@ -27,4 +47,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'trainmaster' has no attribute {name!r}")
     from importlib import import_module
 
+    if name == "registry":
+        return import_module("trainmaster.launcher.registry")
     return getattr(import_module(_HOME[name]), name)

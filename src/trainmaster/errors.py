@@ -8,7 +8,10 @@
     │   ├── SlurmUnreachable  slurmctld did not answer; trying again later may help
     │   └── SubmitRefused     sbatch said no
     ├── LabError              the lab could not be built, or is not what it should be
-    └── JobFailed             the job ended, and not well
+    ├── CheckpointError       a checkpoint could not be written or read
+    ├── JobFailed             the job ended, and not well
+    └── RegistryError         a role's registry was asked for what it cannot have
+        └── RegistryTimeout   a replica did not register in time
 
 A message says what was attempted, what was seen and, as the hint, what to do. Programming errors are not here: they
 are assertions and crash.
@@ -64,5 +67,17 @@ class LabError(TrainmasterError):
     """The lab could not be built, or is not what it should be."""
 
 
+class CheckpointError(TrainmasterError):
+    """A checkpoint could not be written or read."""
+
+
 class JobFailed(TrainmasterError):
     """The job ended, and not well."""
+
+
+class RegistryError(TrainmasterError):
+    """A role's registry was asked for what it cannot have."""
+
+
+class RegistryTimeout(RegistryError):
+    """A replica did not register in time."""

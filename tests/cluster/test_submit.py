@@ -254,7 +254,7 @@ def test_cancelled_while_pending(tmp_path):
     done = command("jobs", "cancel", "--json", job.job_id)
     assert json.loads(done.stdout) == [{"job_id": int(job.job_id), "state": "CANCELLED"}], done.stderr
     assert job.done()
-    assert "CANCELLED (user)" in str(job.exception())
+    assert "CANCELLED (user, by " in str(job.exception())
 
 
 def test_cancelled_while_starting(tmp_path):

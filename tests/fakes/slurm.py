@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from trainmaster.errors import SlurmError
+from trainmaster.launcher.ids import parse
 from trainmaster.slurm.values import Job, Node, Partition
 
 
@@ -16,8 +17,10 @@ class FakeSlurm:
         self.existing = tuple(partitions)
         self.calls: Counter[str] = Counter()
         self.fail: dict[str, list[SlurmError]] = {}
-        self.cancelled: list[int] = []
-        self.updated: list[tuple[int, dict[str, str]]] = []
+        self.cancelled: list[int | str] = []
+        self.requeued: list[int | str] = []
+        self.updated: list[tuple[int | str, dict[str, str]]] = []
+        self.cancellers: dict[int | str, str] = {}
         self._next = first_job_id
 
     def _count(self, verb: str) -> None:
@@ -37,9 +40,9 @@ class FakeSlurm:
         self.put(job_id, "PENDING")
         return job_id
 
-    def job(self, job_id: int) -> Job | None:
+    def job(self, job_id: int | str) -> Job | None:
         self._count("job")
-        return self.known.get(job_id)
+        return next((job for job in self.known.values() if parse(job_id).names(job)), None)
 
     def jobs(self, *, user: str | None = None) -> tuple[Job, ...]:
         self._count("jobs")
@@ -53,20 +56,25 @@ class FakeSlurm:
         self._count("partitions")
         return self.existing
 
-    def cancel(self, job_id: int, *, signal: str | None = None) -> None:
+    def cancel(self, job_id: int | str, *, signal: str | None = None) -> None:
         self._count("cancel")
         self.cancelled.append(job_id)
 
-    def requeue(self, job_id: int, *, incomplete: bool = True) -> None:
+    def requeue(self, job_id: int | str, *, incomplete: bool = True) -> None:
         self._count("requeue")
+        self.requeued.append(job_id)
 
-    def update_job(self, job_id: int, **fields: str) -> None:
+    def update_job(self, job_id: int | str, **fields: str) -> None:
         self._count("update_job")
         self.updated.append((job_id, fields))
 
     def batch_script(self, job_id: int) -> str:
         self._count("batch_script")
         return self.scripts[-1] if self.scripts else ""
+
+    def cancelled_by(self, job_id: int | str) -> str | None:
+        self._count("cancelled_by")
+        return self.cancellers.get(job_id)
 
     def hostnames(self, nodelist: str) -> tuple[str, ...]:
         self._count("hostnames")

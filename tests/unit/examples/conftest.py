@@ -12,7 +12,7 @@ import pytest
 from trainmaster.launcher.record import Event, to_line
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
-PLACES = [str(EXAMPLES / "tiny_gpt"), str(EXAMPLES / "demo")]
+PLACES = [str(EXAMPLES / name) for name in ("tiny_gpt", "demo", "recommender")]
 sys.path[:0] = PLACES
 
 from story import Point, Story, tell  # noqa: E402 - just put on the path

@@ -1,6 +1,6 @@
 """The life of a job as rows, and what each fault cost."""
 
-from trainmaster.launcher.life import cycles_of, lost_s
+from trainmaster.launcher.life import cycles_of, lost_by_cause, lost_s
 from trainmaster.launcher.progress import line_of
 from trainmaster.launcher.record import Event
 
@@ -50,6 +50,18 @@ def test_an_interruption_lasts_until_there_is_a_step_again():
     # Cycle 1 broke before its first step, so cycle 2 ends what began in cycle 0.
     assert [row.lost_s for row in rows] == [None, None, 3.0, 5.0]
     assert lost_s(rows) == 8.0
+
+
+def test_what_was_lost_is_put_down_to_the_cause_that_began_it():
+    assert lost_by_cause(cycles_of(LIFE)) == {"node_death": 5.0, "rank_crash": 3.0}
+
+
+def test_why_a_cycle_ended_in_words():
+    assert cycles_of(LIFE)[0].why == "rank_crash, rank 1 on n02, exit code 1"
+    detail = {"cancelled_by": "not by trainmaster"}
+    assert cycles_of([event(2, "CANCELLED", cause="user", detail=detail)])[0].why == "user, not by trainmaster"
+    detail = {"requeued_by": "alice", "reason": "new data"}
+    assert cycles_of([event(2, "REQUEUED", cause="requeue", detail=detail)])[0].why == "requeue, by alice, 'new data'"
 
 
 def test_a_program_without_steps_is_back_when_its_ranks_are():

@@ -1,5 +1,8 @@
 """Waiting: the record's end counts; Slurm is asked rarely, and what it does not know is never called finished."""
 
+import json
+import os
+
 import pytest
 
 from fakes.clock import FakeClock
@@ -146,6 +149,68 @@ def test_a_job_that_vanishes_while_slurmctld_restarts_is_not_lost_too_soon(scene
     assert scene.watch.wait().state == "SUCCEEDED"
 
 
+def test_who_waits_for_a_cluster_that_is_gone_is_told_and_may_give_up(scene, caplog):
+    scene.write("RUNNING", step=7)
+    scene.slurm.fail["jobs"] = [SlurmUnreachable("Unable to contact slurm controller")] * 10_000
+    told = []
+    assert scene.watch.wait(timeout_s=6 * 3600.0, on_blind=told.append) is None
+    assert 10 <= len(told) <= 40
+    assert told[0].silent_s >= 60.0 and told[-1].silent_s > 3600.0
+    assert "Unable to contact" in str(told[0]) and "RUNNING" in str(told[0])
+    assert scene.watch.settle() is None and not record.end_of(record.read(scene.run_dir))
+
+
+def test_who_waits_is_not_told_of_a_slurmctld_that_restarts(scene):
+    scene.write("RUNNING")
+    scene.slurm.fail["jobs"] = [SlurmUnreachable("down")] * 2
+    scene.clock.at(300.0, lambda: scene.write("SUCCEEDED"))
+    told = []
+    assert scene.watch.wait(on_blind=told.append).state == "SUCCEEDED"
+    assert told == []
+
+
+def test_a_job_that_lives_is_said_to_live_while_slurm_is_silent(scene):
+    scene.write("RUNNING")
+    scene.slurm.fail["jobs"] = [SlurmUnreachable("down")] * 100
+    told = []
+
+    def sign_of_life():
+        now_s = scene.clock.now().timestamp()
+        os.utime(scene.run_dir / record.FILE, (now_s, now_s))
+
+    for moment in range(1, 110):
+        scene.clock.at(float(moment), sign_of_life)
+    scene.watch.wait(timeout_s=100.0, on_blind=told.append)
+    assert len(told) == 1 and "so it runs" in str(told[0])
+
+
+@pytest.mark.parametrize(
+    ("accounts", "asked", "by"),
+    [("alice", None, "alice"), (None, None, "not by trainmaster"), (None, "bob", "bob"), ("alice", "bob", "alice")],
+)
+def test_who_cancelled_a_job_that_could_not_say(scene, accounts, asked, by):
+    scene.slurm.put(12, "CANCELLED")
+    if accounts:
+        scene.slurm.cancellers["12"] = accounts
+    if asked:
+        (scene.run_dir / "cancel.json").write_text(json.dumps({"by": asked}))
+    assert scene.watch.wait().detail["cancelled_by"] == by
+
+
+def test_a_task_of_an_array_is_ours_by_the_arrays_folder(tmp_path):
+    clock, slurm = FakeClock(), FakeSlurm()
+    run_dir = tmp_path / "20260101-000000-abcdef" / "3"
+    run_dir.mkdir(parents=True)
+    queue = Queue(slurm, clock=clock, start=lambda work: work())
+    watch = Watch(run_dir, "12_3", queue, clock=clock)
+    values = {"array_job_id": 12, "array_tasks": "1-5"}
+    slurm.put(12, "PENDING", std_out=str(run_dir.parent / "%a" / "batch.out"), **values)
+    assert watch.settle() is None and watch.queued() is not None
+    slurm.put(12, "PENDING", std_out="/elsewhere/20250101-000000-ffffff/3/batch.out", **values)
+    watch.hurry()
+    assert watch.queued() is None
+
+
 def test_a_requeued_job_is_waited_for(scene):
     scene.write("STARTING")
     scene.write("REQUEUED", cause="node_death")
@@ -161,7 +226,7 @@ def test_an_old_job_that_is_attached_again_is_settled_at_once(tmp_path):
     scene = Scene(tmp_path, just_submitted=False)
     scene.slurm.put(12, "CANCELLED", end_time=scene.clock.start_s - 100)
     assert scene.watch.settle().state == "CANCELLED"
-    assert scene.slurm.calls == {"jobs": 1, "job": 1}
+    assert scene.slurm.calls == {"jobs": 1, "job": 1, "cancelled_by": 1}
 
 
 def test_a_record_that_cannot_be_written_still_gives_the_end(tmp_path, caplog):

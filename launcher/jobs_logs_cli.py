@@ -1,0 +1,217 @@
+"""`trainmaster jobs logs`: what ranks wrote, and following it across restarts."""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainmaster.launcher.jobs_args_cli import new_verb
+
+if TYPE_CHECKING:
+    from trainmaster.launcher.find import Found
+    from trainmaster.launcher.jobs_args_cli import Verbs
+    from trainmaster.launcher.logs import Cycle
+    from trainmaster.launcher.watch import Watch
+
+_POLL_S = 0.2
+
+
+def add(verbs: "Verbs") -> None:
+    """Describe the verb."""
+    logs = new_verb(verbs, "logs", "what a rank wrote", run_logs)
+    logs.add_argument("--rank", default="0", metavar="RANKS", help="which rank: 3, or 0-3,7, or all (default: 0)")
+    text = "the rank that failed first, and its standard error, in the newest cycle that ended by a failure"
+    logs.add_argument("--failed", action="store_true", help=text)
+    logs.add_argument("--attempt", type=int, metavar="N", help="which attempt (default: the newest)")
+    logs.add_argument("--cycle", type=int, metavar="N", help="which cycle of the attempt (default: the newest)")
+    logs.add_argument("--err", action="store_true", help="standard error instead of standard output")
+    logs.add_argument("--grep", metavar="REGEX", help="only lines in which this regular expression is found")
+    logs.add_argument("--supervisor", action="store_true", help="what the job's supervisor and setup lines wrote")
+    text = "go on as it grows, across restarts, until the job ends"
+    logs.add_argument("-f", "--follow", action="store_true", help=text)
+
+
+def run_logs(args: argparse.Namespace) -> int:
+    """Copy logs to stdout in bounded pieces; with --json only say where they lie."""
+    from trainmaster.launcher.find import find
+    from trainmaster.launcher.submission import OUTPUT
+    from trainmaster.launcher.watch import Watch
+
+    found = find(args.job_id, args.folder)
+    watch = Watch.of(found)
+    wanted = _pattern(args.grep)
+    if args.supervisor:
+        path = found.run_dir / OUTPUT
+        if args.json:
+            _print_paths([path])
+        else:
+            _write(_kept(_one_file(path, watch, args.follow), wanted))
+        return 0
+    stream = "err" if args.err or args.failed else "out"
+    cycle: Cycle | None
+    if args.failed:
+        cycle, ranks = _first_failure(found, watch)
+    else:
+        ranks = _ranks(args.rank, found.ranks)
+        chosen = args.attempt is not None or args.cycle is not None
+        cycle = _cycle(args, found, watch) if chosen or not args.follow else None
+    names = {rank: f"rank{rank}.{stream}" for rank in ranks}
+    if args.follow and not args.json:
+        _follow(found, watch, names, cycle, wanted)
+        return 0
+    assert cycle is not None
+    paths = {rank: cycle.folder(found.run_dir) / name for rank, name in names.items()}
+    if args.json:
+        _print_paths(paths.values())
+        return 0
+    for rank, path in paths.items():
+        _write(_kept(_content(path), wanted, prefix=_prefix(rank, names)))
+    return 0
+
+
+def _pattern(text: str | None) -> "re.Pattern[bytes] | None":
+    from trainmaster.errors import UsageError
+
+    try:
+        return None if text is None else re.compile(text.encode())
+    except re.error as error:
+        raise UsageError(f"could not read --grep {text!r}: {error}") from None
+
+
+def _ranks(text: str, count: int) -> tuple[int, ...]:
+    """The ranks that `--rank` names."""
+    from trainmaster.errors import UsageError
+    from trainmaster.launcher import ids
+
+    if text == "all":
+        return tuple(range(count))
+    ranks = tuple(dict.fromkeys(ids.indices(text)))
+    if not ranks or max(ranks) >= count or not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
+        raise UsageError(f"the job has the ranks 0 to {count - 1}, not {text}", hint="write 3, or 0-3,7, or all")
+    return ranks
+
+
+def _cycle(args: argparse.Namespace, found: "Found", watch: "Watch") -> "Cycle":
+    from trainmaster.errors import UsageError
+    from trainmaster.launcher import logs
+
+    known = logs.cycles(found.run_dir, watch.events())
+    if not known:
+        raise UsageError(
+            f"no rank of job {found.job_id} has started yet",
+            hint=f"what ran before them: trainmaster jobs logs --supervisor {found.job_id}",
+        )
+    wanted = [one for one in known if args.attempt in (None, one.attempt) and args.cycle in (None, one.cycle)]
+    if not wanted:
+        there = ", ".join(f"{one.attempt}.{one.cycle}" for one in known)
+        raise UsageError(f"job {found.job_id} has no such cycle; there are (attempt.cycle): {there}")
+    return wanted[-1]
+
+
+def _first_failure(found: "Found", watch: "Watch") -> "tuple[Cycle, tuple[int, ...]]":
+    from trainmaster.errors import UsageError
+    from trainmaster.launcher.life import cycles_of
+    from trainmaster.launcher.logs import Cycle
+
+    for row in reversed(cycles_of(watch.events())):
+        rank = row.failure.get("rank")
+        if isinstance(rank, int) and rank >= 0:
+            return Cycle(attempt=row.attempt, cycle=row.cycle), (rank,)
+    raise UsageError(
+        f"no rank of job {found.job_id} has failed",
+        hint=f"trainmaster jobs show {found.job_id} tells what else ended its cycles",
+    )
+
+
+def _print_paths(paths: Iterable[Path]) -> None:
+    told = [{"path": str(path), "bytes": path.stat().st_size if path.exists() else None} for path in paths]
+    print(json.dumps(told[0] if len(told) == 1 else told))
+
+
+def _one_file(path: Path, watch: "Watch", follow: bool) -> Iterator[bytes]:
+    from trainmaster.launcher import logs
+
+    if follow:
+        return logs.follow_file(path, over=lambda: watch.settle() is not None, poll_s=_POLL_S)
+    return _content(path)
+
+
+def _content(path: Path) -> Iterator[bytes]:
+    from trainmaster.errors import UsageError
+    from trainmaster.launcher import logs
+
+    if not path.exists():
+        raise UsageError(f"could not find {path}: nothing was written there, or it has not started yet")
+    return logs.content(path)
+
+
+def _follow(
+    found: "Found", watch: "Watch", names: dict[int, str], start: "Cycle | None", wanted: "re.Pattern[bytes] | None"
+) -> None:
+    """Follow the files of one or more ranks until the job ends."""
+    import time
+
+    from trainmaster.launcher import logs
+
+    tails = {rank: logs.Tail(found.run_dir, name, start=start) for rank, name in names.items()}
+    keep = {rank: _Filter(wanted, _prefix(rank, names)) for rank in names}
+    while True:
+        # Asked before reading: what was written before the end is read below.
+        ended = watch.settle() is not None
+        events = watch.events()
+        for rank, tail in tails.items():
+            for piece in tail.more(events):
+                _write(keep[rank].pass_on(piece))
+            if ended:
+                _write(keep[rank].rest())
+        if ended:
+            break
+        time.sleep(_POLL_S * max(1.0, len(names) / 32))
+    if not logs.cycles(found.run_dir, watch.events()):
+        text = f"job {found.job_id} has ended and no rank of it ever started; trainmaster jobs logs --supervisor"
+        print(f"{text} {found.job_id} shows what ran before them", file=sys.stderr)
+
+
+def _prefix(rank: int, names: dict[int, str]) -> bytes:
+    return b"" if len(names) == 1 else f"[{rank}] ".encode()
+
+
+def _kept(pieces: Iterable[bytes], wanted: "re.Pattern[bytes] | None", *, prefix: bytes = b"") -> Iterator[bytes]:
+    keep = _Filter(wanted, prefix)
+    for piece in pieces:
+        yield from keep.pass_on(piece)
+    yield from keep.rest()
+
+
+class _Filter:
+    """Lines that are wanted, each with a prefix; without either, pieces as they come."""
+
+    def __init__(self, wanted: "re.Pattern[bytes] | None", prefix: bytes) -> None:
+        from trainmaster.launcher.logs import Lines
+
+        self._wanted = wanted
+        self._prefix = prefix
+        self._lines = Lines()
+        self.pass_on: Callable[[bytes], Iterator[bytes]] = (
+            self._choose if wanted is not None or prefix else lambda piece: iter((piece,))
+        )
+
+    def _choose(self, piece: bytes) -> Iterator[bytes]:
+        for line in self._lines.cut(piece):
+            if self._wanted is None or self._wanted.search(line):
+                yield self._prefix + line
+
+    def rest(self) -> Iterator[bytes]:
+        """What was left without the end of its line."""
+        line = self._lines.rest()
+        if line and (self._wanted is None or self._wanted.search(line)):
+            yield self._prefix + line + b"\n"
+
+
+def _write(pieces: Iterable[bytes]) -> None:
+    for piece in pieces:
+        sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()

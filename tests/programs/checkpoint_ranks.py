@@ -1,0 +1,113 @@
+"""Ranks that save and load checkpoints: `checkpoint_ranks.py FOLDER RANKS SCENE`; prints what rank 0 saw as JSON.
+
+Ranks are forked from this process, so that torch is imported once.
+"""
+
+import json
+import os
+import sys
+import traceback
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from trainmaster.errors import CheckpointError
+from trainmaster.launcher.checkpoints import Checkpoints, published
+
+
+def state_of(value: float) -> dict[str, Any]:
+    return {"weights": torch.full((64, 3), value), "nested": {"count": torch.tensor(value)}, "name": "tiny"}
+
+
+def steps(folder: Path) -> list[str]:
+    return [path.name for path in published(folder)]
+
+
+def save_three(folder: Path) -> dict[str, Any]:
+    with Checkpoints(folder, keep=2, timeout_s=60) as checkpoints:
+        state = state_of(0.0)
+        for step in (10, 20, 30):
+            state["weights"].fill_(step)
+            state["nested"]["count"].fill_(step)
+            checkpoints.save(state, step=step, facts={"seen": step * 8})
+            # Training goes on at once; what it does now belongs to the next checkpoint.
+            state["weights"].fill_(-1.0)
+    return {"steps": steps(folder)}
+
+
+def load(folder: Path) -> dict[str, Any]:
+    with Checkpoints(folder, timeout_s=60) as checkpoints:
+        state = state_of(-1.0)
+        manifest = checkpoints.load(state)
+    if manifest is None:
+        return {"step": None, "steps": steps(folder)}
+    weights = state["weights"]
+    return {
+        "step": manifest.step,
+        "facts": dict(manifest.facts),
+        "saved_by": manifest.world_size,
+        "size_bytes": manifest.size_bytes,
+        "weights": [float(weights.min()), float(weights.max())],
+        "count": float(state["nested"]["count"]),
+        "steps": steps(folder),
+    }
+
+
+def two_owners(folder: Path) -> dict[str, Any]:
+    first = Checkpoints(folder, keep=1, timeout_s=60)
+    first.save(state_of(1.0), step=1)
+    first.wait()
+    second = Checkpoints(folder, keep=1, timeout_s=60)
+    second.save(state_of(3.0), step=3)
+    second.wait()
+    # It was frozen, and does not know that the run went on without it.
+    first.save(state_of(2.0), step=2)
+    try:
+        first.wait()
+        refused = ""
+    except CheckpointError as error:
+        refused = str(error)
+    return {"refused": refused, "steps": steps(folder), "left": sorted(path.name for path in folder.iterdir())}
+
+
+SCENES = {"save_three": save_three, "load": load, "two_owners": two_owners}
+
+
+def rank_main(folder: Path, rank: int, ranks: int, scene: str, rendezvous: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=ranks, timeout=timedelta(seconds=60)
+    )
+    found = SCENES[scene](folder)
+    dist.barrier()
+    if rank == 0:
+        print(json.dumps(found), flush=True)
+
+
+def main() -> int:
+    folder, ranks, scene = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    rendezvous = f"{folder}.rendezvous-{os.getpid()}"
+    pids = []
+    for rank in range(ranks):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                rank_main(folder, rank, ranks, scene, rendezvous)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+                raise
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        pids.append(pid)
+    return max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

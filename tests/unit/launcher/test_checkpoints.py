@@ -1,0 +1,83 @@
+"""Checkpoints by real ranks over gloo: whole or not there, the same for all ranks, and only from those who own them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainmaster.launcher.checkpoints import MANIFEST, read_manifest, to_remove
+
+PROGRAM = Path(__file__).parents[2] / "programs" / "checkpoint_ranks.py"
+
+
+def play(scene: str, folder: Path, *, ranks: int) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), str(folder), str(ranks), scene],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def test_saved_by_two_ranks_loaded_by_three_past_a_damaged_one(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    assert play("save_three", folder, ranks=2) == {"steps": ["step_00000020", "step_00000030"]}
+    manifest = read_manifest(folder / "step_00000030")
+    assert (manifest.step, manifest.world_size, dict(manifest.facts)) == (30, 2, {"seen": 240})
+    assert manifest.wrote_s > 0
+    assert set(manifest.files) == {path.name for path in (folder / "step_00000030").iterdir()} - {MANIFEST}
+    share = next((folder / "step_00000030").glob("__0_*"))
+    content = bytearray(share.read_bytes())
+    content[len(content) // 2] ^= 1
+    share.write_bytes(content)
+    (folder / "step_00000040.writing-0123abcd").mkdir()
+    found = play("load", folder, ranks=3)
+    assert found == {
+        "step": 20,
+        "facts": {"seen": 160},
+        "saved_by": 2,
+        "size_bytes": read_manifest(folder / "step_00000020").size_bytes,
+        "weights": [20.0, 20.0],
+        "count": 20.0,
+        "steps": ["step_00000020"],
+    }
+    assert sorted(path.name for path in folder.iterdir()) == ["owner", "step_00000020"]
+
+
+def test_a_rank_of_an_old_cycle_publishes_and_removes_nothing(tmp_path: Path) -> None:
+    found = play("two_owners", tmp_path / "checkpoints", ranks=2)
+    assert "a later start of this run" in found["refused"]
+    assert "step 2 is not published" in found["refused"]
+    assert found["steps"] == ["step_00000003"]
+    assert found["left"] == ["owner", "step_00000003"]
+
+
+def test_nothing_to_load(tmp_path: Path) -> None:
+    assert play("load", tmp_path / "checkpoints", ranks=1) == {"step": None, "steps": []}
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"step": 1}', '{"step": 1, "files": {"a": 3}}', '{"files": {}, "x": 1}'])
+def test_a_foreign_manifest_is_a_value_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / MANIFEST).write_text(text)
+    with pytest.raises(ValueError, match=r".+"):
+        read_manifest(tmp_path)
+
+
+@given(st.lists(st.integers(1, 500), unique=True).map(sorted), st.integers(1, 5), st.integers(0, 50))
+def test_the_newest_are_never_removed(steps: list[int], keep: int, keep_every: int) -> None:
+    gone = set(to_remove(steps, keep=keep, keep_every=keep_every))
+    assert not gone & set(steps[-keep:])
+    assert gone <= set(steps)
+    if keep_every:
+        assert not any(step % keep_every == 0 for step in gone)
+    else:
+        assert len(steps) - len(gone) <= keep

@@ -1,0 +1,128 @@
+"""What may be asked of roles, and how they act on one another."""
+
+from pathlib import Path
+
+import pytest
+
+from trainmaster.errors import SpecError
+from trainmaster.launcher import role_plan
+from trainmaster.launcher.decide import Action, Decision
+from trainmaster.launcher.interplay import cycle_in, is_done, overall, put_back_with, unmet
+from trainmaster.launcher.plan import Plan
+from trainmaster.launcher.role_plan import RolePlan
+from trainmaster.launcher.roles import Role, draft_roles
+from trainmaster.launcher.spec import JobSpec
+
+TRUE = ["/bin/true"]
+
+
+def faults(**roles: Role) -> str:
+    with pytest.raises(SpecError) as raised:
+        draft_roles(roles, name="job", folder=Path("jobs"))
+    return "\n".join(raised.value.faults)
+
+
+def test_every_fault_of_every_role_is_named_at_once() -> None:
+    text = faults(
+        a=Role(target=TRUE, after=("nobody",), restart="sometimes", spec=JobSpec(nodes=0)),
+        b=Role(target=TRUE, rolls_back=("a",), spec=JobSpec(time="1h", setup=("module load x",))),
+        registry=Role(target=TRUE, ready="soon"),
+    )
+    assert "role 'a': restart must be one of gang, alone, rollback, it is 'sometimes'" in text
+    assert "role 'a': after names 'nobody'; the roles are a, b, registry" in text
+    assert "role 'a': nodes must be at least 1, it is 0" in text
+    assert "role 'b': rolls_back counts only with" in text
+    assert "role 'b': setup lines run once, for all roles; give them to the first role, 'a'" in text
+    assert "role 'b': the job has one time limit" in text
+    assert "role 'registry': the job's folder has files of that name" in text
+    assert "role 'registry': ready must be one of registered, running" in text
+
+
+def test_roles_that_could_never_start_or_end_are_refused() -> None:
+    circle = faults(a=Role(target=TRUE, after=("b",)), b=Role(target=TRUE, after=("a",)))
+    assert "the roles 'a', 'b' wait for one another" in circle
+    services = faults(a=Role(target=TRUE, service=True), b=Role(target=TRUE, service=True))
+    assert "all roles are services" in services
+    assert "at least two" in faults(a=Role(target=TRUE))
+    assert "without any it is" in faults(a=Role(target=TRUE, restart="rollback"), b=Role(target=TRUE))
+
+
+def test_the_script_has_a_component_for_each_role(tmp_path: Path) -> None:
+    made = draft_roles(
+        {
+            "loader": Role(
+                target=TRUE,
+                restart="alone",
+                service=True,
+                spec=JobSpec(partition="cpu", nodes=2, spares=1, tasks_per_node=3, cpus_per_task=2, time="1h"),
+            ),
+            "trainer": Role(
+                target=TRUE, after=("loader",), spec=JobSpec(partition="gpu", gpus_per_node=4, cpus_per_task=2)
+            ),
+        },
+        name="both",
+        folder=tmp_path,
+    )
+    first, second = made.script.split("#SBATCH hetjob\n")
+    assert {"#SBATCH --job-name=both", "#SBATCH --ntasks-per-node=3", "#SBATCH --cpus-per-task=2"} < set(
+        first.splitlines()
+    )
+    assert {"#SBATCH --nodes=3", "#SBATCH --signal=B:USR2@90", "#SBATCH --open-mode=append"} < set(first.splitlines())
+    assert {
+        "#SBATCH --job-name=both.trainer",
+        "#SBATCH --partition=gpu",
+        "#SBATCH --ntasks-per-node=1",
+        "#SBATCH --cpus-per-task=8",
+        "#SBATCH --time=0-01:00:00",
+        "#SBATCH --no-kill",
+        "#SBATCH --requeue",
+    } < set(second.splitlines())
+    assert "--output" not in second and "--signal" not in second
+    assert made.plan.roles == ("loader", "trainer")
+    assert [part.plan.run_dir for part in made.parts] == [f"{made.run_dir}/loader", f"{made.run_dir}/trainer"]
+    assert made.parts[0].plan.agent_per_rank and not made.parts[1].plan.agent_per_rank
+
+
+def test_role_plans_come_back_as_they_were_written(tmp_path: Path) -> None:
+    roles = (
+        RolePlan(name="ps", replicas=2, restart="rollback", rolls_back=("t",), service=True),
+        RolePlan(name="t", replicas=4, after=("ps",), ready_timeout_s=5.0),
+    )
+    role_plan.write(tmp_path, roles)
+    assert role_plan.read(tmp_path) == roles
+    assert role_plan.read(tmp_path / "elsewhere") == ()
+
+
+def test_who_waits_for_whom() -> None:
+    role = RolePlan(name="t", replicas=1, after=("ps", "loader"))
+    assert unmet(role, {"ps"}) == ("loader",)
+    assert unmet(role, {"ps", "loader", "t"}) == ()
+    assert cycle_in({"a": (), "b": ("a",), "c": ("a", "b")}) == ()
+
+
+def test_putting_back_reaches_those_whose_state_belongs_together() -> None:
+    roles = {
+        "ps": RolePlan(name="ps", replicas=1, restart="rollback", rolls_back=("t",)),
+        "t": RolePlan(name="t", replicas=1, restart="rollback", rolls_back=("ps", "x")),
+        "x": RolePlan(name="x", replicas=1),
+    }
+    assert put_back_with("ps", roles) == ("t", "x")
+    assert put_back_with("x", roles) == ()
+
+
+def test_the_job_is_done_when_all_but_services_are() -> None:
+    roles = (RolePlan(name="t", replicas=2), RolePlan(name="ps", replicas=1, service=True))
+    assert not is_done(roles, {"t": 1, "ps": 1})
+    assert is_done(roles, {"t": 2})
+
+
+def test_one_written_checkpoint_speaks_for_all() -> None:
+    end = Decision(action=Action.END, cause="timeout", state="TIMED_OUT")
+    requeue = Decision(action=Action.REQUEUE, cause="timeout")
+    done = Decision(action=Action.SUCCEED, cause="program", state="SUCCEEDED")
+    assert overall([end, requeue, done]) == requeue
+    assert overall([done, end]) == end
+
+
+def test_a_plan_without_roles_reads_as_before(tmp_path: Path) -> None:
+    assert Plan(uid="u", name="n", run_dir=str(tmp_path), python="python", nodes=1).roles == ()
