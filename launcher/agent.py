@@ -304,6 +304,8 @@ def main(argv: list[str]) -> int:
             f"trainmaster: {node} cannot see {run_dir}: the job's folder must be on storage that all nodes share\n"
         )
         return EXIT_CANNOT_SEE_FOLDER
+    if cwd := plans.read(run_dir).cwd:
+        os.chdir(cwd)
     logging.basicConfig(
         filename=run_dir / f"agent-{node}.log", format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO
     )

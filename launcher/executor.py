@@ -17,6 +17,7 @@ from submitit.slurm.slurm import SlurmExecutor
 from trainmaster.clock import SystemClock
 from trainmaster.errors import SpecError
 from trainmaster.launcher import submission
+from trainmaster.launcher.defaults import with_defaults
 from trainmaster.launcher.job import RunPaths, TrainmasterJob
 from trainmaster.launcher.spec import JobSpec
 from trainmaster.launcher.spec_file import FIELDS, decode
@@ -126,8 +127,9 @@ class TrainmasterExecutor(SlurmExecutor):
 
     @property
     def effective_spec(self) -> JobSpec:
-        """The spec with what `update_parameters` changed."""
-        return replace(self.spec, **self.parameters)
+        """The spec with what `update_parameters` changed, and with this person's and the cluster's defaults."""
+        given = self.spec.given | set(self.parameters)
+        return with_defaults(replace(self.spec, **self.parameters), given=given)
 
     def _num_tasks(self) -> int:
         spec = self.effective_spec
@@ -176,7 +178,7 @@ class TrainmasterExecutor(SlurmExecutor):
         )
         slurm_conf = os.environ.get("SLURM_CONF", "")
         sent = submission.send(
-            made, Commands(env=submission.environment(os.environ)), clock=clock, slurm_conf=slurm_conf
+            made, Commands(env=submission.environment(os.environ, spec)), clock=clock, slurm_conf=slurm_conf
         )
         return TrainmasterJob.of(sent, slurm_conf=slurm_conf)
 

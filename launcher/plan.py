@@ -28,6 +28,16 @@ class Plan:
     """Where the modules of a callable are imported from, besides the working folder: its submitting script's folder."""
     env: dict[str, str] = field(default_factory=dict)
     """Variables that the submitter adds to every rank."""
+    env_defaults: dict[str, str] = field(default_factory=dict)
+    """Variables for ranks that have no value yet (`rank_env.base_environment`)."""
+    cwd: str = ""
+    """The ranks' working folder; "" for that of the submission."""
+    code_root: str = ""
+    """The working tree that the code was copied from; "" when ranks run it where it is."""
+    code_dir: str = ""
+    """The copy."""
+    code_paths: tuple[str, ...] = ()
+    """Folders in the copy that go before all others on Python's path."""
     exclude: str = ""
     """The submitter's own `--exclude`; what we exclude later is added to it."""
     warm: bool = True
@@ -62,7 +72,7 @@ def read(run_dir: Path) -> Plan:
     values: dict[str, Any] = json.loads((run_dir / FILE).read_text())
     known = {entry.name for entry in fields(Plan)}
     values = {key: value for key, value in values.items() if key in known}
-    for key in ("program", "import_path", "roles"):
+    for key in ("program", "import_path", "roles", "code_paths"):
         if values.get(key) is not None:
             values[key] = tuple(values[key])
     return Plan(**values)

@@ -7,6 +7,8 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from trainmaster.launcher.plan import Plan
+
 # MASTER_PORT must lie outside the kernel's ephemeral range, from which any outgoing connection may take it first.
 PORT_LOWEST, PORT_HIGHEST = 10000, 32000
 
@@ -27,6 +29,28 @@ class CycleFacts:
     master_addr: str
     master_port: int
     restarts_max: int
+
+
+def base_environment(plan: Plan, inherited: Mapping[str, str]) -> dict[str, str]:
+    """What every rank's environment starts from: the job's own, with what the plan adds.
+
+    What the person has set, in the shell, in setup lines or in `env`, wins over the plan's `env_defaults`. When the
+    code was copied, Python looks there before the tree that it was copied from.
+
+    >>> plan = Plan(uid="u", name="n", run_dir="/r", python="p", nodes=1, env_defaults={"A": "1", "B": "1"})
+    >>> base_environment(plan, {"B": "mine"})
+    {'A': '1', 'B': 'mine'}
+    """
+    env = {**plan.env_defaults, **inherited, **plan.env}
+    if plan.code_root:
+        paths = list(plan.code_paths)
+        for entry in filter(None, env.get("PYTHONPATH", "").split(":")):
+            if (entry + "/").startswith(plan.code_root + "/"):
+                paths.append(plan.code_dir + entry[len(plan.code_root) :])
+            paths.append(entry)
+        if paths:
+            env["PYTHONPATH"] = ":".join(dict.fromkeys(paths))
+    return env
 
 
 def rank_environment(facts: CycleFacts, *, node: str, local_rank: int, base: Mapping[str, str]) -> dict[str, str]:

@@ -44,7 +44,7 @@ class RankHost:
         self._tell = tell
         self._allowed_ports = ports.allowed_ports()
         self._scratch = Path(tempfile.mkdtemp(prefix="trainmaster-", dir=_scratch_folder()))
-        self._base_env = dict(os.environ) | plan.env
+        self._base_env = rank_env.base_environment(plan, os.environ)
         if plan.tasks_per_node > 1:
             # Read by OpenMP when it is loaded, that is in the fork server, so it must be set there already.
             self._base_env.setdefault("OMP_NUM_THREADS", "1")

@@ -23,7 +23,7 @@ class Component(Protocol):
         """What it needs."""
 
 
-def render(spec: JobSpec, *, name: str, run_dir: Path, python: str) -> str:
+def render(spec: JobSpec, *, name: str, run_dir: Path, python: str, secrets_file: Path | None = None) -> str:
     """The batch script of a valid spec.
 
     Args:
@@ -31,6 +31,7 @@ def render(spec: JobSpec, *, name: str, run_dir: Path, python: str) -> str:
         name: The job's name, when the spec has none.
         run_dir: The run folder, absolute.
         python: The interpreter, when the spec names none.
+        secrets_file: What the script reads before anything else, when there are secrets.
     """
     name = spec.name or name
     return templates.render(
@@ -41,11 +42,18 @@ def render(spec: JobSpec, *, name: str, run_dir: Path, python: str) -> str:
         setup=tuple(spec.setup),
         python=spec.python or python,
         run_dir=run_dir,
+        secrets_file=secrets_file,
     )
 
 
 def render_roles(
-    parts: Sequence[Component], *, name: str, run_dir: Path, python: str, setup: Sequence[str] = ()
+    parts: Sequence[Component],
+    *,
+    name: str,
+    run_dir: Path,
+    python: str,
+    setup: Sequence[str] = (),
+    secrets_file: Path | None = None,
 ) -> str:
     """The batch script of a job of roles: a heterogeneous job, whose first component leads.
 
@@ -55,6 +63,7 @@ def render_roles(
         run_dir: The job's folder, absolute.
         python: The interpreter of the supervisor.
         setup: Shell lines that run on the first node before all.
+        secrets_file: What the script reads before anything else, when there are secrets.
     """
     components = []
     for number, part in enumerate(parts):
@@ -77,6 +86,7 @@ def render_roles(
         setup=tuple(setup),
         python=python,
         run_dir=run_dir,
+        secrets_file=secrets_file,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from trainmaster.clock import SystemClock
 from trainmaster.errors import SpecError
 from trainmaster.launcher import role_plan, submission
+from trainmaster.launcher.defaults import with_defaults
 from trainmaster.launcher.interplay import cycle_in
 from trainmaster.launcher.render import render_roles
 from trainmaster.launcher.roles_job import RolesJob
@@ -77,7 +78,7 @@ def submit_roles(roles: Mapping[str, Role], *, name: str | None = None, folder: 
     """
     made = draft_roles(roles, name=name, folder=Path(folder or submission.DEFAULT_FOLDER))
     conf = os.environ.get("SLURM_CONF", "")
-    client = Commands(env=submission.environment(os.environ))
+    client = Commands(env=submission.environment(os.environ, made.spec))
     sent = submission.send(made, client, clock=SystemClock(), slurm_conf=conf)
     return RolesJob(sent.run_dir, sent.job_id, slurm_conf=conf, just_submitted=True)
 
@@ -86,6 +87,7 @@ def draft_roles(roles: Mapping[str, Role], *, name: str | None, folder: Path) ->
     """What submitting roles would write and send. Raises SpecError and UsageError."""
     if faults := tuple(_faults(roles)):
         raise SpecError(faults)
+    roles = {key: replace(role, spec=with_defaults(role.spec)) for key, role in roles.items()}
     first = next(iter(roles.values()))
     specs = {key: _component_spec(role, first) for key, role in roles.items()}
     targets = {key: _target(role) for key, role in roles.items()}
@@ -102,6 +104,7 @@ def draft_roles(roles: Mapping[str, Role], *, name: str | None, folder: Path) ->
         plan = submission.plan_of(
             targets[key], specs[key], job.run_dir / key, python=sys.executable, import_path=import_path
         )
+        plan = job.belongings.moved(plan) if job.belongings is not None else plan
         plan = replace(plan, uid=job.plan.uid, name=key, agent_per_rank=role.restart == "alone")
         parts.append(submission.Part(plan=plan, spec=specs[key], pickled=getattr(targets[key], "pickled", None)))
     plans = tuple(_plan_of(key, role) for key, role in roles.items())
@@ -110,7 +113,12 @@ def draft_roles(roles: Mapping[str, Role], *, name: str | None, folder: Path) ->
         pickled=None,
         plan=replace(job.plan, roles=tuple(roles), program=None),
         script=render_roles(
-            parts, name=job.plan.name, run_dir=job.run_dir, python=job.plan.python, setup=first.spec.setup
+            parts,
+            name=job.plan.name,
+            run_dir=job.run_dir,
+            python=job.plan.python,
+            setup=first.spec.setup,
+            secrets_file=job.secrets_file,
         ),
         parts=tuple(parts),
         roles=plans,

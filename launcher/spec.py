@@ -8,6 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 from trainmaster.errors import SpecError
+from trainmaster.launcher.origin import Traced
+from trainmaster.launcher.spec_env import ENV_NAME, environment_faults
 from trainmaster.launcher.timelimit import Duration, seconds_of
 
 DEFAULT_SIGNAL_S = 90
@@ -15,7 +17,7 @@ DEFAULT_SIGNAL_S = 90
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobSpec:
+class JobSpec(Traced):
     """What a job needs and how much trouble it may survive. `validate()` names every fault at once.
 
     >>> JobSpec(nodes=16, gpus_per_node=8, time="2d", spares=1).allocated_nodes
@@ -67,6 +69,19 @@ class JobSpec:
     """Start Python ranks from a process that has already imported what they import."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Variables for the ranks."""
+    env_defaults: Mapping[str, str] = field(default_factory=dict)
+    """Variables for the ranks that have no value yet: not from the shell that submits, not from setup lines."""
+    export: tuple[str, ...] | None = None
+    """Names of variables that the job takes along of the shell that submits it, as patterns: ("DATA_*", "!DEBUG");
+    by default all but the terminal's own."""
+    secrets: Mapping[str, str] | tuple[str, ...] = field(default=(), repr=False)
+    """Variables for the ranks that travel in a file of mode 0600: values, or names of variables set here."""
+    snapshot: str | None = None
+    """"git": run a copy of the tracked files as they are at submission, also after a requeue."""
+    snapshot_dirty: str = "include"
+    """What a snapshot does with tracked files that differ from the commit: "include" or "refuse"."""
+    profile: str | None = None
+    """The cluster profile to take defaults from; by default that of the partition."""
     setup: tuple[str, ...] = ()
     """Shell lines that run on the first node before anything else; what they export reaches every rank."""
     sbatch: Mapping[str, Any] = field(default_factory=dict)
@@ -77,7 +92,7 @@ class JobSpec:
     @property
     def ranks_per_node(self) -> int:
         """Ranks on each node."""
-        return self.tasks_per_node or _gpu_count(self.gpus_per_node) or 1
+        return self.tasks_per_node or gpu_count(self.gpus_per_node) or 1
 
     @property
     def allocated_nodes(self) -> int:
@@ -109,7 +124,7 @@ class JobSpec:
 
 # --- faults -----------------------------------------------------------------------------------------------------------
 
-_ONE_LINE = ("name", "partition", "account", "qos", "reservation", "constraint", "exclude", "python")
+_ONE_LINE = ("name", "partition", "account", "qos", "reservation", "constraint", "exclude", "python", "profile")
 # field: (least value, may be None)
 _WHOLE = {
     "nodes": (1, False),
@@ -124,7 +139,6 @@ _WHOLE = {
 # Agents report each second, so less than two seconds of silence says nothing.
 _SECONDS = {"backoff_s": 0.0, "heartbeat_timeout_s": 2.0, "stop_grace_s": 0.0}
 
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What the launcher itself tells every rank. MASTER_ADDR and the like would break the rendezvous.
 RANK_ENV = {
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE"),
@@ -160,7 +174,8 @@ _OUR_OPTIONS = {
 }
 
 
-def _gpu_count(gpus: int | str | None) -> int:
+def gpu_count(gpus: int | str | None) -> int:
+    """How many GPUs `gpus_per_node` means; 0 for none, or a text that is a fault."""
     if isinstance(gpus, str):
         number = gpus.rpartition(":")[2]
         return int(number) if number.isdecimal() else 0
@@ -179,7 +194,9 @@ def _faults(spec: JobSpec) -> Iterator[str]:
     yield from _number_faults(spec)
     yield from _word_faults(spec)
     yield from _time_faults(spec)
-    yield from _env_faults(spec.env)
+    yield from _env_faults("env", spec.env)
+    yield from _env_faults("env_defaults", spec.env_defaults)
+    yield from environment_faults(export=spec.export, secrets=spec.secrets, is_free=_is_free)
     yield from _setup_faults(spec.setup)
     yield from _sbatch_faults(spec.sbatch)
 
@@ -219,6 +236,10 @@ def _word_faults(spec: JobSpec) -> Iterator[str]:
         yield f'mem must be a number of MiB or a size such as "64G", it is {mem!r}'
     if not isinstance(spec.exclusive, bool) and spec.exclusive not in ("user", "mcs", "topo"):
         yield f'exclusive must be true, false, "user", "mcs" or "topo", it is {spec.exclusive!r}'
+    if spec.snapshot not in (None, "git"):
+        yield f'snapshot must be "git" or none, it is {spec.snapshot!r}'
+    if spec.snapshot_dirty not in ("include", "refuse"):
+        yield f'snapshot_dirty must be "include" or "refuse", it is {spec.snapshot_dirty!r}'
     if not isinstance(spec.warm, bool):
         yield f"warm must be true or false, it is {spec.warm!r}"
 
@@ -251,19 +272,24 @@ def _time_faults(spec: JobSpec) -> Iterator[str]:
         )
 
 
-def _env_faults(env: object) -> Iterator[str]:
+def _is_free(name: str) -> bool:
+    """Whether a variable is the user's to give."""
+    return not (name in RANK_ENV or name.startswith(RANK_ENV_PREFIXES))
+
+
+def _env_faults(field_name: str, env: object) -> Iterator[str]:
     if not isinstance(env, Mapping):
-        yield f"env must map names to values, it is {env!r}"
+        yield f"{field_name} must map names to values, it is {env!r}"
         return
     for name, value in env.items():
-        if not isinstance(name, str) or not _ENV_NAME.fullmatch(name):
-            yield f"env: {name!r} is not a name of a variable (letters, digits and _, not first a digit)"
-        elif name in RANK_ENV or name.startswith(RANK_ENV_PREFIXES):
-            yield f"env: {name} is set by trainmaster or Slurm for each rank and cannot be given"
+        if not isinstance(name, str) or not ENV_NAME.fullmatch(name):
+            yield f"{field_name}: {name!r} is not a name of a variable (letters, digits and _, not first a digit)"
+        elif not _is_free(name):
+            yield f"{field_name}: {name} is set by trainmaster or Slurm for each rank and cannot be given"
         if not isinstance(value, str):
-            yield f"env: the value of {name} must be text, it is {value!r}"
+            yield f"{field_name}: the value of {name} must be text, it is {value!r}"
         elif "\0" in value:
-            yield f"env: the value of {name} holds a NUL byte"
+            yield f"{field_name}: the value of {name} holds a NUL byte"
 
 
 def _setup_faults(setup: object) -> Iterator[str]:

@@ -31,8 +31,9 @@ def read_values(path: Path) -> dict[str, Any]:
 def decode(values: Mapping[str, Any]) -> JobSpec:
     """A valid JobSpec from plain values. Raises SpecError that names every fault, unknown keys included."""
     known: dict[str, Any] = dict(values)
-    if isinstance(known.get("setup"), list):
-        known["setup"] = tuple(known["setup"])
+    for key in ("setup", "export", "secrets"):
+        if isinstance(known.get(key), list):
+            known[key] = tuple(known[key])
     unknown = [key for key in known if key not in FIELDS]
     for key in unknown:
         del known[key]

@@ -15,6 +15,8 @@ from pathlib import Path
 from trainmaster.clock import Clock, SystemClock
 from trainmaster.errors import SlurmError, SlurmUnreachable, SubmitRefused, UsageError
 from trainmaster.launcher import index, plan, record, role_plan
+from trainmaster.launcher.belongings import SECRETS, Belongings, gather
+from trainmaster.launcher.export import inherited
 from trainmaster.launcher.intent import who
 from trainmaster.launcher.refusal import too_much, what_nodes_have, why_refused
 from trainmaster.launcher.render import render
@@ -73,17 +75,23 @@ class Draft:
     """Of a job of roles, one for each."""
     roles: tuple[RolePlan, ...] = ()
     """How they live beside one another."""
+    belongings: Belongings | None = None
 
     @property
     def run_dir(self) -> Path:
         """Where the job's files will lie."""
         return Path(self.plan.run_dir)
 
+    @property
+    def secrets_file(self) -> Path | None:
+        """What the batch script reads first; None when there are no secrets."""
+        return self.run_dir / SECRETS if self.belongings is not None and self.belongings.has_secrets else None
+
 
 def draft(
     target: Target, spec: JobSpec, folder: Path, *, uid: str, python: str, import_path: tuple[str, ...] = ()
 ) -> Draft:
-    """What submitting `target` would write and send. Pure but for the working folder.
+    """What submitting `target` would write and send. Looks at the working folder and the environment, writes nothing.
 
     Args:
         target: What every rank runs.
@@ -105,12 +113,15 @@ def draft(
             hint="choose another folder",
         )
     made = plan_of(target, spec, run_dir, python=python, import_path=import_path)
+    made, belongings = gather(spec, made, folder=folder)
+    secrets_file = run_dir / SECRETS if belongings.has_secrets else None
     return Draft(
         folder=folder,
         spec=spec,
         plan=made,
-        script=render(spec, name=made.name, run_dir=run_dir, python=made.python),
+        script=render(spec, name=made.name, run_dir=run_dir, python=made.python, secrets_file=secrets_file),
         pickled=None if isinstance(target, Program) else target.pickled,
+        belongings=belongings,
     )
 
 
@@ -130,6 +141,7 @@ def plan_of(
         program=target.argv if isinstance(target, Program) else None,
         import_path=import_path,
         env=dict(spec.env),
+        env_defaults=dict(spec.env_defaults),
         exclude=spec.exclude or "",
         warm=spec.warm,
         heartbeat_timeout_s=spec.heartbeat_timeout_s,
@@ -142,16 +154,19 @@ def plan_of(
     )
 
 
-def environment(env: Mapping[str, str]) -> dict[str, str]:
-    """`env` as a new job may inherit it: a rank that submits a job does not pass on who it is itself.
+def environment(env: Mapping[str, str], spec: JobSpec | None = None) -> dict[str, str]:
+    """`env` as a new job may inherit it openly: what its spec lets through, less the credentials.
+
+    Without a spec all goes along. A rank that submits a job does not pass on who it is itself.
 
     >>> environment({"TRAINMASTER_RUN_DIR": "/jobs/1", "RANK": "3", "TRAINMASTER_CONFIG": "/c", "HOME": "/root"})
     {'TRAINMASTER_CONFIG': '/c', 'HOME': '/root'}
     >>> environment({"RANK": "my own"})
     {'RANK': 'my own'}
     """
+    env = dict(env) if spec is None else inherited(env, spec.export, spec.secrets).open
     if "TRAINMASTER_RUN_DIR" not in env:
-        return dict(env)
+        return env
     ours = ("SUBMITIT_", *(prefix for prefix in RANK_ENV_PREFIXES if prefix != "SLURM_"))
     kept = {"TRAINMASTER_CONFIG", "TRAINMASTER_LAB"}
     return {key: value for key, value in env.items() if key in kept or not (key in RANK_ENV or key.startswith(ours))}
@@ -212,6 +227,11 @@ def write_files(made: Draft) -> None:
         descriptor = os.open(run_dir / KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as stream:
             stream.write(secrets.token_hex(32))
+        if made.belongings is not None:
+            made.belongings.write(made.spec, made.script, folder=made.folder, run_dir=run_dir)
+    except UsageError:
+        shutil.rmtree(run_dir, ignore_errors=True)
+        raise
     except OSError as error:
         shutil.rmtree(run_dir, ignore_errors=True)
         raise UsageError(

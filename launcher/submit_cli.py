@@ -23,6 +23,9 @@ OPTIONS: tuple[tuple[str, str, type[Any], str], ...] = (
     ("--reservation", "reservation", str, "reservation"),
     ("--constraint", "constraint", str, "node features"),
     ("--exclude", "exclude", str, "nodes never to use"),
+    ("--profile", "profile", str, "the cluster profile to take defaults from (default: that of the partition)"),
+    ("--snapshot", "snapshot", str, "git: run a copy of the tracked files as they are now, also after a requeue"),
+    ("--snapshot-dirty", "snapshot_dirty", str, "include or refuse files that differ from the commit"),
     ("--python", "python", str, "the interpreter on the nodes (default: this one)"),
     ("--restarts-max", "restarts_max", int, "restarts in place that one attempt may use up"),
     ("--requeues-max", "requeues_max", int, "times that the job may go back to the queue"),
@@ -42,6 +45,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--exclusive", action="store_true", default=None, help="whole nodes only")
     parser.add_argument("--cold", action="store_true", help="start every rank as a new process, never from a warm one")
     parser.add_argument("--env", action="append", metavar="NAME=VALUE", help="a variable for the ranks (repeatable)")
+    parser.add_argument(
+        "--secret",
+        action="append",
+        metavar="NAME[=FILE]",
+        help="a variable for the ranks that nobody else sees: its value here, or what a file holds (repeatable)",
+    )
+    parser.add_argument(
+        "--export",
+        action="append",
+        metavar="PATTERN",
+        help="names of this shell's variables that the job takes along (repeatable; default: all but the terminal's)",
+    )
     parser.add_argument("--setup", action="append", metavar="LINE", help="a shell line to run first (repeatable)")
     parser.add_argument(
         "--sbatch", action="append", metavar="OPTION[=VALUE]", help="another option of sbatch (repeatable)"
@@ -65,11 +80,12 @@ def run(args: argparse.Namespace) -> int:
 
     from trainmaster.clock import SystemClock
     from trainmaster.launcher import submission
+    from trainmaster.launcher.defaults import with_defaults
     from trainmaster.launcher.spec_file import decode
     from trainmaster.launcher.target import program
     from trainmaster.slurm.commands import Commands
 
-    spec = decode(_values(args))
+    spec = with_defaults(decode(_values(args)))
     words = args.program[1:] if args.program[:1] == ["--"] else args.program
     target = program(words, python=spec.python or sys.executable, on_path_only_later=bool(spec.setup))
     clock = SystemClock()
@@ -79,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         _print_draft(made, args.json)
         return 0
     conf = os.environ.get("SLURM_CONF", "")
-    sent = submission.send(made, Commands(env=submission.environment(os.environ)), clock=clock, slurm_conf=conf)
+    sent = submission.send(made, Commands(env=submission.environment(os.environ, spec)), clock=clock, slurm_conf=conf)
     if not args.wait:
         if args.json:
             print(json.dumps({"job_id": sent.job_id, "run_dir": str(sent.run_dir), "name": sent.name}))
@@ -104,6 +120,10 @@ def _values(args: argparse.Namespace) -> dict[str, Any]:
     if args.cold:
         values["warm"] = False
     values = with_env(values, args.env)
+    if args.secret:
+        values["secrets"] = _secrets(args.secret, values.get("secrets", ()))
+    if args.export:
+        values["export"] = [*values.get("export", ()), *args.export]
     if args.setup:
         values["setup"] = [*values.get("setup", ()), *args.setup]
     for option in args.sbatch or ():
@@ -122,6 +142,31 @@ def with_env(values: dict[str, Any], pairs: Sequence[str] | None) -> dict[str, A
             raise UsageError(f"could not read --env {pair!r}: there is no =", hint="write --env NAME=VALUE")
         values = {**values, "env": {**values.get("env", {}), name: value}}
     return values
+
+
+def _secrets(given: list[str], before: Any) -> dict[str, str]:
+    """Secrets by name: the value that a variable has here, or a file's content."""
+    import os
+
+    from trainmaster.errors import UsageError
+
+    known: dict[str, str] = dict(before) if isinstance(before, dict) else {}
+    for one in (*(before if not isinstance(before, dict) else ()), *given):
+        name, mark, file = one.partition("=")
+        try:
+            known[name] = Path(file).expanduser().read_text().rstrip("\n") if mark else os.environ[name]
+        except (OSError, UnicodeDecodeError):
+            # Never repeat what was given: it may be the secret itself.
+            raise UsageError(
+                f"could not read the file of --secret {name}=FILE",
+                hint="a secret's value must not stand on a command line: export it and give --secret NAME, or a file",
+            ) from None
+        except KeyError:
+            raise UsageError(
+                f"could not take along the secret {name}: there is no such variable here",
+                hint="export it first, or give a file: --secret NAME=FILE",
+            ) from None
+    return known
 
 
 def _print_draft(made: Any, as_json: bool) -> None:

@@ -1,8 +1,11 @@
 """What all tests share."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+from trainmaster.launcher.export import is_credential
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -36,3 +39,12 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 def own_state_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test may write into the list of jobs of the person who runs it."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+
+
+@pytest.fixture(autouse=True)
+def no_configuration(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test may depend on the cluster's or the person's configuration, or on credentials in the environment."""
+    monkeypatch.setenv("TRAINMASTER_CONFIG", "")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+    for name in [name for name in os.environ if is_credential(name)]:
+        monkeypatch.delenv(name)

@@ -19,7 +19,18 @@ ALLOWED = {
     "importlib", "runpy", "pkgutil", "zipimport", "inspect", "ast", "dis", "opcode", "token", "tokenize", "linecache",
     "shlex", "struct", "random", "bisect", "hashlib", "weakref", "textwrap", "string", "ntpath", "fcntl", "grp", "pwd",
 }  # fmt: skip
-HEAVY = {"submitit", "cloudpickle", "torch", "numpy", "rich", "jinja2", "asyncio", "multiprocessing", "ClusterShell"}
+HEAVY = {
+    "submitit",
+    "cloudpickle",
+    "torch",
+    "numpy",
+    "rich",
+    "jinja2",
+    "asyncio",
+    "multiprocessing",
+    "ClusterShell",
+    "msgspec",
+}
 
 # What `typing` brings in Python 3.11 to 3.14.
 ALLOWED_BY_TYPING = {
@@ -57,6 +68,7 @@ def loaded(argv: list[str]) -> set[str]:
         ["jobs", "--help"],
         ["jobs", "show", "--help"],
         ["lab", "--help"],
+        ["config", "--help"],
     ],
     ids=" ".join,
 )

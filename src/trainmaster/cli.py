@@ -9,6 +9,7 @@ NOUNS = {
     "submit": ("trainmaster.launcher.submit_cli", "submit a program as a multi-node job"),
     "run": ("trainmaster.launcher.run_cli", "the same inside an sbatch script: exec trainmaster run -- PROGRAM"),
     "jobs": ("trainmaster.launcher.jobs_cli", "list, show, cancel jobs and read their logs"),
+    "config": ("trainmaster.launcher.config_cli", "the cluster's and your own defaults, and where each comes from"),
     "lab": ("trainmaster.lab.cli", "a real Slurm cluster on this machine, with faults to inject"),
 }
 

@@ -2,7 +2,8 @@
 
     TrainmasterError
     ├── UsageError            what the person asked for cannot be meant            exit 2
-    │   └── SpecError         a JobSpec with faults; all of them are listed
+    │   ├── SpecError         a JobSpec with faults; all of them are listed
+    │   └── ConfigError       a configuration file with faults; all of them are listed
     ├── SlurmError            a Slurm command refused or failed
     │   ├── SlurmMissing      Slurm's commands are not on this machine
     │   ├── SlurmUnreachable  slurmctld did not answer; trying again later may help
@@ -45,6 +46,15 @@ class SpecError(UsageError):
         self.faults = faults
         many = "faults" if len(faults) > 1 else "fault"
         super().__init__(f"the job's spec has {len(faults)} {many}:\n" + "\n".join(f"  - {fault}" for fault in faults))
+
+
+class ConfigError(UsageError):
+    """Configuration files that cannot be meant; `faults` holds every reason with file and key."""
+
+    def __init__(self, faults: tuple[str, ...]) -> None:
+        self.faults = faults
+        many = "faults" if len(faults) > 1 else "fault"
+        super().__init__(f"the configuration has {len(faults)} {many}:\n" + "\n".join(f"  - {one}" for one in faults))
 
 
 class SlurmError(TrainmasterError):

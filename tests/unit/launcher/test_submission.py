@@ -37,7 +37,7 @@ def test_what_is_there_when_sbatch_runs(tmp_path):
 
     slurm = Looking(first_job_id=12)
     sent = submission.send(made, slurm, clock=FakeClock())
-    assert slurm.names == ["job.sbatch", "key", "plan.json"]
+    assert slurm.names == ["explain.json", "job.sbatch", "key", "plan.json"]
     assert slurm.scripts == [made.script] == [(made.run_dir / "job.sbatch").read_text()]
     assert stat.S_IMODE((made.run_dir / "key").stat().st_mode) == 0o600
     assert len(bytes.fromhex((made.run_dir / "key").read_text())) == 32

@@ -1,0 +1,115 @@
+"""What a submission takes along beside its plan: the environment, secrets, a copy of the code, and the explanation."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from trainmaster.errors import UsageError
+from trainmaster.launcher import code_copy, code_move, code_scan, export
+from trainmaster.launcher.explanation import FILE, Explanation, explain
+from trainmaster.launcher.plan import Plan
+from trainmaster.launcher.spec import JobSpec
+
+SECRETS = "secrets.sh"
+"""In the run folder, mode 0600; the batch script reads it, so all that the job starts has what is in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Belongings:
+    """Gathered when a submission is drafted; `write` puts it into the run folder."""
+
+    taken: export.Inherited = field(repr=False)
+    code: code_scan.Scan | None = None
+    code_dir: Path = Path()
+    """Where the copy of the code will be."""
+    search_path: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What the person should know: about the code, later about the cluster."""
+
+    @property
+    def has_secrets(self) -> bool:
+        """Whether there will be a file of secrets."""
+        return bool(self.taken.secret)
+
+    def moved(self, plan: Plan) -> Plan:
+        """`plan` as it has to be for the copy of the code; unchanged when there is none."""
+        if self.code is None:
+            return plan
+        return code_move.moved(plan, self.code, self.code_dir, search_path=self.search_path)
+
+    def explanation(self, spec: JobSpec, script: str) -> Explanation:
+        """Where each value came from."""
+        return explain(spec, script, taken=self.taken, code=self.code, warnings=self.warnings)
+
+    def write(self, spec: JobSpec, script: str, *, folder: Path, run_dir: Path) -> None:
+        """Complete the run folder. Raises OSError, and UsageError when the code does not hold still."""
+        if self.has_secrets:
+            descriptor = os.open(run_dir / SECRETS, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(os.fsencode(export.secrets_script(self.taken.secret)))
+        mine = self
+        if self.code is not None:
+            mine = replace(self, code=code_copy.copy_code(self.code, folder, run_dir).scan)
+        (run_dir / FILE).write_text(mine.explanation(spec, script).to_json())
+
+
+def gather(spec: JobSpec, plan: Plan, *, folder: Path, env: Mapping[str, str] = os.environ) -> tuple[Plan, Belongings]:
+    """What goes with a job, and its plan changed for it. Only looks; nothing is written.
+
+    Args:
+        spec: Valid, with its origins.
+        plan: What the job's processes would be told.
+        folder: Where jobs are kept.
+        env: The submitting shell's environment.
+
+    Raises UsageError for secrets that have no value here, and for a snapshot that cannot be taken.
+    """
+    if missing := export.missing_secrets(env, spec.secrets):
+        raise UsageError(
+            f"could not take along the secret {', '.join(missing)}: there is no such variable here",
+            hint="export it before you submit, or give its value: secrets={name: value}, --secret NAME=FILE",
+        )
+    taken = export.inherited(env, spec.export, spec.secrets)
+    if spec.snapshot is None:
+        return plan, Belongings(taken=taken)
+    found = code_scan.scan(Path.cwd())
+    found = replace(found, untracked=_without(found, folder))
+    if found.dirty and spec.snapshot_dirty == "refuse":
+        raise UsageError(
+            f"could not take a snapshot of {found.root}: {len(found.dirty)} tracked file(s) differ from "
+            f"{found.commit[:12] or 'the index'}: {', '.join(found.dirty[:5])}",
+            hint='commit them, or allow them with snapshot_dirty="include"',
+        )
+    found_there = Belongings(
+        taken=taken,
+        code=found,
+        code_dir=Path(plan.run_dir) / code_copy.CODE,
+        search_path=_search_path() if spec.python is None else (),
+        warnings=tuple(_code_warnings(found)),
+    )
+    return found_there.moved(plan), found_there
+
+
+def _without(found: code_scan.Scan, folder: Path) -> tuple[str, ...]:
+    """Untracked files but for the folder of the jobs themselves."""
+    own = os.path.relpath(os.path.realpath(folder), os.path.realpath(found.root)) + "/"
+    return tuple(one for one in found.untracked if not own.startswith(one) and not one.startswith(own))
+
+
+def _code_warnings(found: code_scan.Scan) -> list[str]:
+    told = []
+    if found.untracked:
+        few = ", ".join(found.untracked[:5]) + (", …" if len(found.untracked) > 5 else "")
+        told.append(f"the snapshot has only what git tracks; {len(found.untracked)} untracked are not in it: {few}")
+    if found.empty_submodules:
+        told.append(f"the snapshot lacks submodules that are not checked out: {', '.join(found.empty_submodules)}")
+    return told
+
+
+def _search_path() -> tuple[str, ...]:
+    """Where this interpreter looks for modules, editable installs included; not the script's own folder."""
+    finders = [module for name, module in list(sys.modules.items()) if name.startswith("__editable__")]
+    mappings = [getattr(finder, "MAPPING", {}) for finder in finders]
+    return (*sys.path[1:], *(root for mapping in mappings for root in code_move.editable_roots(mapping)))

@@ -1,0 +1,130 @@
+"""What a job takes along of the shell, and how secrets get there."""
+
+import os
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainmaster.launcher.export import inherited, is_credential, secrets_script
+from trainmaster.launcher.plan import Plan
+from trainmaster.launcher.rank_env import base_environment
+from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.submission import environment
+
+SHELL = {
+    "PATH": "/bin",
+    "HOME": "/home/me",
+    "LANG": "C.UTF-8",
+    "DATA_DIR": "/data",
+    "DEBUG": "1",
+    "NCCL_DEBUG": "INFO",
+    "SSH_AUTH_SOCK": "/tmp/agent",
+    "DISPLAY": ":0",
+    "TMUX": "x",
+    "WANDB_API_KEY": "key",
+    "SLURM_CONF": "/etc/slurm.conf",
+    "TRAINMASTER_CONFIG": "",
+    "BASH_FUNC_module%%": "() { :\n}",
+}
+
+
+@pytest.mark.parametrize(
+    ("export", "there", "away"),
+    [
+        (None, {"DATA_DIR", "DEBUG", "NCCL_DEBUG", "BASH_FUNC_module%%"}, {"SSH_AUTH_SOCK", "DISPLAY", "TMUX"}),
+        ((), {"NCCL_DEBUG", "LANG", "BASH_FUNC_module%%"}, {"DATA_DIR", "DEBUG", "DISPLAY"}),
+        (("DATA_*",), {"DATA_DIR", "LANG"}, {"DEBUG"}),
+        (("*", "!DEBUG", "!LANG"), {"DATA_DIR"}, {"DEBUG", "LANG", "DISPLAY"}),
+        (("!*", "DEBUG"), {"DEBUG", "PATH", "HOME", "SLURM_CONF"}, {"LANG", "NCCL_DEBUG", "DATA_DIR"}),
+        (("DISPLAY", "SSH_*"), {"DISPLAY"}, {"SSH_AUTH_SOCK"}),
+    ],
+)
+def test_patterns(export, there, away):
+    found = inherited(SHELL, export)
+    assert there <= set(found.open) and not away & set(found.open)
+    assert {"PATH", "HOME", "SLURM_CONF", "TRAINMASTER_CONFIG"} <= set(found.open)
+    assert "WANDB_API_KEY" not in found.open
+
+
+def test_credentials_travel_apart_and_only_if_they_would_travel_at_all():
+    assert inherited(SHELL, None).secret == {"WANDB_API_KEY": "key"}
+    assert inherited(SHELL, ()).secret == {}
+    assert inherited(SHELL, (), ("WANDB_API_KEY",)).secret == {"WANDB_API_KEY": "key"}
+    # One that is named is no longer open, whatever its name looks like.
+    found = inherited(SHELL, None, ("DATA_DIR",))
+    assert found.secret["DATA_DIR"] == "/data" and "DATA_DIR" not in found.open
+    assert inherited(SHELL, (), {"DEBUG": "other"}).secret == {"DEBUG": "other"}
+
+
+def test_what_stays_behind_is_told_without_what_belongs_to_the_terminal():
+    assert inherited(SHELL, ()).left == ("DATA_DIR", "DEBUG", "WANDB_API_KEY")
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "apikey", "GITHUB_TOKEN"])
+def test_names_of_credentials(name):
+    assert is_credential(name)
+
+
+@pytest.mark.parametrize("name", ["TOKENIZERS_PARALLELISM", "SLURM_JWT", "KEYBOARD", "SECRETARY", "XAUTHORITY", "PATH"])
+def test_names_that_only_look_like_it(name):
+    assert not is_credential(name)
+
+
+ANY_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)))
+
+
+@given(ANY_TEXT)
+def test_any_value_comes_back_from_the_file_of_secrets(value):
+    text = secrets_script({"A_KEY": value}) + "printenv A_KEY\n"
+    done = subprocess.run(["bash", "-c", text], capture_output=True, env={"PATH": os.defpath}, check=True)
+    assert done.stdout == value.encode() + b"\n"
+
+
+def test_a_rank_that_submits_hands_on_neither_itself_nor_secrets():
+    env = {**SHELL, "TRAINMASTER_RUN_DIR": "/jobs/1", "RANK": "3", "TRAINMASTER_STEP_FILE": "x"}
+    found = environment(env, JobSpec(export=("DATA_*",)))
+    assert set(found) == {
+        *("PATH", "HOME", "LANG", "DATA_DIR", "NCCL_DEBUG", "SLURM_CONF", "TRAINMASTER_CONFIG", "BASH_FUNC_module%%")
+    }
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (JobSpec(export="DATA"), "export must be a list of patterns"),
+        (JobSpec(export=("A B",)), "'A B' is not a pattern"),
+        (JobSpec(secrets="HF_TOKEN"), "secrets must map"),
+        (JobSpec(secrets={"A-B": "x"}), "'A-B' is not a name"),
+        (JobSpec(secrets={"RANK": "x"}), "RANK is set by trainmaster"),
+        (JobSpec(secrets={"A": "hidden\0"}), "the value of A holds a NUL byte"),
+        (JobSpec(env_defaults={"MASTER_PORT": "1"}), "env_defaults: MASTER_PORT is set by trainmaster"),
+        (JobSpec(snapshot="svn"), "snapshot must be"),
+        (JobSpec(snapshot_dirty="maybe"), "snapshot_dirty must be"),
+    ],
+)
+def test_faults(spec, words):
+    (fault,) = spec.faults()
+    assert words in fault and "hidden" not in fault
+
+
+def test_a_spec_does_not_show_its_secrets():
+    assert "hunter2" not in repr(JobSpec(secrets={"PASSWORD": "hunter2"}))
+
+
+def plan(**values) -> Plan:
+    return Plan(uid="u", name="n", run_dir="/run", python="python", nodes=1, **values)
+
+
+def test_what_the_person_set_wins_over_the_profile_on_the_node_too():
+    made = plan(env_defaults={"NCCL_IB_HCA": "=mlx5_0", "A": "1", "B": "1"}, env={"B": "2"})
+    found = base_environment(made, {"NCCL_IB_HCA": "=mine", "B": "shell"})
+    assert found == {"NCCL_IB_HCA": "=mine", "A": "1", "B": "2"}
+
+
+def test_python_looks_into_the_copy_before_the_tree():
+    made = plan(code_root="/repo", code_dir="/run/code", code_paths=("/run/code/src",))
+    found = base_environment(made, {"PYTHONPATH": "/repo/lib:/repository:/repo/src:"})["PYTHONPATH"]
+    assert found == "/run/code/src:/run/code/lib:/repo/lib:/repository:/repo/src"
+    assert "PYTHONPATH" not in base_environment(plan(code_root="/repo", code_dir="/run/code"), {})
