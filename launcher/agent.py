@@ -96,7 +96,7 @@ class Agent:
         return self.exit_code
 
     def _patience_s(self) -> float:
-        if self.host.stopping:
+        if self.host.stopping or self.host.stacks is not None:
             return 0.02
         if self.host.awaits_store:
             return 0.005
@@ -126,7 +126,7 @@ class Agent:
                 self._tell({"do": "terminated"})
             if now - self.last_beat >= BEAT_S or self.host.new_first_steps():
                 self.last_beat = now
-                self._tell({"do": "beat", "steps": self.host.steps()})
+                self._tell({"do": "beat", "steps": self.host.steps(), "where": self.host.whereabouts()})
             if now - self.last_heard > self.plan.heartbeat_timeout_s:
                 self._lose_supervisor("silent")
         elif self.host.idle:
@@ -216,6 +216,8 @@ class Agent:
                 self.host.go(message["cycle"])
             case "checkpoint":
                 self._tell({"do": "asked", "ranks": self.host.checkpoint()})
+            case "stacks":
+                self.host.ask_for_stacks()
             case "stop":
                 self.host.stop(float(message["grace_s"]))
             case "learn":

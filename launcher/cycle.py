@@ -3,7 +3,10 @@
 import time
 from dataclasses import dataclass, field
 
+from trainmaster.launcher import stacks
 from trainmaster.launcher.decide import EXIT_REQUEUE, Outcome, RankExit
+from trainmaster.launcher.hang import Hang
+from trainmaster.launcher.stacks import Where
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,6 +36,11 @@ class Cycle:
     asked_why: bool = False
     """Slurm was asked whether it is behind this cycle's end."""
     linger_since: float | None = None
+    hang: Hang | None = None
+    """Ranks that do not move; they have been asked for their stacks."""
+    hang_since: float = 0.0
+    where: dict[int, tuple[str, Where]] = field(default_factory=dict)
+    """Node and stacks of the ranks that have been asked."""
 
     def lose(self, place: str, how: str, epoch_s: float) -> None:
         """A place of this cycle is gone since `epoch_s`."""
@@ -58,6 +66,14 @@ class Cycle:
         """Nothing is wrong but that ranks have written their checkpoint and want to be requeued."""
         return not self.lost and {entry.code for entry in self.exits.values() if entry.failed} == {EXIT_REQUEUE}
 
+    @property
+    def suspects(self) -> tuple[tuple[int, str], ...]:
+        """Rank and node of those that hold the others up, when some ranks hang."""
+        if self.hang is None:
+            return ()
+        found = stacks.suspects(where for _, where in self.where.values())
+        return tuple((rank, self.where[rank][0]) for rank in found)
+
     def outcome(self, *, ending: str | None, notice: str | None, steps_ever: bool) -> Outcome:
         """What `decide` judges. `notice` is the cause of an earlier warning, which counts if a rank heeded it."""
         heeded = any(entry.code == EXIT_REQUEUE for entry in self.exits.values())
@@ -69,4 +85,6 @@ class Cycle:
             advanced=self.furthest > self.furthest_before,
             steps_known=steps_ever or self.steps_known,
             uptime_s=time.monotonic() - self.started,
+            hang=self.hang,
+            suspects=self.suspects,
         )

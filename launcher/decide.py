@@ -1,8 +1,10 @@
 """What to do after a cycle has ended: succeed, restart in place, requeue, or stop. Pure."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+
+from trainmaster.launcher.hang import Hang
 
 EXIT_REQUEUE = 75
 """The rank wrote its checkpoint and asks for a requeue (sysexits' EX_TEMPFAIL)."""
@@ -70,6 +72,10 @@ class Outcome:
     steps_known: bool = False
     """The program reports steps at all."""
     uptime_s: float = 0.0
+    hang: Hang | None = None
+    """Ranks stopped moving; nothing else was wrong."""
+    suspects: tuple[tuple[int, str], ...] = ()
+    """Rank and node of those that held the others up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +86,8 @@ class Budget:
     no_progress: int = 0
     """Failed cycles in a row without progress."""
     ports_taken: int = 0
+    hung_node: str = ""
+    """The only suspect of the last hang, if there was one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +124,8 @@ def first_failure(exits: tuple[RankExit, ...]) -> RankExit | None:
 
 def cycle_is_over(outcome: Outcome) -> bool:
     """Whether anything happened that the other ranks cannot survive, or all ranks are done."""
-    return bool(outcome.lost) or any(entry.failed for entry in outcome.exits) or _all_done(outcome)
+    failed = any(entry.failed for entry in outcome.exits)
+    return bool(outcome.lost) or failed or _all_done(outcome)
 
 
 def _all_done(outcome: Outcome) -> bool:
@@ -153,6 +162,8 @@ def decide(outcome: Outcome, budget: Budget, limits: Limits, *, attempt: int, he
     excluded = tuple(entry.node for entry in outcome.exits if entry.failed and entry.code == EXIT_EXCLUDE_NODE)
     if outcome.lost or excluded:
         return _without_nodes(outcome, excluded, budget, limits, attempt=attempt, healthy=healthy, wanted=wanted)
+    if failure is None and outcome.hang is not None:
+        return _after_hang(outcome, budget, limits, enough=healthy > wanted)
     if failure is None:
         # Every rank was stopped, by nobody who told us why.
         return Decision(action=Action.END, cause="node_failure", state="FAILED_INFRA", budget=budget)
@@ -200,25 +211,47 @@ def _after_crash(outcome: Outcome, failure: RankExit, budget: Budget, limits: Li
         # The next cycle would only fill what is left.
         return Decision(action=Action.END, cause="disk_full", state="FAILED_INFRA", budget=budget, failure=failure)
     if _PORT_TAKEN.search(failure.text) and budget.ports_taken < 5:
-        spent = Budget(restarts=budget.restarts, no_progress=budget.no_progress, ports_taken=budget.ports_taken + 1)
+        spent = replace(budget, ports_taken=budget.ports_taken + 1)
         return Decision(action=Action.RESTART, cause="port_taken", budget=spent)
-    progressed = outcome.advanced if outcome.steps_known else outcome.uptime_s >= MIN_UPTIME_S
-    spent = Budget(
-        restarts=budget.restarts + 1,
-        no_progress=0 if progressed else budget.no_progress + 1,
-        ports_taken=budget.ports_taken,
-    )
+    spent = _spend(outcome, budget)
     if failure.raised and not outcome.steps_known:
         # A submitted callable is a future: what it raises is its result, as with submitit.
         return Decision(action=Action.END, cause="program", state="FAILED_USER", budget=spent, failure=failure)
+    return _restart("rank_crash", spent, limits, failure=failure)
+
+
+def _after_hang(outcome: Outcome, budget: Budget, limits: Limits, *, enough: bool) -> Decision:
+    """Ranks had to be killed because they did not move. One node that is alone under suspicion twice is left out."""
+    nodes = {node for _, node in outcome.suspects}
+    only = nodes.pop() if len(nodes) == 1 else ""
+    spent = replace(_spend(outcome, budget), hung_node=only)
+    again = bool(only) and only == budget.hung_node and enough
+    return _restart("hang", spent, limits, exclude=(only,) if again else ())
+
+
+def _spend(outcome: Outcome, budget: Budget) -> Budget:
+    """One restart more, and whether it brought the job further."""
+    progressed = outcome.advanced if outcome.steps_known else outcome.uptime_s >= MIN_UPTIME_S
+    no_progress = 0 if progressed else budget.no_progress + 1
+    return replace(budget, restarts=budget.restarts + 1, no_progress=no_progress, hung_node="")
+
+
+def _restart(
+    cause: str, spent: Budget, limits: Limits, *, failure: RankExit | None = None, exclude: tuple[str, ...] = ()
+) -> Decision:
     if spent.restarts > limits.restarts_max:
-        return Decision(
-            action=Action.END, cause="restarts_exhausted", state="FAILED_USER", budget=spent, failure=failure
-        )
+        # A hang may have either kind of cause, and nobody's exception says which.
+        state = "FAILED_USER" if failure is not None else "FAILED_INFRA"
+        return Decision(action=Action.END, cause="restarts_exhausted", state=state, budget=spent, failure=failure)
     if spent.no_progress >= limits.no_progress_max:
         return Decision(action=Action.END, cause="no_progress", state="NO_PROGRESS", budget=spent, failure=failure)
     # The first restart is free; only a loop has to slow down.
     delay_s = limits.backoff_s * 2 ** (spent.no_progress - 2) if spent.no_progress > 1 else 0.0
     return Decision(
-        action=Action.RESTART, cause="rank_crash", budget=spent, failure=failure, delay_s=min(delay_s, 60.0)
+        action=Action.RESTART,
+        cause=cause,
+        budget=spent,
+        failure=failure,
+        exclude=exclude,
+        delay_s=min(delay_s, 60.0),
     )

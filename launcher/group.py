@@ -9,14 +9,17 @@ import logging
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
+from typing import Any
 
 from trainmaster.launcher import wire
 from trainmaster.launcher.cycle import Cycle
 from trainmaster.launcher.decide import Budget, Limits, Outcome, RankExit, cycle_is_over
 from trainmaster.launcher.ending import Ending
+from trainmaster.launcher.hang import HangWatch
 from trainmaster.launcher.links import Links, Member
 from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.rank_env import CycleFacts
+from trainmaster.launcher.stacks import Where
 
 LOG = logging.getLogger("trainmaster.supervisor")
 CHECKPOINT_PATIENCE_S = 20.0
@@ -26,6 +29,8 @@ REQUEUE_LINGER_S = 10.0
 HEAD_START_S = 0.15
 """How long rank 0 may take to open its store before the other ranks start all the same."""
 TEXT_MAX = 8192
+STACKS_PATIENCE_S = 8.0
+"""How long agents may take to report where hanging ranks are."""
 
 
 class Group:
@@ -50,6 +55,7 @@ class Group:
             backoff_s=plan.backoff_s,
         )
         self.steps_ever = False
+        self.watch = None if plan.hang_timeout_s == 0 else HangWatch(floor_s=plan.hang_timeout_s)
         self.start_at = 0.0
         """When a pause ends."""
 
@@ -80,6 +86,8 @@ class Group:
             furthest_before=self.cycle.furthest,
             furthest=self.cycle.furthest,
         )
+        if self.watch is not None:
+            self.watch.restart()
         LOG.info("cycle %d on %s", self.cycle.number, ",".join(places))
         self.enter("run")
         for member in self.crew:
@@ -117,6 +125,10 @@ class Group:
         match message["do"]:
             case "beat":
                 self._note_steps(message["steps"])
+                self._note_where(message["where"])
+            case "stacks":
+                for answer in message["ranks"]:
+                    self.cycle.where[answer["rank"]] = (member.node, Where(**answer))
             case "listening":
                 self._let_go()
             case "started":
@@ -150,12 +162,44 @@ class Group:
             text=message["text"][-TEXT_MAX:],
         )
         self.cycle.end_rank(entry)
+        if self.watch is not None:
+            self.watch.ended(entry.rank)
         if entry.failed:
             LOG.warning("rank %d on %s ended with %d", entry.rank, entry.node, entry.code)
 
     def _note_steps(self, steps: dict[str, list[float]]) -> None:
         self.cycle.note_steps(steps)
         self.steps_ever = self.steps_ever or self.cycle.steps_known
+
+    def _note_where(self, where: dict[str, Any] | None) -> None:
+        # A beat of the cycle before must not make a rank that is only starting look still.
+        if self.watch is not None and where is not None and where["cycle"] == self.cycle.number:
+            now = time.monotonic()
+            for rank, (step, section, sections) in where["ranks"].items():
+                self.watch.hear(int(rank), step, section, sections, now)
+
+    def forgive(self, gap_s: float) -> None:
+        """We ourselves were held up, so silence says nothing for as long."""
+        if self.watch is not None:
+            self.watch.forgive(gap_s)
+
+    def _hangs(self, now: float) -> bool:
+        """Whether ranks do not move, and have been asked where they are."""
+        cycle = self.cycle
+        hang = self.watch.verdict(now) if self.watch is not None else None
+        if hang is None:
+            if cycle.hang is not None:
+                LOG.warning("the ranks move again")
+                cycle.hang = None
+            return False
+        if cycle.hang is None:
+            LOG.warning("%s; asking the ranks for their stacks", hang)
+            cycle.hang_since, cycle.where = now, {}
+            for member in self.crew:
+                self.links.tell(member, {"do": "stacks"})
+        cycle.hang = hang
+        running = self.world_size - len(cycle.exits)
+        return len(cycle.where) >= running or now - cycle.hang_since > STACKS_PATIENCE_S
 
     # -- how a cycle stands --------------------------------------------------------------------------------------
 
@@ -173,7 +217,7 @@ class Group:
                 return now - self.cycle.linger_since >= REQUEUE_LINGER_S
             return True
         if ending.cause is None:
-            return False
+            return self._hangs(now)
         return self.nobody_saves or now - ending.since > CHECKPOINT_PATIENCE_S
 
     @property

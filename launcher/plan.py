@@ -43,6 +43,8 @@ class Plan:
     warm: bool = True
     """Fork Python ranks from a process that has imported what they import."""
     heartbeat_timeout_s: float = 5.0
+    hang_timeout_s: float | None = None
+    """Least time without a step that counts as a hang; None for ours, 0 to look for none."""
     restarts_max: int = 10
     """Crashes of ranks that are answered by a restart in place, over the life of one attempt."""
     requeues_max: int = 10

@@ -30,6 +30,14 @@ def start_time(pid: int) -> int:
     return int(stat.rpartition(")")[2].split()[19])
 
 
+def state(pid: int) -> str:
+    """The state of a process in one letter, as /proc/<pid>/stat has it; "?" when there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except OSError:
+        return "?"
+
+
 def descendants(root: int) -> set[int]:
     """All processes below `root`, zombies left out."""
     children: dict[int, list[int]] = {}

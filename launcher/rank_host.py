@@ -11,12 +11,14 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from trainmaster.launcher import ports, processes, rank_env, record, worker
+from trainmaster.launcher import page, ports, processes, rank_env, record, worker
 from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.ranks import TAIL_BYTES, LocalRank, Ranks, start_cold, tail
+from trainmaster.launcher.stacks import Stacks
 from trainmaster.launcher.warm import ForkServer, PythonProgram, as_python_program, imports_of, sets_environment
 
 LOG = logging.getLogger("trainmaster.agent")
@@ -59,6 +61,8 @@ class RankHost:
         self._store_port = 0
         """The port that rank 0, here, is expected to listen on; 0 when that is known or no longer matters."""
         self._known_modules: set[str] = set()
+        self.stacks: Stacks | None = None
+        """A round of asking the ranks for their stacks, while it lasts."""
         self.successor_pid = 0
         """The supervisor that this agent started, if it did."""
         self.server: ForkServer | None = self._start_server()
@@ -106,18 +110,37 @@ class RankHost:
         """Last step and its time (epoch seconds), by rank."""
         found: dict[str, list[float]] = {}
         for entry in self._ranks.ranks.values() if self._ranks is not None else ():
-            step = worker.read_step(entry.step_file)
-            if step is not None:
-                found[str(entry.rank)] = list(step)
-                self.furthest = max(self.furthest, step[0])
+            report = page.read(entry.step_file)
+            if report.step is not None:
+                found[str(entry.rank)] = [report.step, report.step_epoch_s]
+                self.furthest = max(self.furthest, report.step)
         return found
+
+    def whereabouts(self) -> dict[str, Any] | None:
+        """Where each running rank is: its last step (-1 before the first), its section, whether it names sections."""
+        if self._ranks is None:
+            return None
+        found: dict[str, tuple[int, str, bool]] = {}
+        for entry in self._ranks.running():
+            report = page.read(entry.step_file)
+            if report.step is not None or report.section:
+                found[str(entry.rank)] = (-1 if report.step is None else report.step, report.section, report.sections)
+        return {"cycle": self._ranks.cycle, "ranks": found}
+
+    def ask_for_stacks(self) -> None:
+        """Have every rank here say where it is; `carry_on` passes the answers on."""
+        if self._ranks is not None and not self.stopping and self.stacks is None:
+            ranks = [entry for entry in self._ranks.running() if entry.pid]
+            interpreter = self._program.interpreter if self._program else self.plan.python
+            self.stacks = Stacks(ranks, py_spy=_py_spy(interpreter))
+            self.stacks.ask()
 
     def new_first_steps(self) -> bool:
         """Whether a rank has reported its first step of this cycle since the last call."""
         if self._ranks is None or not self.awaits_first_steps:
             return False
         waiting = [entry for entry in self._ranks.ranks.values() if entry.rank not in self._first_steps]
-        fresh = {entry.rank for entry in waiting if worker.read_step(entry.step_file) is not None}
+        fresh = {entry.rank for entry in waiting if page.read(entry.step_file).step is not None}
         self._first_steps |= fresh
         return bool(fresh)
 
@@ -157,8 +180,10 @@ class RankHost:
                 error_file=folder / f"rank{rank}.error.json",
                 step_file=self._scratch / f"step-{facts.cycle}.{rank}",
                 modules_file=self._scratch / f"modules-{facts.cycle}.{rank}.json",
+                stacks_file=self._scratch / f"stacks-{facts.cycle}.{rank}",
             )
             env["TRAINMASTER_STEP_FILE"] = str(entry.step_file)
+            env["TRAINMASTER_STACKS_FILE"] = str(entry.stacks_file)
             self._ranks.ranks[rank] = entry
             if rank == 0:
                 self._store_port = facts.master_port
@@ -186,7 +211,7 @@ class RankHost:
     def _try_to_start(self, entry: LocalRank, env: dict[str, str]) -> None:
         try:
             entry.out.parent.mkdir(parents=True, exist_ok=True)
-            worker.new_step_file(entry.step_file)
+            page.create(entry.step_file)
             self._start_rank(entry, env)
         except OSError as error:
             entry.code, entry.ended_epoch_s = EXIT_COULD_NOT_START, time.time()
@@ -236,6 +261,8 @@ class RankHost:
             return
         if self.server is not None:
             self.server.ended(pid)
+        if self.stacks is not None:
+            self.stacks.ended(pid, status)
         entry = self._ranks.ended(pid, status) if self._ranks is not None else None
         if entry is not None:
             self._report_exit(entry, "")
@@ -281,7 +308,10 @@ class RankHost:
         self.carry_on()
 
     def carry_on(self) -> None:
-        """Carry a stop on."""
+        """Carry a stop, or a round of asking for stacks, on."""
+        if self.stacks is not None and self._ranks is not None and (answer := self.stacks.answer()) is not None:
+            self.stacks = None
+            self._tell({"do": "stacks", "cycle": self._ranks.cycle, "ranks": [asdict(where) for where in answer]})
         # A process that is being forked is below us, but which it is we know only when the server has told.
         awaits_server = bool(self._awaited_forks) or (self.server is not None and self.server.awaits_standbys)
         if self._ranks is not None and (self._awaited_forks or (awaits_server and self.stopping)):
@@ -295,7 +325,8 @@ class RankHost:
             cycle = self._ranks.cycle
             for entry in self._ranks.ranks.values():
                 entry.step_file.unlink(missing_ok=True)
-            self._ranks = None
+                entry.stacks_file.unlink(missing_ok=True)
+            self._ranks = self.stacks = None
             self._tell({"do": "stopped", "cycle": cycle, "port": self.offer_port()})
         elif self._ranks.stuck_s() > STUCK_S:
             self._tell({"do": "stuck", "cycle": self._ranks.cycle})
@@ -402,6 +433,12 @@ def _is_full(folder: Path) -> bool:
     """Whether a file system has no room for anything that matters."""
     room = os.statvfs(folder)
     return room.f_bavail * room.f_frsize < record.Recorder.RESERVE_BYTES * 2
+
+
+def _py_spy(interpreter: str) -> str | None:
+    """py-spy, where it is installed: with the ranks' interpreter, or on the agent's PATH."""
+    beside = Path(interpreter).with_name("py-spy")
+    return str(beside) if os.access(beside, os.X_OK) else shutil.which("py-spy")
 
 
 def _scratch_folder() -> str | None:

@@ -28,6 +28,8 @@ class LocalRank:
     error_file: Path
     step_file: Path
     modules_file: Path
+    stacks_file: Path
+    """What it writes when it is asked for its stacks."""
     pid: int = 0
     """0 until the fork server has reported it."""
     code: int | None = None

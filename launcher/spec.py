@@ -60,6 +60,9 @@ class JobSpec(Traced):
     """Pause before the restart that follows a cycle without progress; it doubles each time."""
     heartbeat_timeout_s: float = 5.0
     """Silence after which a node counts as dead."""
+    hang_timeout_s: float | None = None
+    """Least time without a step that counts as a hang, for programs that report steps: by default half an hour, or two
+    minutes outside of sections for a program that names them. 0 looks for none."""
     stop_grace_s: float = 2.0
     """From SIGTERM to SIGKILL when ranks are stopped."""
     checkpoint_signal_s: int | None = None

@@ -149,6 +149,7 @@ def plan_of(
         requeues_max=spec.requeues_max,
         no_progress_max=spec.no_progress_max,
         backoff_s=spec.backoff_s,
+        hang_timeout_s=spec.hang_timeout_s,
         stop_grace_s=spec.stop_grace_s,
         checkpoint_signal_s=spec.signal_lead_s,
     )

@@ -32,6 +32,7 @@ OPTIONS: tuple[tuple[str, str, type[Any], str], ...] = (
     ("--no-progress-max", "no_progress_max", int, "failed cycles in a row without a new step before the job stops"),
     ("--backoff-s", "backoff_s", float, "pause before the restart that follows a cycle without progress"),
     ("--heartbeat-timeout-s", "heartbeat_timeout_s", float, "silence after which a node counts as dead"),
+    ("--hang-timeout-s", "hang_timeout_s", float, "least time without a step that counts as a hang; 0: look for none"),
     ("--stop-grace-s", "stop_grace_s", float, "from SIGTERM to SIGKILL when ranks are stopped"),
     ("--checkpoint-signal-s", "checkpoint_signal_s", int, "how long before the time limit a checkpoint is asked for"),
 )

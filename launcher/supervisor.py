@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from trainmaster.errors import SlurmError
-from trainmaster.launcher import intent, record, slurm_side, takeover, wire
+from trainmaster.launcher import intent, record, slurm_side, suspects, takeover, wire
 from trainmaster.launcher import plan as plans
 from trainmaster.launcher.decide import EXIT_REQUEUE, Action, Decision, RankExit, decide, end_state
 from trainmaster.launcher.ending import Ending, Reason
 from trainmaster.launcher.group import Group
+from trainmaster.launcher.hang import Hang
 from trainmaster.launcher.launch import Launch, say
 from trainmaster.launcher.links import Arrival, Links, Lost, Member, Said
 from trainmaster.launcher.placement import lay_out
@@ -104,6 +105,7 @@ class Supervisor:
             if gap_s > 2.0:
                 LOG.warning("this process was held up for %.1f s", gap_s)
                 self.links.forgive(gap_s)
+                self.group.forgive(gap_s)
                 # Before anything is said or written: it may be somebody else's turn now.
                 self._yield_to_successor()
             before = time.monotonic()
@@ -378,6 +380,11 @@ class Supervisor:
             detail["fault_epoch_s"] = group.cycle.fault_epoch_s
         if decision.failure is not None:
             detail["failure"] = self._failure(group, decision.failure)
+        if decision.cause == "hang" and group.cycle.hang is not None:
+            detail["hang"] = self._hang(group, group.cycle.hang)
+        suspects.note(
+            self.run_dir, group.cycle, decision, attempt=self.attempt, epoch_s=group.cycle.fault_epoch_s or time.time()
+        )
         dead = tuple(dict.fromkeys([*group.cycle.lost, *decision.exclude]))
         LOG.warning("cycle %d: %s because of %s", group.cycle.number, decision.action, decision.cause)
         match decision.action:
@@ -392,6 +399,17 @@ class Supervisor:
                 self._tick_pause(group, time.monotonic())
             case Action.REQUEUE:
                 self._requeue(decision, dead, detail)
+
+    def _hang(self, group: Group, hang: Hang) -> dict[str, Any]:
+        """What the record says of a hang."""
+        return {
+            "why": str(hang),
+            "still_s": round(hang.still_s, 1),
+            "section": hang.section,
+            "ranks": hang.ranks[:64],
+            "suspects": [{"rank": rank, "node": node} for rank, node in group.cycle.suspects],
+            "stacks": str(self.run_dir / f"attempt{self.attempt}.{group.cycle.number}" / "rank*.stacks"),
+        }
 
     def _failure(self, group: Group, entry: RankExit) -> dict[str, Any]:
         log = self.run_dir / f"attempt{self.attempt}.{group.cycle.number}" / f"rank{entry.rank}.err"

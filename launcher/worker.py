@@ -7,7 +7,6 @@ import json
 import os
 import runpy
 import signal
-import struct
 import sys
 import threading
 import time
@@ -17,11 +16,15 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from trainmaster.launcher.page import Page, Section
+
 EXIT_REQUEUE = 75
+STACK_SIGNAL = int(signal.SIGRTMIN) + 7
+"""Asks a rank for its stacks (`stacks`)."""
 STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2})
-_STEP = struct.Struct("=qd")
-_step_memory: Any = None
-_step_known = False
+_page: Page | None = None
+_page_known = False
+_stacks_out: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,43 +49,51 @@ class Task:
 def step(number: int) -> None:
     """Tell trainmaster that training step `number` is done. Costs about a microsecond; does nothing outside a job.
 
-    The job's record then shows how far it got, and a crash loop is told apart from a run that moves on.
+    The job's record then shows how far it got, a crash loop is told apart from a run that moves on, and a hang from a
+    long step.
     """
-    global _step_memory, _step_known
-    if not _step_known:
-        _step_known = True
-        _step_memory = _open_step_memory(os.environ.get("TRAINMASTER_STEP_FILE", ""))
-    if _step_memory is not None:
-        _STEP.pack_into(_step_memory, 0, number, time.time())
+    page = _page if _page_known else _open_page()
+    if page is not None:
+        page.step(number)
 
 
-def _open_step_memory(path: str) -> Any:
-    if not path:
-        return None
-    import mmap
+def section(name: str) -> Section:
+    """A phase that is rightly slower than a step: `with trainmaster.section("evaluate"): ...`.
+
+    How long it may last is learnt from the times before. Does nothing outside a job.
+
+    Args:
+        name: at most 32 bytes count.
+    """
+    return Section(_page if _page_known else _open_page(), name)
+
+
+def _open_page() -> Page | None:
+    global _page, _page_known
+    _page_known = True
+    path = os.environ.get("TRAINMASTER_STEP_FILE", "")
+    if path:
+        try:
+            _page = Page(Path(path))
+        except (OSError, ValueError):
+            _page = None
+    answer_for_stacks()
+    return _page
+
+
+def answer_for_stacks() -> None:
+    """Write this process's Python stacks, of all threads, when the agent asks: also while the interpreter is in C."""
+    global _stacks_out
+    path = os.environ.get("TRAINMASTER_STACKS_FILE", "")
+    if not path or _stacks_out is not None:
+        return
+    import faulthandler
 
     try:
-        with Path(path).open("r+b") as stream:
-            return mmap.mmap(stream.fileno(), _STEP.size)
+        _stacks_out = Path(path).open("ab")  # noqa: SIM115 - stays open, since the handler may not open anything
+        faulthandler.register(STACK_SIGNAL, file=_stacks_out, all_threads=True)
     except OSError:
-        return None
-
-
-def read_step(path: Path) -> tuple[int, float] | None:
-    """The last step that a rank reported and when (epoch seconds), or None."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    if len(data) < _STEP.size:
-        return None
-    number, epoch_s = _STEP.unpack_from(data)
-    return (number, epoch_s) if epoch_s > 0 else None
-
-
-def new_step_file(path: Path) -> None:
-    """Make the file that `step` writes into; it says "no step yet"."""
-    path.write_bytes(_STEP.pack(-1, 0.0))
+        pass  # the rank runs; only its stacks will be missing
 
 
 def become(task: Task) -> None:
@@ -120,6 +131,7 @@ def run(task: Task) -> None:
 
     faulthandler.enable(file=2)
     sys.excepthook = _show_exception
+    answer_for_stacks()
     if task.modules_file:
         threading.Thread(target=_tell_modules, args=(Path(task.modules_file),), daemon=True).start()
     sys.argv = list(task.argv)
@@ -266,6 +278,7 @@ def _leave_error(folder: Path, rank: int, text: str) -> int:
 def main() -> None:
     """`python -m trainmaster.launcher.worker RUN_DIR`: a callable's rank that starts cold."""
     run_dir = Path(sys.argv[1])
+    answer_for_stacks()
     sys.exit(run_callable(run_dir))
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from trainmaster.launcher.roles import Role, submit_roles
     from trainmaster.launcher.roles_job import RolesJob
     from trainmaster.launcher.spec import JobSpec
-    from trainmaster.launcher.worker import step
+    from trainmaster.launcher.worker import section, step
 
 __all__ = [
     "Checkpoints",
@@ -23,6 +23,7 @@ __all__ = [
     "TrainmasterExecutor",
     "TrainmasterJob",
     "registry",
+    "section",
     "step",
     "submit",
     "submit_roles",
@@ -36,6 +37,7 @@ _HOME = {
     "TrainmasterExecutor": "trainmaster.launcher.executor",
     "TrainmasterJob": "trainmaster.launcher.job",
     "registry": "trainmaster.launcher",
+    "section": "trainmaster.launcher.worker",
     "step": "trainmaster.launcher.worker",
     "submit": "trainmaster.launcher.executor",
     "submit_roles": "trainmaster.launcher.roles",

@@ -1,5 +1,7 @@
 """What happens after a cycle: the rules, and laws that hold for every outcome."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +16,7 @@ from trainmaster.launcher.decide import (
     decide,
     first_failure,
 )
+from trainmaster.launcher.hang import Hang
 
 LIMITS = Limits(restarts_max=10, no_progress_max=3, requeues_max=2, backoff_s=1.0)
 
@@ -31,6 +34,41 @@ def after(
 def crash(**more: object) -> Outcome:
     values: dict[str, object] = {"world_size": 2, "exits": (ended(0, 1),), "advanced": True, "steps_known": True}
     return Outcome(**(values | more))  # type: ignore[arg-type]
+
+
+HANG = Hang(ranks=(1,), still_s=9.0, limit_s=3.0, section="")
+
+
+def hung(*suspects: tuple[int, str]) -> Outcome:
+    stopped = tuple(RankExit(rank=rank, node="n1", code=-9, epoch_s=0.0, stopped=True) for rank in (0, 1))
+    return Outcome(world_size=2, exits=stopped, hang=HANG, suspects=suspects, advanced=True, steps_known=True)
+
+
+def test_a_hang_restarts_in_place() -> None:
+    decision = after(hung((1, "n2")))
+    assert (decision.action, decision.cause, decision.exclude) == (Action.RESTART, "hang", ())
+    assert decision.budget == Budget(restarts=1, hung_node="n2")
+
+
+def test_a_node_that_is_alone_under_suspicion_twice_is_left_out() -> None:
+    once = after(hung((1, "n2"))).budget
+    assert after(hung((1, "n2")), budget=once).exclude == ("n2",)
+    assert after(hung((1, "n3")), budget=once).exclude == ()
+    assert after(hung((0, "n1"), (1, "n2")), budget=once).exclude == ()
+    assert after(hung(), budget=once).exclude == ()
+    assert after(hung((1, "n2")), budget=once, healthy=2).exclude == (), "without a spare it is still better than none"
+    assert after(crash(), budget=once).budget.hung_node == "", "in between it was something else"
+
+
+def test_hangs_use_up_the_restarts() -> None:
+    decision = after(hung(), budget=Budget(restarts=LIMITS.restarts_max))
+    assert (decision.action, decision.state, decision.cause) == (Action.END, "FAILED_INFRA", "restarts_exhausted")
+
+
+def test_hangs_without_progress_end_the_job() -> None:
+    stuck = replace(hung(), advanced=False)
+    decision = after(stuck, budget=Budget(no_progress=LIMITS.no_progress_max - 1))
+    assert (decision.action, decision.state) == (Action.END, "NO_PROGRESS")
 
 
 def test_all_ranks_done() -> None:

@@ -1,0 +1,106 @@
+"""The page of memory in which a rank tells its agent where it is. Standard library only.
+
+    0  step     8  when it was done (epoch seconds)     16  since when it is in its section (CLOCK_MONOTONIC; 0 outside)
+    24  whether it names sections at all                32  the section's name, 32 bytes, padded with zeros
+
+Every number is an aligned word of the machine, so a reader sees an old or a new one and never half of each. Rank and
+agent share a machine, hence its monotonic clock.
+"""
+
+import mmap
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+SIZE = 64
+_STEP, _STEP_TIME, _SINCE, _SECTIONS = 0, 1, 2, 3
+_NAME = slice(32, 64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Where a rank is."""
+
+    step: int | None = None
+    """The last step that it reported; None before the first."""
+    step_epoch_s: float = 0.0
+    section: str = ""
+    """The slow phase that it said it is in; empty outside."""
+    section_age_s: float = 0.0
+    sections: bool = False
+    """It names its slow phases, so outside of them it is in its loop."""
+
+
+class Page:
+    """A page, as the rank that writes it or the agent that reads it has mapped it."""
+
+    __slots__ = ("_floats", "_raw", "_words")
+
+    def __init__(self, path: Path) -> None:
+        with path.open("r+b") as stream:
+            self._raw = memoryview(mmap.mmap(stream.fileno(), SIZE))
+        self._words = self._raw.cast("q")
+        self._floats = self._raw.cast("d")
+
+    def step(self, number: int) -> None:
+        """Step `number` is done."""
+        self._words[_STEP] = number
+        self._floats[_STEP_TIME] = time.time()
+
+    def enter(self, section: str, since: float) -> tuple[str, float]:
+        """Be in a section since `since`, or in none ("", 0.0); returns where the rank was before."""
+        before = (bytes(self._raw[_NAME]).rstrip(b"\0").decode(errors="replace"), self._floats[_SINCE])
+        # In this order a reader may see the new name with no time, that is no section, but never with the old time.
+        self._floats[_SINCE] = 0.0
+        self._words[_SECTIONS] = 1
+        self._raw[_NAME] = section.encode()[:32].ljust(32, b"\0")
+        self._floats[_SINCE] = since
+        return before
+
+
+def create(path: Path) -> None:
+    """Make an empty page: no step yet, in no section."""
+    path.write_bytes(bytes(SIZE))
+
+
+def read(path: Path) -> Report:
+    """What the page says; an empty report when it is not there."""
+    try:
+        data = memoryview(path.read_bytes())
+    except OSError:
+        return Report()
+    if len(data) < SIZE:
+        return Report()
+    words, floats = data.cast("q"), data.cast("d")
+    reported = floats[_STEP_TIME] > 0
+    since = floats[_SINCE]
+    return Report(
+        step=words[_STEP] if reported else None,
+        step_epoch_s=floats[_STEP_TIME],
+        section=bytes(data[_NAME]).rstrip(b"\0").decode(errors="replace") if since else "",
+        section_age_s=max(0.0, time.monotonic() - since) if since else 0.0,
+        sections=bool(words[_SECTIONS]),
+    )
+
+
+class Section:
+    """A phase of a rank that is rightly slower than a step: loading, evaluation, a checkpoint.
+
+    What it may last is learnt from the times before, apart from what a step may last.
+    """
+
+    def __init__(self, page: Page | None, name: str) -> None:
+        self._page = page
+        self._name = name
+        self._before = ("", 0.0)
+
+    def __enter__(self) -> None:
+        if self._page is not None:
+            self._before = self._page.enter(self._name, time.monotonic())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._page is not None:
+            self._page.enter(*self._before)

@@ -1,0 +1,114 @@
+"""Which ranks wait for others, by their stacks. The texts are what faulthandler and py-spy print, paths shortened."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from trainmaster.launcher import processes
+from trainmaster.launcher.stacks import Where, main_frames, suspects, waits
+from trainmaster.launcher.worker import STACK_SIGNAL
+
+BACKWARD = """Thread 0x00007f11 (most recent call first):
+  File "/usr/lib/python3.11/threading.py", line 324 in wait
+  File "/usr/lib/python3.11/threading.py", line 1038 in _bootstrap_inner
+
+Current thread 0x00007f22 (most recent call first):
+  File "/venv/site-packages/torch/autograd/graph.py", line 841 in _engine_run_backward
+  File "/venv/site-packages/torch/autograd/__init__.py", line 364 in backward
+  File "/venv/site-packages/torch/_tensor.py", line 630 in backward
+  File "/home/me/train.py", line 187 in train
+"""
+ALL_REDUCE = """Current thread 0x00007f22 (most recent call first):
+  File "/venv/site-packages/torch/distributed/distributed_c10d.py", line 2501 in all_reduce
+  File "/venv/site-packages/torch/distributed/c10d_logger.py", line 81 in wrapper
+  File "/home/me/train.py", line 193 in train
+"""
+IN_A_HOOK = """Current thread 0x00007f22 (most recent call first):
+  File "/home/me/hooks.py", line 12 in slow_hook
+  File "/venv/site-packages/torch/autograd/graph.py", line 841 in _engine_run_backward
+  File "/home/me/train.py", line 187 in train
+"""
+LOADING = """Thread 0x00007f22 (most recent call first):
+  File "/usr/lib/python3.11/socket.py", line 706 in readinto
+  File "/home/me/data.py", line 44 in fetch
+"""
+PY_SPY = """Process 123: python train.py
+Python v3.11.2 (/usr/bin/python3.11)
+
+Thread 123 (active): "MainThread"
+    c10d::gloo::wait (libtorch_cpu.so)
+    all_reduce (torch/distributed/distributed_c10d.py:2501)
+    train (train.py:193)
+
+Thread 130 (idle): "Thread-1"
+    wait (threading.py:324)
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "state", "expected"),
+    [
+        (BACKWARD, "S", True),
+        (ALL_REDUCE, "R", True),
+        (PY_SPY, "S", True),
+        (IN_A_HOOK, "S", False),
+        (LOADING, "S", False),
+        ("", "S", False),
+        (ALL_REDUCE, "T", False),
+        (ALL_REDUCE, "D", False),
+        (ALL_REDUCE, "?", False),
+    ],
+)
+def test_who_waits(text: str, state: str, expected: bool) -> None:
+    assert waits(Where(rank=0, state=state, text=text)) is expected
+
+
+def test_the_main_thread_is_told_from_the_others() -> None:
+    assert "graph.py" in main_frames(BACKWARD)[0]
+    assert main_frames(PY_SPY)[0] == "c10d::gloo::wait (libtorch_cpu.so)"
+    assert main_frames("") == []
+
+
+def test_suspects_are_those_that_do_not_wait_while_others_do() -> None:
+    waiting = [Where(rank=rank, state="S", text=ALL_REDUCE) for rank in (0, 1, 3)]
+    assert suspects([*waiting, Where(rank=2, state="S", text=LOADING)]) == (2,)
+    assert suspects(waiting) == (), "all wait: the fault is elsewhere"
+    assert suspects([Where(rank=rank, state="S", text=LOADING) for rank in (0, 1)]) == (), "nobody waits for them"
+
+
+STUCK = """
+import ctypes, sys
+from trainmaster.launcher import worker
+worker.answer_for_stacks()
+print("ready", flush=True)
+def stuck_in_c():
+    while True:
+        ctypes.PyDLL(None).sleep(600)  # PyDLL keeps the interpreter's lock; a signal ends the sleep
+stuck_in_c()
+"""
+
+
+def test_a_process_that_is_stuck_in_c_shows_its_stack(tmp_path: Path) -> None:
+    out = tmp_path / "stacks"
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK], env=os.environ | {"TRAINMASTER_STACKS_FILE": str(out)}, stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        assert processes.catches(process.pid, STACK_SIGNAL)
+        deadline = time.monotonic() + 30
+        while "in stuck_in_c" not in (text := out.read_text()):
+            assert time.monotonic() < deadline, text
+            processes.send(process.pid, STACK_SIGNAL)
+            time.sleep(0.1)
+        assert process.poll() is None, "asking does not end it"
+        assert processes.state(process.pid) in "RS"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert processes.state(process.pid) == "?"
