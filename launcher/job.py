@@ -14,6 +14,7 @@ from trainmaster.errors import SlurmError, UsageError
 from trainmaster.launcher import logs, plan
 from trainmaster.launcher.cancel import cancel
 from trainmaster.launcher.find import find, read_plan
+from trainmaster.launcher.handle import Following
 from trainmaster.launcher.outcome import explain
 from trainmaster.launcher.queue import queue_of
 from trainmaster.launcher.record import Event
@@ -70,7 +71,7 @@ class RunPaths(utils.JobPaths):
         return (known[-1] if known else logs.Cycle(attempt=0, cycle=0)).folder(self.run_dir)
 
 
-class TrainmasterJob(SlurmJob[R]):
+class TrainmasterJob(Following, SlurmJob[R]):
     """One job. `task(i)` is the view of rank i; `TrainmasterJob.from_id(job_id)` finds a job from any shell."""
 
     def __init__(
@@ -161,9 +162,18 @@ class TrainmasterJob(SlurmJob[R]):
         """Whether the job has ended, in whatever way. A result of an earlier attempt does not count."""
         return self._watch.settle(patience_s=PATIENCE_S if force_check else 0.0) is not None
 
-    def wait(self) -> None:
-        """Wait for the end; returns within a fraction of a second of it."""
-        self._watch.wait()
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Wait for the end; returns within a fraction of a second of it.
+
+        While Slurm does not answer, a warning says at intervals what cannot be seen. Raises TimeoutError after
+        `timeout_s`, with what is known of the job by then.
+        """
+        if self._watch.wait(timeout_s=float("inf") if timeout_s is None else timeout_s) is None:
+            blind = self._watch.blind()
+            raise TimeoutError(
+                f"job {self._job_id} has not ended within {timeout_s:g} s; it is "
+                + (f"{self._watch.state(patience_s=0.0)}" if blind is None else f"out of sight: {blind}")
+            )
 
     def _ended(self) -> Event:
         end = self._watch.wait()

@@ -16,8 +16,11 @@ def add(verbs: "Verbs") -> None:
     """Describe the verbs."""
     text = "end jobs on purpose, be they pending, starting or running"
     cancel = new_verb(verbs, "cancel", text, run_cancel, job="many")
-    cancel.add_argument("--reason", default="", help="why, for the job's record")
-    cancel.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    text = "put jobs back into the queue under the same id: running ones, which may save first, and ended ones"
+    requeue = new_verb(verbs, "requeue", text, run_requeue, job="many")
+    for one in (cancel, requeue):
+        one.add_argument("--reason", default="", help="why, for the job's record")
+        one.add_argument("--dry-run", action="store_true", help="only say what would be done")
 
 
 def run_cancel(args: argparse.Namespace) -> int:
@@ -27,7 +30,7 @@ def run_cancel(args: argparse.Namespace) -> int:
     from trainmaster.launcher.watch import Watch
 
     jobs = [find(job_id, args.folder) for job_id in args.job_id]
-    told = []
+    told: list[dict[str, object]] = []
     for found in jobs:
         watch = Watch.of(found)
         job_id = int(found.job_id) if found.job_id.isdecimal() else found.job_id
@@ -40,6 +43,29 @@ def run_cancel(args: argparse.Namespace) -> int:
             watch.wait(timeout_s=_CANCEL_PATIENCE_S)
         end = watch.end()
         told.append({"job_id": job_id, "state": end.state if end else "CANCELLING"})
+    if args.json:
+        print(json.dumps(told))
+    else:
+        for one in told:
+            print(f"job {one['job_id']}: {one['state']}" + (f"; would {one['would']}" if "would" in one else ""))
+    return 0
+
+
+def run_requeue(args: argparse.Namespace) -> int:
+    """Requeue jobs and say what became of each."""
+    from trainmaster.launcher.again import again, refuse_unless_requeueable
+    from trainmaster.launcher.find import find
+    from trainmaster.launcher.watch import Watch
+
+    watches = [Watch.of(find(job_id, args.folder)) for job_id in args.job_id]
+    told: list[dict[str, object]] = []
+    for watch in watches:
+        if args.dry_run:
+            state = refuse_unless_requeueable(watch)
+            told.append({"job_id": watch.job_id, "state": state, "would": f"scontrol requeue {watch.job_id}"})
+            continue
+        done = again(watch, reason=args.reason)
+        told.append({"job_id": watch.job_id, "state": done.state, "attempt": done.attempt})
     if args.json:
         print(json.dumps(told))
     else:

@@ -109,9 +109,9 @@ def _print_job(found: "Found", watch: "Watch", end: "Event | None", facts: dict[
     rows = cycles_of(watch.events())
     if rows:
         print()
-        _print_life(rows)
+        _print_life(rows, facts["last_step"])
         parts = ", ".join(f"{cause} {seconds:.1f} s" for cause, seconds in facts["lost_by_cause"].items())
-        print(f"\n{facts['lost_s']:.1f} s lost to faults in {len(rows)} cycle(s){f': {parts}' if parts else ''}")
+        print(f"\n{facts['lost_s']:.1f} s lost between {len(rows)} cycle(s){f': {parts}' if parts else ''}")
     elif end is None:
         print(f"\nnothing of it has run yet; what its setup writes: trainmaster jobs logs --supervisor {found.job_id}")
     if end is not None and end.state != "SUCCEEDED":
@@ -130,20 +130,21 @@ def _headline(job: str, state: str, notes: str) -> None:
     Console(highlight=False).print(Text(f"{job}  "), Text(state, style=colour_of(state)), Text(notes), sep="")
 
 
-def _print_life(rows: "Sequence[CycleLife]") -> None:
+def _print_life(rows: "Sequence[CycleLife]", last_step: int | None) -> None:
     from trainmaster.launcher.tables_cli import print_table
 
     titles = ("CYCLE", "STARTED", "RAN s", "LOST s", "STEP", "ENDED", "WHY", "NODES", "LOST NODES")
     table = []
     for row in rows:
         ran_s = (row.ended_s or time.time()) - row.running_s if row.running_s is not None else None
+        step = last_step if row is rows[-1] and row.ended_s is None else row.step
         table.append(
             [
                 f"{row.attempt}.{row.cycle}",
                 "" if row.running_s is None else _clock(row.running_s),
                 _seconds(ran_s),
                 _seconds(row.lost_s),
-                "" if row.step is None else str(row.step),
+                "" if step is None else str(step),
                 row.state,
                 row.why,
                 _names(row.nodes),

@@ -5,7 +5,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trainmaster.launcher.intent import NOT_BY_US
-from trainmaster.launcher.record import Event
+from trainmaster.launcher.record import END_STATES, Event
+
+_TOLD_TO_STOP = frozenset({"CANCELLED", "TIMED_OUT", "PREEMPTED"})
+"""Ends in which ranks were told to stop; how they did so is no failure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +48,14 @@ class CycleLife:
     def why(self) -> str:
         """What ended it, in a few words: the cause, and the rank or the person behind it."""
         words = [self.cause or ""]
-        if self.failure.get("node"):
+        if self.failure.get("node") and self.state not in _TOLD_TO_STOP:
             how = self.failure.get("exit_code")
             how = f"exit code {how}" if how is not None else f"signal {self.failure.get('signal')}"
             words.append(f"rank {self.failure.get('rank')} on {self.failure['node']}, {how}")
         for key in ("cancelled_by", "requeued_by"):
             if key in self.detail:
-                words.append(f"by {self.detail[key]}" if self.detail[key] != NOT_BY_US else NOT_BY_US)
+                by = NOT_BY_US if self.detail[key] == NOT_BY_US else f"by {self.detail[key]}"
+                words.append(f"requeued {by}" if key == "requeued_by" and self.cause != "requeue" else by)
         if self.detail.get("reason"):
             words.append(f"{self.detail['reason']!r}")
         return ", ".join(filter(None, words))
@@ -62,6 +66,10 @@ def cycles_of(events: Sequence[Event]) -> tuple[CycleLife, ...]:
     rows: list[CycleLife] = []
     for event in events:
         if event.state == "SUBMITTED":
+            continue
+        if event.state == "REQUEUED" and rows and rows[-1].state in END_STATES:
+            # Somebody wanted more of a job that had ended.
+            rows[-1] = replace(rows[-1], detail=rows[-1].detail | _told(event))
             continue
         if (
             not rows
@@ -88,7 +96,6 @@ def _with(row: CycleLife, event: Event) -> CycleLife:
         return replace(row, first_step_s=float(event.detail.get("first_step_epoch_s") or event.epoch_s))
     if event.state in ("RESTARTING", "REQUEUED") or event.ends:
         failure = event.detail.get("failure")
-        known = ("cancelled_by", "requeued_by", "reason", "slurm_state", "slurm_reason", "excluded")
         return replace(
             row,
             ended_s=event.epoch_s,
@@ -96,9 +103,14 @@ def _with(row: CycleLife, event: Event) -> CycleLife:
             state=event.state,
             cause=event.cause,
             failure=failure if isinstance(failure, dict) else {},
-            detail={key: event.detail[key] for key in known if key in event.detail},
+            detail=_told(event),
         )
     return row
+
+
+def _told(event: Event) -> dict[str, Any]:
+    known = ("cancelled_by", "requeued_by", "reason", "slurm_state", "slurm_reason", "excluded")
+    return {key: event.detail[key] for key in known if key in event.detail}
 
 
 def _with_losses(rows: Sequence[CycleLife]) -> list[CycleLife]:

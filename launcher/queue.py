@@ -89,7 +89,13 @@ class Queue:
         """Job -> what was asked before this moment counts no more."""
 
     def ask(
-        self, job_id: int | str, *, closer: bool = False, max_age_s: float | None = None, patience_s: float = 0.0
+        self,
+        job_id: int | str,
+        *,
+        closer: bool = False,
+        max_age_s: float | None = None,
+        after_s: float = float("-inf"),
+        patience_s: float = 0.0,
     ) -> Answer | None:
         """What Slurm last said about a job, and a new question when that is due. None: nothing is known yet.
 
@@ -97,15 +103,16 @@ class Queue:
             job_id: The job.
             closer: squeue's line is not enough; the caller wants all that scontrol tells.
             max_age_s: How old an answer about a job that is no longer in the queue may be.
+            after_s: On the monotonic clock: such an answer from before this moment is none.
             patience_s: How long to wait for the answer to a question that is due.
         """
         one = ids.parse(job_id)
         age_s = self.every_s if max_age_s is None else max_age_s
-        self._ask_if_due(one, closer, age_s)
+        self._ask_if_due(one, closer, age_s, after_s)
         if patience_s > 0:
             # A question about others may be under way; then ours comes after it.
             self._idle.wait(patience_s)
-            self._ask_if_due(one, closer, age_s)
+            self._ask_if_due(one, closer, age_s, after_s)
             self._idle.wait(patience_s)
         with self._lock:
             return self._known(one, closer)
@@ -118,15 +125,6 @@ class Queue:
             self.ask(job_id)
         self._idle.wait(patience_s)
         return self._find(ids.parse(job_id))
-
-    def listing(self, *, patience_s: float) -> tuple[Job, ...] | None:
-        """All of this user's jobs in the queue, asked no longer ago than a turn; None when Slurm does not say."""
-        with self._lock:
-            due = self._clock.monotonic_s() - self._list_tried_s >= self.every_s
-        if due:
-            self._ask_if_due(None, False, self.every_s)
-        self._idle.wait(patience_s)
-        return self._listing if self._listing_told and self._listed_s > float("-inf") else None
 
     def forget(self, job_id: int | str) -> None:
         """Let the next question about a job be asked at once."""
@@ -159,31 +157,31 @@ class Queue:
             return Answer(asked_s=self._listed_s, job=listed)
         return detail
 
-    def _ask_if_due(self, one: ids.JobId | None, closer: bool, max_age_s: float) -> None:
+    def _ask_if_due(self, one: ids.JobId, closer: bool, max_age_s: float, after_s: float) -> None:
         now_s = self._clock.monotonic_s()
         with self._lock:
             # A process forked while a question was under way has nobody who would answer it.
             if not self._idle.is_set() and now_s - self._asked_s < _ANSWER_MAX_S:
                 return
             listing = now_s - self._list_tried_s >= self.every_s
-            detail = False
-            if one is not None:
-                missing = self._find(one) is None and self._listing_told
-                tried_s = self._detail_tried_s.get(str(one), float("-inf"))
-                detail = (closer or missing) and now_s - tried_s >= max_age_s
+            missing = self._find(one) is None and self._listing_told
+            tried_s = self._detail_tried_s.get(str(one), float("-inf"))
+            detail = (closer or missing) and (now_s - tried_s >= max_age_s or tried_s < after_s)
             if not listing and not detail:
                 return
             self._idle.clear()
             self._asked_s = now_s
             if listing:
                 self._list_tried_s = now_s
-        self._start(lambda: self._work(now_s, one, closer, listing, max_age_s))
+        self._start(lambda: self._work(now_s, one, closer, listing, max_age_s, after_s))
 
-    def _work(self, now_s: float, one: ids.JobId | None, closer: bool, listing: bool, max_age_s: float) -> None:
+    def _work(
+        self, now_s: float, one: ids.JobId, closer: bool, listing: bool, max_age_s: float, after_s: float
+    ) -> None:
         try:
             told = self._work_listing(now_s) if listing else True
-            if told and one is not None and (closer or self._find(one) is None):
-                self._work_detail(now_s, one, max_age_s)
+            if told and (closer or self._find(one) is None):
+                self._work_detail(now_s, one, max_age_s, after_s)
         finally:
             self._idle.set()
 
@@ -203,8 +201,9 @@ class Queue:
     def _squeue(self) -> tuple[Job, ...]:
         return self.client.jobs(user=who())
 
-    def _work_detail(self, now_s: float, one: ids.JobId, max_age_s: float) -> None:
+    def _work_detail(self, now_s: float, one: ids.JobId, max_age_s: float, after_s: float) -> None:
         key = str(one)
+        fresh_s = max(after_s, self._fresh_s.get(key, float("-inf")))
         self._detail_tried_s[key] = now_s
 
         def scontrol() -> Saved:
@@ -212,7 +211,7 @@ class Queue:
             by = self.client.cancelled_by(key) if job is not None and job.state == "CANCELLED" else None
             return Saved(asked_s=now_s, jobs=() if job is None else (job,), cancelled_by=by)
 
-        saved = self._shared(f"job-{key}", now_s, max_age_s, scontrol, fresh_s=self._fresh_s.get(key, float("-inf")))
+        saved = self._shared(f"job-{key}", now_s, max_age_s, scontrol, fresh_s=fresh_s)
         self._note(saved, now_s)
         if not saved.error:
             job = saved.jobs[0] if saved.jobs else None
@@ -236,10 +235,10 @@ class Queue:
         while True:
             at_s = self._clock.monotonic_s()
             saved = self._cache.latest(question, now_s=at_s)
-            if saved is not None and at_s - saved.asked_s < age_s and saved.asked_s > fresh_s:
+            if saved is not None and at_s - saved.asked_s < age_s and saved.asked_s >= fresh_s:
                 return saved
             # Something was done to the job by this process: an answer from before that does not count.
-            hurried = fresh_s > float("-inf") and (saved is None or saved.asked_s <= fresh_s)
+            hurried = fresh_s > float("-inf") and (saved is None or saved.asked_s < fresh_s)
             if self._cache.take_turn(question, now_s=at_s, every_s=min(age_s, 1.0) if hurried else age_s):
                 got = answer()
                 self._cache.save(question, got)

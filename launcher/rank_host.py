@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from trainmaster.launcher import page, ports, processes, rank_env, record, worker
+from trainmaster.launcher import enter, page, ports, processes, rank_env, record, worker
 from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.ranks import TAIL_BYTES, LocalRank, Ranks, start_cold, tail
 from trainmaster.launcher.stacks import Stacks
@@ -212,6 +212,7 @@ class RankHost:
         try:
             entry.out.parent.mkdir(parents=True, exist_ok=True)
             page.create(entry.step_file)
+            enter.leave_env(self._scratch, entry.rank, env)
             self._start_rank(entry, env)
         except OSError as error:
             entry.code, entry.ended_epoch_s = EXIT_COULD_NOT_START, time.time()

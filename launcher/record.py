@@ -126,7 +126,7 @@ def end_of(events: Iterable[Event]) -> Event | None:
     for event in events:
         if event.ends:
             end = event
-        elif event.state == "STARTING":
+        elif event.state in ("STARTING", "REQUEUED"):
             end = None
     return end
 

@@ -75,9 +75,9 @@ def release(client: SlurmClient, order: Order) -> None:
     client.update_job(order.job_id, **fields)
 
 
-def carry_out(client: SlurmClient, order: Order) -> bool:
+def carry_out(client: SlurmClient, order: Order, *, patience_s: float = PATIENCE_S) -> bool:
     """Requeue and release; True once the job may start. Survives an slurmctld that is away for a while."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     pause_s = POLL_S
     asked_at: float | None = None
     while time.monotonic() < deadline:

@@ -9,6 +9,7 @@ from trainmaster.errors import JobFailed, UsageError
 from trainmaster.launcher import logs, role_plan
 from trainmaster.launcher.cancel import cancel
 from trainmaster.launcher.find import find, read_plan
+from trainmaster.launcher.handle import Following
 from trainmaster.launcher.outcome import explain
 from trainmaster.launcher.queue import queue_of
 from trainmaster.launcher.record import Event
@@ -16,7 +17,7 @@ from trainmaster.launcher.submission import OUTPUT
 from trainmaster.launcher.watch import Watch
 
 
-class RolesJob:
+class RolesJob(Following):
     """One heterogeneous job. `RolesJob.from_id(job_id)` finds one from any shell."""
 
     def __init__(self, run_dir: Path, job_id: int, *, slurm_conf: str, just_submitted: bool = False) -> None:

@@ -7,7 +7,7 @@ that is gone without a word gets the end that Slurm's evidence supports, or LOST
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainmaster.clock import Clock, SystemClock
@@ -83,6 +83,8 @@ class Watch:
         self._clock = clock or SystemClock()
         self._events: tuple[Event, ...] = ()
         self._seen: tuple[int, ...] = ()
+        self._changed_s = float("-inf")
+        """When this process first saw the record as it is now."""
         self._alive_s = self._clock.monotonic_s() if just_submitted else float("-inf")
         self._gone_s: float | None = None
         self._known_ours = just_submitted
@@ -103,6 +105,7 @@ class Watch:
                     text = stream.read().decode("utf-8", errors="replace")
                     self._events = record.parse(text.splitlines())
                     self._seen = seen
+                    self._changed_s = self._clock.monotonic_s()
         except OSError:
             pass  # not there yet, or the file system is away for a moment; what was known stays known
         return self._events
@@ -123,6 +126,12 @@ class Watch:
         job = self._ours(answer)
         return job if job is not None and job.active else None
 
+    def ask_closely(self, *, patience_s: float) -> Answer | None:
+        """All that Slurm tells of the job now; None when it does not say in time. A `job` of None: it knows none."""
+        self.hurry()
+        answer = self.queue.ask(self.job_id, closer=True, patience_s=patience_s)
+        return None if answer is None else replace(answer, job=self._ours(answer))
+
     def settle(self, *, patience_s: float = 0.0) -> Event | None:
         """How the job ended, by its record or, failing that, by Slurm; None while it lives or Slurm does not say.
 
@@ -133,10 +142,19 @@ class Watch:
         if end is not None or (self._gone_s is None and now_s - self._alive_s < self.queue.every_s):
             return end
         age_s = self.queue.every_s if self._gone_s is None else GRACE_S
-        answer = self.queue.ask(self.job_id, closer=not self._known_ours, max_age_s=age_s, patience_s=patience_s)
+        # Who asked before the record said what it says now, perhaps of a requeue, heard of another end than this one.
+        answer = self.queue.ask(
+            self.job_id,
+            closer=not self._known_ours,
+            max_age_s=age_s,
+            after_s=self._changed_s,
+            patience_s=patience_s,
+        )
         if answer is None or answer.asked_s <= self._alive_s:
             return None
         job = self._ours(answer)
+        if answer.asked_s < self._changed_s and (job is None or not job.active):
+            return None
         if job is not None and job.active:
             self._alive_s, self._gone_s, self._known_ours = answer.asked_s, None, True
             self._help(job)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from trainmaster.launcher import registry
     from trainmaster.launcher.checkpoints import Checkpoints
     from trainmaster.launcher.executor import TrainmasterExecutor, submit
+    from trainmaster.launcher.handle import job
     from trainmaster.launcher.job import TrainmasterJob
     from trainmaster.launcher.roles import Role, submit_roles
     from trainmaster.launcher.roles_job import RolesJob
@@ -22,6 +23,7 @@ __all__ = [
     "RolesJob",
     "TrainmasterExecutor",
     "TrainmasterJob",
+    "job",
     "registry",
     "section",
     "step",
@@ -36,6 +38,7 @@ _HOME = {
     "RolesJob": "trainmaster.launcher.roles_job",
     "TrainmasterExecutor": "trainmaster.launcher.executor",
     "TrainmasterJob": "trainmaster.launcher.job",
+    "job": "trainmaster.launcher.handle",
     "registry": "trainmaster.launcher",
     "section": "trainmaster.launcher.worker",
     "step": "trainmaster.launcher.worker",

@@ -153,8 +153,8 @@ def test_who_waits_for_a_cluster_that_is_gone_is_told_and_may_give_up(scene, cap
     scene.write("RUNNING", step=7)
     scene.slurm.fail["jobs"] = [SlurmUnreachable("Unable to contact slurm controller")] * 10_000
     told = []
-    assert scene.watch.wait(timeout_s=6 * 3600.0, on_blind=told.append) is None
-    assert 10 <= len(told) <= 40
+    assert scene.watch.wait(timeout_s=2 * 3600.0, on_blind=told.append) is None
+    assert 5 <= len(told) <= 20
     assert told[0].silent_s >= 60.0 and told[-1].silent_s > 3600.0
     assert "Unable to contact" in str(told[0]) and "RUNNING" in str(told[0])
     assert scene.watch.settle() is None and not record.end_of(record.read(scene.run_dir))
