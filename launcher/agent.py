@@ -32,9 +32,11 @@ EXIT_CANNOT_SEE_FOLDER = 78
 class Agent:
     """The state of one agent, and its loop."""
 
-    def __init__(self, run_dir: Path, post: takeover.Post, node: str) -> None:
+    def __init__(self, run_dir: Path, post: takeover.Post, node: str, *, role: str = "") -> None:
+        """`role`: of a job of roles the one whose replicas run here."""
         self.run_dir = run_dir
-        self.plan = plans.read(run_dir)
+        self.role = role
+        self.plan = plans.read(run_dir / role)
         self.key = wire.read_key(run_dir)
         self.node = node
         self.post = post
@@ -49,7 +51,7 @@ class Agent:
         self.successor: subprocess.Popen[bytes] | None = None
         self.done = False
         self.exit_code = 0
-        self.host = RankHost(run_dir, self.plan, node, self._tell)
+        self.host = RankHost(run_dir / role, self.plan, node, self._tell)
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -91,6 +93,8 @@ class Agent:
             self.host.feed_server()
             self.host.carry_on()
             self.host.check_store()
+            if self.role:
+                self.host.tell_registered()
             self._tick(time.monotonic())
         self._leave()
         return self.exit_code
@@ -171,6 +175,8 @@ class Agent:
             {
                 "do": "hello",
                 "node": self.node,
+                "role": self.role,
+                "slot": slot_of(self.plan),
                 "address": self.host.address,
                 "topology": os.environ.get("SLURM_TOPOLOGY_ADDR", self.node),
                 "port": self.host.offer_port(),
@@ -209,9 +215,7 @@ class Agent:
                     # A supervisor that took over knows nothing of what runs here, and nothing may run on from before.
                     self.host.stop(0.0)
             case "start":
-                facts = message["facts"]
-                facts["nodes"] = tuple(facts["nodes"])
-                self.host.start(rank_env.CycleFacts(**facts))
+                self.host.start(rank_env.CycleFacts.from_message(message["facts"]))
             case "go":
                 self.host.go(message["cycle"])
             case "checkpoint":
@@ -295,9 +299,15 @@ class Agent:
         self.host.successor_pid = self.successor.pid
 
 
+def slot_of(plan: plans.Plan) -> int | None:
+    """Which of its node's agents this is, where each rank has one of its own."""
+    return int(os.environ.get("SLURM_LOCALID", "0")) if plan.agent_per_rank else None
+
+
 def main(argv: list[str]) -> int:
-    """`python -m trainmaster.launcher.agent RUN_DIR HOST PORT ATTEMPT EPOCH`."""
+    """`python -m trainmaster.launcher.agent RUN_DIR HOST PORT ATTEMPT EPOCH [ROLE]`."""
     run_dir = Path(argv[0])
+    role = argv[5] if len(argv) > 5 else ""
     post = takeover.Post(attempt=int(argv[3]), epoch=int(argv[4]), node="", host=argv[1], port=int(argv[2]))
     node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
     if not (run_dir / plans.FILE).exists():
@@ -309,9 +319,11 @@ def main(argv: list[str]) -> int:
     if cwd := plans.read(run_dir).cwd:
         os.chdir(cwd)
     logging.basicConfig(
-        filename=run_dir / f"agent-{node}.log", format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO
+        filename=run_dir / role / f"agent-{node}.log",
+        format="%(asctime)s %(levelname)s %(message)s",
+        level=logging.INFO,
     )
-    return Agent(run_dir, post, node).run()
+    return Agent(run_dir, post, node, role=role).run()
 
 
 if __name__ == "__main__":

@@ -7,11 +7,10 @@ supervisor's. A place is an agent, by its key in `Links`. Standard library only.
 
 import logging
 import time
-from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from trainmaster.launcher import wire
+from trainmaster.launcher import registry, wire
 from trainmaster.launcher.cycle import Cycle
 from trainmaster.launcher.decide import Budget, Limits, Outcome, RankExit, cycle_is_over
 from trainmaster.launcher.ending import Ending
@@ -19,6 +18,7 @@ from trainmaster.launcher.hang import HangWatch
 from trainmaster.launcher.links import Links, Member
 from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.rank_env import CycleFacts
+from trainmaster.launcher.role_plan import RolePlan
 from trainmaster.launcher.stacks import Where
 
 LOG = logging.getLogger("trainmaster.supervisor")
@@ -36,12 +36,15 @@ STACKS_PATIENCE_S = 8.0
 class Group:
     """The state of one group."""
 
-    def __init__(self, plan: Plan, links: Links) -> None:
+    def __init__(self, plan: Plan, links: Links, *, role: RolePlan | None = None, replica: int | None = None) -> None:
+        """`replica`: the one replica of the role that this group is; None when it is all of them."""
         self.plan = plan
         self.links = links
-        self.wanted = plan.nodes
+        self.role = role
+        self.replica = replica
+        self.wanted = plan.nodes if replica is None else 1
         """Places that a cycle needs."""
-        self.world_size = plan.nodes * plan.tasks_per_node
+        self.world_size = plan.nodes * plan.tasks_per_node if replica is None else 1
         self.phase = "wait"
         self.since = time.monotonic()
         self.cycle = Cycle(number=-1, places=(), world_size=self.world_size, furthest_before=-1, furthest=-1)
@@ -55,9 +58,18 @@ class Group:
             backoff_s=plan.backoff_s,
         )
         self.steps_ever = False
-        self.watch = None if plan.hang_timeout_s == 0 else HangWatch(floor_s=plan.hang_timeout_s)
+        # A service stands still when nobody asks it for anything, so it is watched only when that was asked for.
+        unwatched = plan.hang_timeout_s is None and role is not None and role.service
+        self.watch = None if plan.hang_timeout_s == 0 or unwatched else HangWatch(floor_s=plan.hang_timeout_s)
         self.start_at = 0.0
         """When a pause ends."""
+        self.put_back: str | None = None
+        """Why it is stopped for another's sake: its own outcome does not matter then."""
+        self.registered: dict[int, registry.Entry] = {}
+        """Replicas of this cycle that have said where they serve, by index."""
+        self.attempt = 0
+        self.generation = 0
+        """The job's, when this cycle was started."""
 
     def recall(self, *, number: int, places: tuple[str, ...], furthest: int) -> None:
         """Go on from the cycle that an earlier supervisor or attempt came to."""
@@ -86,9 +98,13 @@ class Group:
             furthest_before=self.cycle.furthest,
             furthest=self.cycle.furthest,
         )
+        LOG.info("%scycle %d on %s", self.label, self.cycle.number, ",".join(places))
+        self.registered = {}
+        self.attempt = facts.attempt
+        self.generation = facts.role.generation if facts.role is not None else 0
+        self.put_back = None
         if self.watch is not None:
             self.watch.restart()
-        LOG.info("cycle %d on %s", self.cycle.number, ",".join(places))
         self.enter("run")
         for member in self.crew:
             member.started = member.stopped = False
@@ -99,6 +115,7 @@ class Group:
 
     def stop(self) -> None:
         """Have all ranks stopped."""
+        self.registered = {}
         self.enter("stop")
         for member in self.crew:
             self.links.tell(member, {"do": "stop", "grace_s": self.plan.stop_grace_s})
@@ -143,6 +160,8 @@ class Group:
                 self.cycle.end_rank(RankExit(rank=0, node=member.node, code=71, epoch_s=time.time(), text=text))
             case "asked":
                 member.asked = message["ranks"]
+            case "registered":
+                self._note_registered(member, message)
 
     def lose(self, place: str, how: str, epoch_s: float) -> bool:
         """A place is gone since `epoch_s`; whether a cycle is under way there."""
@@ -151,6 +170,18 @@ class Group:
         self.cycle.lose(place, how, epoch_s)
         return True
 
+    def _note_registered(self, member: Member, message: wire.Message) -> None:
+        if self.phase != "run":
+            return
+        self.registered[message["rank"]] = registry.Entry(
+            host=message["host"],
+            port=message["port"],
+            node=member.node,
+            attempt=self.attempt,
+            cycle=self.cycle.number,
+            generation=self.generation,
+        )
+
     def _note_exit(self, member: Member, message: wire.Message) -> None:
         entry = RankExit(
             rank=message["rank"],
@@ -158,14 +189,16 @@ class Group:
             code=message["code"],
             epoch_s=message["epoch_s"],
             stopped=message["stopped"],
-            raised=message["raised"],
+            # What a submitted function raises is its result; in a role, which others go on with, it is a crash.
+            raised=message["raised"] and self.role is None,
             text=message["text"][-TEXT_MAX:],
         )
         self.cycle.end_rank(entry)
+        self.registered.pop(entry.rank, None)
         if self.watch is not None:
             self.watch.ended(entry.rank)
         if entry.failed:
-            LOG.warning("rank %d on %s ended with %d", entry.rank, entry.node, entry.code)
+            LOG.warning("%srank %d on %s ended with %d", self.label, entry.rank, entry.node, entry.code)
 
     def _note_steps(self, steps: dict[str, list[float]]) -> None:
         self.cycle.note_steps(steps)
@@ -231,6 +264,23 @@ class Group:
         """Whether no rank of this cycle is left on any place that can be reached."""
         return all(member.stopped for member in self.crew)
 
-    def free(self, places: Iterable[str]) -> tuple[str, ...]:
-        """Those of `places` on which this group runs nothing."""
-        return tuple(place for place in places if place not in self.cycle.places)
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing but news can change how it stands."""
+        return self.phase == "done" or (self.phase == "run" and self.cycle.let_go)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether those that come after its role may start."""
+        if self.phase == "done":
+            return True
+        if self.role is None or self.phase != "run":
+            return False
+        return self.cycle.all_started if self.role.ready == "running" else len(self.registered) == self.world_size
+
+    @property
+    def label(self) -> str:
+        """For the log: "trainer: ", "loader 3: ", or nothing."""
+        if self.role is None:
+            return ""
+        return f"{self.role.name}: " if self.replica is None else f"{self.role.name} {self.replica}: "

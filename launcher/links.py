@@ -14,6 +14,34 @@ STRANGER_PATIENCE_S = 10.0
 """How long a connection may stay without saying hello."""
 
 
+def place_of(node: str, *, role: str = "", slot: int | None = None) -> str:
+    """The key of an agent.
+
+    >>> place_of("n01"), place_of("n01", role="trainer"), place_of("n01", role="loader", slot=3)
+    ('n01', 'trainer/n01', 'loader/n01/3')
+    """
+    return "/".join([*([role] if role else []), node, *([] if slot is None else [str(slot)])])
+
+
+def role_of(place: str) -> str:
+    """The role of a place; "" in a job without roles."""
+    return place.partition("/")[0] if "/" in place else ""
+
+
+def node_of(place: str) -> str:
+    """The node of a place.
+
+    >>> node_of("n01"), node_of("loader/n01/3")
+    ('n01', 'n01')
+    """
+    return place.split("/")[1] if "/" in place else place
+
+
+def nodes_of(places: Iterable[str]) -> tuple[str, ...]:
+    """The nodes of some places, each once."""
+    return tuple(dict.fromkeys(node_of(place) for place in places))
+
+
 @dataclass(slots=True, kw_only=True)
 class Member:
     """One agent that has said hello."""
@@ -21,8 +49,12 @@ class Member:
     place: str
     """Its key: the node's name, as long as there is one agent on each node."""
     node: str
+    role: str
+    slot: int
+    """Its number on its node, where each rank has an agent of its own."""
     address: str
     topology: str
+    """SLURM_TOPOLOGY_ADDR, with the place at the end instead of the node."""
     port: int
     """A port that was free on its node when it last said so; 0 when it found none."""
     connection: wire.Connection
@@ -178,15 +210,17 @@ class Links:
                 continue
             del self._strangers[connection]
             hello = messages[0]
-            place = str(hello.get("place") or hello["node"])
+            place = place_of(hello["node"], role=hello["role"], slot=hello["slot"])
             before = self.members.get(place)
             if before is not None:
                 self._lose(before, "node_death", "its agent came again")
             member = Member(
                 place=place,
                 node=hello["node"],
+                role=hello["role"],
+                slot=hello["slot"] or 0,
                 address=hello["address"],
-                topology=hello["topology"],
+                topology=hello["topology"].removesuffix(hello["node"]) + place,
                 port=hello["port"],
                 connection=connection,
                 last_heard=time.monotonic(),

@@ -68,3 +68,22 @@ def lay_out(addresses: Mapping[str, str], wanted: int, *, running: Iterable[str]
     return Layout(
         nodes=tuple(node for node in order if node in taken), spares=tuple(node for node in order if node not in taken)
     )
+
+
+def keep_places(addresses: Mapping[str, str], wanted: int, *, before: tuple[str, ...]) -> tuple[str, ...] | None:
+    """As `lay_out`, but who stays keeps its rank, and a new place takes the rank of one that is gone.
+
+    >>> keep_places({"n2": "n2", "n3": "n3"}, 2, before=("n1", "n2"))
+    ('n3', 'n2')
+    """
+    layout = lay_out(addresses, wanted, running=before)
+    if layout is None or len(before) != wanted:
+        return None if layout is None else layout.nodes
+    fresh = iter([place for place in layout.nodes if place not in before])
+    return tuple(place if place in layout.nodes else next(fresh) for place in before)
+
+
+def first_free(addresses: Mapping[str, str], *, before: tuple[str, ...]) -> tuple[str, ...] | None:
+    """One place, for a replica of its own: where it was, or else the first in the fabric's order."""
+    kept = tuple(place for place in before if place in addresses)
+    return kept or in_fabric_order(addresses)[:1] or None

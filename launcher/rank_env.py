@@ -6,8 +6,10 @@ Source of the names: torch.distributed.elastic.agent.server.local_elastic_agent 
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from trainmaster.launcher.plan import Plan
+from trainmaster.launcher.role_env import RoleFacts, role_environment
 
 # MASTER_PORT must lie outside the kernel's ephemeral range, from which any outgoing connection may take it first.
 PORT_LOWEST, PORT_HIGHEST = 10000, 32000
@@ -29,6 +31,14 @@ class CycleFacts:
     master_addr: str
     master_port: int
     restarts_max: int
+    role: RoleFacts | None = None
+    """Set in a job of roles."""
+
+    @classmethod
+    def from_message(cls, values: Mapping[str, Any]) -> "CycleFacts":
+        """The facts as they come over the wire."""
+        role = values.get("role")
+        return cls(**{**values, "nodes": tuple(values["nodes"]), "role": RoleFacts(**role) if role else None})
 
 
 def base_environment(plan: Plan, inherited: Mapping[str, str]) -> dict[str, str]:
@@ -97,7 +107,7 @@ def rank_environment(facts: CycleFacts, *, node: str, local_rank: int, base: Map
     # A dead peer must surface as an error, as under torchrun, unless the user chose otherwise.
     if "TORCH_NCCL_ASYNC_ERROR_HANDLING" not in base:
         env["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = "1"
-    return env
+    return env if facts.role is None else role_environment(facts.role, env)
 
 
 def port_range(ephemeral_lowest: int, ephemeral_highest: int) -> range:

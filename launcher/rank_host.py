@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trainmaster.launcher import enter, page, ports, processes, rank_env, record, worker
+from trainmaster.launcher.announce import Announcements
 from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.ranks import TAIL_BYTES, LocalRank, Ranks, start_cold, tail
 from trainmaster.launcher.stacks import Stacks
@@ -61,6 +62,7 @@ class RankHost:
         self._store_port = 0
         """The port that rank 0, here, is expected to listen on; 0 when that is known or no longer matters."""
         self._known_modules: set[str] = set()
+        self._announced = Announcements(self._scratch)
         self.stacks: Stacks | None = None
         """A round of asking the ranks for their stacks, while it lasts."""
         self.successor_pid = 0
@@ -183,6 +185,8 @@ class RankHost:
                 stacks_file=self._scratch / f"stacks-{facts.cycle}.{rank}",
             )
             env["TRAINMASTER_STEP_FILE"] = str(entry.step_file)
+            if facts.role is not None:
+                env["TRAINMASTER_REGISTER_FILE"] = str(self._announced.file(facts.cycle, rank))
             env["TRAINMASTER_STACKS_FILE"] = str(entry.stacks_file)
             self._ranks.ranks[rank] = entry
             if rank == 0:
@@ -190,6 +194,15 @@ class RankHost:
                 self._try_to_start(entry, env)
             else:
                 self._held.append((entry, env))
+
+    def tell_registered(self) -> None:
+        """Tell where replicas of a role say that they serve."""
+        if self._ranks is None or self._ranks.stop_asked_at is not None:
+            return
+        cycle = self._ranks.cycle
+        for rank, host, port in self._announced.fresh(cycle, self._ranks.ranks):
+            host = host or self.address
+            self._tell({"do": "registered", "cycle": cycle, "rank": rank, "host": host, "port": port})
 
     def check_store(self) -> None:
         """Tell when rank 0 has opened its store."""

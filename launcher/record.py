@@ -186,9 +186,9 @@ class Recorder:
         except OSError:
             pass
 
-    def remember_modules(self, modules: Iterable[str]) -> None:
+    def remember_modules(self, modules: Iterable[str], *, role: str = "") -> None:
         """Keep what ranks were seen to import, so that the next attempt's fork servers begin with it."""
-        path = self._run_dir / "modules.json"
+        path = self._run_dir / role / "modules.json"
         try:
             known = set(json.loads(path.read_text())) if path.exists() else set()
             temporary = path.with_suffix(".tmp")

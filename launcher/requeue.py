@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -41,6 +42,8 @@ class Order:
     """The whole ExcNodeList: the user's own and ours."""
     dead: tuple[str, ...] = ()
     """Nodes that will never say that they have cleaned up."""
+    components: tuple[int, ...] = ()
+    """Of a heterogeneous job, whose leader `job_id` is, the numbers of the other components."""
 
 
 class Step(StrEnum):
@@ -67,6 +70,19 @@ def next_step(job: Job | None, order: Order, *, now: float) -> Step:
     return Step.DONE if not delayed and excluded else Step.RELEASE
 
 
+def next_of_all(steps: Sequence[Step]) -> Step:
+    """What comes next for a heterogeneous job; the leader's step first. Pure.
+
+    Slurm requeues and releases all components with the leader, but each comes out of COMPLETING in its own time.
+    """
+    leader, *others = steps
+    if leader is Step.GIVE_UP or not others:
+        return leader
+    patient = [Step.WAIT if step is Step.REQUEUE and leader is not Step.REQUEUE else step for step in others]
+    order = (Step.WAIT, Step.REQUEUE, Step.RELEASE)
+    return next((step for step in order if step is leader or step in patient), leader)
+
+
 def release(client: SlurmClient, order: Order) -> None:
     """Let a requeued job start at once, on other nodes than the excluded ones."""
     fields = {"StartTime": "now"}
@@ -82,7 +98,8 @@ def carry_out(client: SlurmClient, order: Order, *, patience_s: float = PATIENCE
     asked_at: float | None = None
     while time.monotonic() < deadline:
         try:
-            step = next_step(client.job(order.job_id), order, now=time.time())
+            jobs = [client.job(number) for number in (order.job_id, *order.components)]
+            step = next_of_all([next_step(job, order, now=time.time()) for job in jobs])
             if step in (Step.DONE, Step.GIVE_UP):
                 LOG.info("job %d: %s", order.job_id, step)
                 return step is Step.DONE
@@ -105,15 +122,18 @@ def _requeue(client: SlurmClient, order: Order) -> None:
     A dead node that Slurm still believes in would hold the job in COMPLETING until SlurmdTimeout (300 s in production).
     A running job's owner may shrink it, and then nobody waits for that node (seen on 22.05.8).
     """
-    job = client.job(order.job_id)
-    if job is not None and job.state == "RUNNING" and order.dead:
+    for number in (order.job_id, *order.components) if order.dead else ():
+        job = client.job(number)
+        if job is None or job.state != "RUNNING":
+            continue
         held = client.hostnames(job.nodes)
         kept = [node for node in held if node not in order.dead]
         if kept and len(kept) < len(held):
             try:
-                client.update_job(order.job_id, NodeList=",".join(kept))
+                client.update_job(number, NodeList=",".join(kept))
             except SlurmError as error:
-                LOG.warning("job %d keeps its dead nodes: %s", order.job_id, error)
+                # The first node of a component, which Slurm calls its batch host, cannot be taken out.
+                LOG.warning("job %d keeps its dead nodes: %s", number, error)
     client.requeue(order.job_id, incomplete=False)
 
 
@@ -131,7 +151,8 @@ def _leave_the_job() -> None:
 def main(argv: list[str]) -> int:
     """`python -m trainmaster.launcher.requeue RUN_DIR ORDER_JSON`; returns at once and works on."""
     values: dict[str, Any] = json.loads(argv[1])
-    values["dead"] = tuple(values.get("dead", ()))
+    for key in ("dead", "components"):
+        values[key] = tuple(values.get(key, ()))
     order = Order(**values)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     _leave_the_job()

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trainmaster.errors import SlurmError
@@ -42,20 +42,26 @@ def own_address(node: str) -> str:
     return "127.0.0.1"
 
 
-def agents_command(plan: Plan, post: Post) -> list[str]:
-    """The srun that starts one agent a node.
+def agents_command(plan: Plan, post: Post, *, job_dir: str = "", component: int | None = None) -> list[str]:
+    """The srun that starts one agent a node; for a role one a rank, if its replicas restart alone.
+
+    `job_dir`, `component`: of a role, whose plan this is, the job's folder and its number in the heterogeneous job.
 
     `--no-kill` and `--kill-on-bad-exit=0`: the step lives on when a node or an agent dies. `--mpi=none`: agents are no
     MPI processes. `--cpus-per-task` is said again since 22.05 no longer takes it from the batch job.
     """
     nodes = plan.nodes + plan.spares
-    command = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--no-kill"]
+    agents = plan.tasks_per_node if plan.agent_per_rank else 1
+    command = ["srun", f"--nodes={nodes}", f"--ntasks={nodes * agents}", f"--ntasks-per-node={agents}", "--no-kill"]
     command += ["--kill-on-bad-exit=0", "--wait=0", "--mpi=none", "--input=none"]
     if plan.cpus_per_task is not None:
-        command.append(f"--cpus-per-task={plan.cpus_per_task * plan.tasks_per_node}")
+        command.append(f"--cpus-per-task={plan.cpus_per_task * (plan.tasks_per_node // agents)}")
+    if component is not None:
+        command.append(f"--het-group={component}")
     # -P: a json.py in the working folder is no module of ours.
-    command += [plan.python, "-P", "-m", "trainmaster.launcher.agent", plan.run_dir, post.host]
-    return [*command, str(post.port), str(post.attempt), str(post.epoch)]
+    command += [plan.python, "-P", "-m", "trainmaster.launcher.agent", job_dir or plan.run_dir, post.host]
+    command += [str(post.port), str(post.attempt), str(post.epoch)]
+    return command if component is None else [*command, plan.name]
 
 
 def agents_gone(text: str) -> list[str]:
@@ -65,6 +71,20 @@ def agents_gone(text: str) -> list[str]:
     ['n03']
     """
     return [match["node"] for match in _AGENT_GONE.finditer(text)]
+
+
+def component_ids(env: Mapping[str, str]) -> tuple[int, ...]:
+    """The job numbers of a heterogeneous job's components, the leader's first; none of another job.
+
+    >>> component_ids({"SLURM_JOB_ID_HET_GROUP_0": "7", "SLURM_JOB_ID_HET_GROUP_1": "8"})
+    (7, 8)
+    """
+    found = {}
+    for key, value in env.items():
+        number = key.removeprefix("SLURM_JOB_ID_HET_GROUP_")
+        if number != key and number.isdecimal() and value.isdecimal():
+            found[int(number)] = int(value)
+    return tuple(found[number] for number in sorted(found))
 
 
 def ending_of(job: Job | None, run_dir: Path, *, attempt: int) -> str:
@@ -142,14 +162,30 @@ class Inquiry:
 
 
 def leave_requeuer(
-    run_dir: Path, job_id: int, *, restarts: int, exclude: Sequence[str], dead: Sequence[str], plan: Plan
+    run_dir: Path,
+    job_id: int,
+    *,
+    restarts: int,
+    exclude: Sequence[str],
+    dead: Sequence[str],
+    components: Sequence[int] = (),
 ) -> None:
-    """Start the process that requeues this job and outlives it (`requeue`)."""
+    """Start the process that requeues this job and outlives it (`requeue`).
+
+    Args:
+        run_dir: The job's folder.
+        job_id: The job, or the leader of a heterogeneous one.
+        restarts: Slurm's restart count.
+        exclude: Hostlists of nodes not to be used again.
+        dead: Nodes that will never say that they have cleaned up.
+        components: The numbers of the other components.
+    """
     order = {
         "job_id": job_id,
         "restarts": restarts,
-        "exclude": ",".join(filter(None, [plan.exclude, *exclude])),
+        "exclude": ",".join(dict.fromkeys(filter(None, exclude))),
         "dead": list(dead),
+        "components": list(components),
     }
     with (run_dir / "batch.out").open("ab") as log:
         subprocess.run(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from trainmaster.launcher.cycle import Cycle
 from trainmaster.launcher.decide import Decision
+from trainmaster.launcher.links import nodes_of
 
 FILE = "suspects.jsonl"
 _MACHINE_SIGNALS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL)
@@ -20,12 +21,12 @@ _MACHINE_SIGNALS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL)
 def blamed(cycle: Cycle, decision: Decision) -> tuple[str, tuple[str, ...]]:
     """Symptom and suspected nodes of a cycle's end; no nodes when it says nothing of machines. Pure."""
     if cycle.lost:
-        return next(iter(cycle.lost.values())), tuple(cycle.lost)
+        return next(iter(cycle.lost.values())), nodes_of(cycle.lost)
     if decision.cause == "hang":
         return "hang", tuple(dict.fromkeys(node for _, node in cycle.suspects))
     failure = decision.failure
     if decision.cause == "exclude_node":
-        return "exclude_node", decision.exclude
+        return "exclude_node", nodes_of(decision.exclude)
     if failure is not None and not failure.raised and -failure.code in _MACHINE_SIGNALS:
         return signal.Signals(-failure.code).name, (failure.node,)
     return "", ()
