@@ -2,15 +2,18 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trainmaster.errors import UsageError
 from trainmaster.launcher import code_copy, code_move, code_scan, export
 from trainmaster.launcher.explanation import FILE, Explanation, explain
+from trainmaster.launcher.lint import Remark
+from trainmaster.launcher.origin import Source
 from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.spec import JobSpec
+from trainmaster.slurm.values import Partition
 
 SECRETS = "secrets.sh"
 """In the run folder, mode 0600; the batch script reads it, so all that the job starts has what is in it."""
@@ -25,8 +28,10 @@ class Belongings:
     code_dir: Path = Path()
     """Where the copy of the code will be."""
     search_path: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
     """What the person should know: about the code, later about the cluster."""
+    partition: Partition | None = None
+    """The one that the job goes to, when the cluster was looked at."""
 
     @property
     def has_secrets(self) -> bool:
@@ -41,7 +46,7 @@ class Belongings:
 
     def explanation(self, spec: JobSpec, script: str) -> Explanation:
         """Where each value came from."""
-        return explain(spec, script, taken=self.taken, code=self.code, warnings=self.warnings)
+        return explain(spec, script, taken=self.taken, code=self.code, remarks=self.remarks, partition=self.partition)
 
     def write(self, spec: JobSpec, script: str, *, folder: Path, run_dir: Path) -> None:
         """Complete the run folder. Raises OSError, and UsageError when the code does not hold still."""
@@ -72,8 +77,9 @@ def gather(spec: JobSpec, plan: Plan, *, folder: Path, env: Mapping[str, str] = 
             hint="export it before you submit, or give its value: secrets={name: value}, --secret NAME=FILE",
         )
     taken = export.inherited(env, spec.export, spec.secrets)
+    yours = tuple(_env_remarks(spec, taken))
     if spec.snapshot is None:
-        return plan, Belongings(taken=taken)
+        return plan, Belongings(taken=taken, remarks=yours)
     found = code_scan.scan(Path.cwd())
     found = replace(found, untracked=_without(found, folder))
     if found.dirty and spec.snapshot_dirty == "refuse":
@@ -87,7 +93,7 @@ def gather(spec: JobSpec, plan: Plan, *, folder: Path, env: Mapping[str, str] = 
         code=found,
         code_dir=Path(plan.run_dir) / code_copy.CODE,
         search_path=_search_path() if spec.python is None else (),
-        warnings=tuple(_code_warnings(found)),
+        remarks=(*yours, *_code_remarks(found)),
     )
     return found_there.moved(plan), found_there
 
@@ -98,14 +104,24 @@ def _without(found: code_scan.Scan, folder: Path) -> tuple[str, ...]:
     return tuple(one for one in found.untracked if not own.startswith(one) and not one.startswith(own))
 
 
-def _code_warnings(found: code_scan.Scan) -> list[str]:
-    told = []
+def _env_remarks(spec: JobSpec, taken: export.Inherited) -> Iterator[Remark]:
+    """Where the shell's own settings win over the profile's."""
+    for name, value in sorted(spec.env_defaults.items()):
+        origin = spec.origins.get(f"env_defaults.{name}")
+        mine = taken.open.get(name, value)
+        if mine != value and name not in spec.env and origin is not None and origin.source is Source.PROFILE:
+            text = f"{name}={mine} of your shell wins over {value} of the {origin}"
+            yield Remark(check="environment", text=text)
+
+
+def _code_remarks(found: code_scan.Scan) -> Iterator[Remark]:
     if found.untracked:
         few = ", ".join(found.untracked[:5]) + (", …" if len(found.untracked) > 5 else "")
-        told.append(f"the snapshot has only what git tracks; {len(found.untracked)} untracked are not in it: {few}")
+        text = f"the snapshot has only what git tracks; not in it: {few}"
+        yield Remark(check="snapshot", text=text)
     if found.empty_submodules:
-        told.append(f"the snapshot lacks submodules that are not checked out: {', '.join(found.empty_submodules)}")
-    return told
+        text = f"the snapshot lacks submodules that are not checked out: {', '.join(found.empty_submodules)}"
+        yield Remark(check="snapshot", text=text)
 
 
 def _search_path() -> tuple[str, ...]:

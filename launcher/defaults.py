@@ -45,12 +45,19 @@ class Layer:
         return Origin(source=self.source, where=f"{self.where}.{key}" if self.where else "")
 
 
-def with_defaults(spec: JobSpec, *, given: Iterable[str] | None = None, env: Mapping[str, str] = os.environ) -> JobSpec:
+def with_defaults(
+    spec: JobSpec,
+    *,
+    given: Iterable[str] | None = None,
+    said_by: Mapping[str, str] | None = None,
+    env: Mapping[str, str] = os.environ,
+) -> JobSpec:
     """`spec` with the defaults of this person and this cluster; its `origins` tell where each value came from.
 
     Args:
         spec: What the caller asks for.
         given: The names of fields that the caller gave; by default those that the constructor was given.
+        said_by: By which option or file the caller gave a field, where that is known.
         env: Where the files are (TRAINMASTER_CONFIG, XDG_CONFIG_HOME, HOME).
 
     Raises SpecError with every fault of `spec`, ConfigError with every fault of the files, UsageError for a profile
@@ -60,10 +67,16 @@ def with_defaults(spec: JobSpec, *, given: Iterable[str] | None = None, env: Map
         return spec  # applied already
     from trainmaster import config
 
-    return apply(spec, config.load(env), given=given)
+    return apply(spec, config.load(env), given=given, said_by=said_by)
 
 
-def apply(spec: JobSpec, settings: "Settings", *, given: Iterable[str] | None = None) -> JobSpec:
+def apply(
+    spec: JobSpec,
+    settings: "Settings",
+    *,
+    given: Iterable[str] | None = None,
+    said_by: Mapping[str, str] | None = None,
+) -> JobSpec:
     """`with_defaults` for settings at hand. Pure."""
     spec.validate()
     said = given_fields(spec) if given is None else frozenset(given) | given_fields(spec)
@@ -72,7 +85,7 @@ def apply(spec: JobSpec, settings: "Settings", *, given: Iterable[str] | None = 
     name, why_profile = _profile(settings.cluster, own, personal)
     layers = [own, personal, *_profile_layers(settings.cluster, name, settings.cluster_file)]
     _check(layers[1:])
-    values, origins = _join(layers)
+    values, origins = _join(layers, said_by or {})
     if name is not None:
         values["profile"] = name
         origins["profile"] = why_profile
@@ -218,7 +231,7 @@ def fabric_variables(hca: tuple[str, ...], socket_interface: str | None) -> dict
 # --- joining ----------------------------------------------------------------------------------------------------------
 
 
-def _join(layers: list[Layer]) -> tuple[dict[str, Any], dict[str, Origin]]:
+def _join(layers: list[Layer], said_by: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Origin]]:
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
     displaced = {_DISPLACED.get(option_name(str(one))) for one in layers[0].values.get("sbatch", ())}
@@ -226,6 +239,7 @@ def _join(layers: list[Layer]) -> tuple[dict[str, Any], dict[str, Origin]]:
         for name, value in layer.values.items():
             if value is None or (number and name in displaced):
                 continue
+            you = Origin(source=Source.YOU, where=said_by[name]) if name in said_by else YOU
             if name in _TABLES and isinstance(value, Mapping):
                 table = values.setdefault(name, {})
                 for key, one in value.items():
@@ -233,10 +247,10 @@ def _join(layers: list[Layer]) -> tuple[dict[str, Any], dict[str, Origin]]:
                     displaced_by = values.get(_DISPLACED.get(key, "")) if name == "sbatch" and number else None
                     if key not in table and displaced_by is None:
                         table[key] = one
-                        origins[f"{name}.{key}"] = YOU if not number else layer.origin(_key(name, key, layer))
+                        origins[f"{name}.{key}"] = you if not number else layer.origin(_key(name, key, layer))
             elif name not in values:
                 values[name] = tuple(value) if isinstance(value, list) else value
-                origins[name] = YOU if not number else layer.origin(name)
+                origins[name] = you if not number else layer.origin(name)
     return values, origins
 
 

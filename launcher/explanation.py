@@ -7,8 +7,10 @@ from typing import Any
 
 from trainmaster.launcher.code_scan import Scan
 from trainmaster.launcher.export import Inherited
+from trainmaster.launcher.lint import Remark
 from trainmaster.launcher.origin import DEFAULT, YOU, Origin, Source
 from trainmaster.launcher.spec import JobSpec
+from trainmaster.slurm.values import Partition
 
 FILE = "explain.json"
 
@@ -67,7 +69,7 @@ class Explanation:
     """All values of one submission, and what was said about them."""
 
     rows: tuple[Row, ...]
-    warnings: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
     def to_json(self) -> str:
         """For the run folder."""
@@ -77,7 +79,9 @@ class Explanation:
     def from_json(text: str) -> "Explanation":
         """Read it back. Raises ValueError, KeyError or TypeError for what is none."""
         values = json.loads(text)
-        return Explanation(rows=tuple(Row(**row) for row in values["rows"]), warnings=tuple(values["warnings"]))
+        return Explanation(
+            rows=tuple(Row(**row) for row in values["rows"]), remarks=tuple(Remark(**one) for one in values["remarks"])
+        )
 
 
 def explain(
@@ -86,8 +90,8 @@ def explain(
     *,
     taken: Inherited,
     code: Scan | None = None,
-    warnings: Iterable[str] = (),
-    name: str = "",
+    remarks: Iterable[Remark] = (),
+    partition: Partition | None = None,
 ) -> Explanation:
     """Explain a submission.
 
@@ -96,17 +100,17 @@ def explain(
         script: The batch script; each of its `#SBATCH` lines gets a row.
         taken: What comes along of the submitting shell.
         code: The working tree that a copy is made of.
-        warnings: What was said about the job.
-        name: The job's name, where the spec has none.
+        remarks: What was said about the job.
+        partition: What is known of the partition that it goes to.
     """
     rows = [
         *_option_rows(spec, script),
-        *_left_rows(spec),
+        *_left_rows(spec, partition),
         *_rank_rows(spec, taken),
         *_code_rows(code),
-        *_field_rows(spec, name),
+        *_field_rows(spec),
     ]
-    return Explanation(rows=tuple(rows), warnings=tuple(warnings))
+    return Explanation(rows=tuple(rows), remarks=tuple(remarks))
 
 
 def _row(group: str, name: str, value: object, origin: Origin, why: str = "") -> Row:
@@ -132,7 +136,7 @@ def _option_rows(spec: JobSpec, script: str) -> Iterator[Row]:
         if name == "job-name" and spec.name is None:
             why = "named after what runs"
         if name == "signal" and spec.checkpoint_signal_s is None:
-            why = f"{spec.signal_lead_s} s: 90, or a quarter of a shorter time limit"
+            why = f"{spec.signal_lead_s} s before the limit: 90, or a quarter of a short one"
         yield _row("Slurm is asked for", f"--{name}", value or "yes", origin, why)
 
 
@@ -152,10 +156,16 @@ def _strongest(origins: Iterable[Origin]) -> Origin:
     return min(origins, key=lambda one: order.index(one.source))
 
 
-def _left_rows(spec: JobSpec) -> Iterator[Row]:
+def _left_rows(spec: JobSpec, partition: Partition | None) -> Iterator[Row]:
+    known = {}
+    if partition is not None:
+        known = {"partition": partition.name, "time": partition.default_time or partition.max_time}
+        known["mem"] = partition.default_memory
     for field, who in _LEFT.items():
-        if getattr(spec, field) is None and not (field == "mem" and {"mem-per-cpu", "mem-per-gpu"} & set(spec.sbatch)):
-            yield _row("left to Slurm", field, "", Origin(source=Source.SLURM), who)
+        displaced = {"mem": {"mem-per-cpu", "mem-per-gpu"}, "cpus_per_task": {"cpus-per-gpu"}}.get(field, set())
+        if getattr(spec, field) is not None or displaced & set(spec.sbatch):
+            continue
+        yield _row("left to Slurm", field, known.get(field, ""), Origin(source=Source.SLURM), who)
 
 
 def _rank_rows(spec: JobSpec, taken: Inherited) -> Iterator[Row]:
@@ -195,12 +205,14 @@ def _code_rows(code: Scan | None) -> Iterator[Row]:
         yield _row("code", "not in it", _some(code.empty_submodules), origin, "submodules that are not checked out")
 
 
-def _field_rows(spec: JobSpec, name: str) -> Iterator[Row]:
+def _field_rows(spec: JobSpec) -> Iterator[Row]:
     for field in spec.__dataclass_fields__:
         if field in _FIELDS_TOLD | _FIELDS_APART | set(_LEFT):
             continue
         value = getattr(spec, field)
         origin = origin_of(spec, field)
+        if field == "snapshot_dirty" and spec.snapshot is None:
+            continue
         if value is None or (value == () and origin.source is Source.DEFAULT):
             continue
         yield _row("trainmaster", field, "; ".join(value) if isinstance(value, tuple) else value, origin)
@@ -228,8 +240,8 @@ def as_text(found: Explanation, *, width: int = 60) -> Iterator[str]:
         source = f"{row.source} ({row.where})" if row.where else row.source
         told = f"{row.name}  {value}".rstrip()
         yield f"  {told:<44}  {source}{': ' + row.why if row.why else ''}"
-    for warning in found.warnings:
-        yield f"warning: {warning}"
+    for remark in found.remarks:
+        yield f"warning: {remark.text}"
 
 
 def as_data(found: Explanation) -> Mapping[str, Any]:

@@ -2,10 +2,26 @@
 
 import argparse
 
-from trainmaster.launcher import jobs_attach_cli, jobs_end_cli, jobs_gc_cli, jobs_list_cli, jobs_logs_cli, jobs_show_cli
+from trainmaster.launcher import (
+    jobs_attach_cli,
+    jobs_end_cli,
+    jobs_explain_cli,
+    jobs_gc_cli,
+    jobs_list_cli,
+    jobs_logs_cli,
+    jobs_show_cli,
+)
 
 # In the order in which `--help` shows them. A new verb is a module with `add(verbs)`, and its name here.
-_GROUPS = (jobs_list_cli, jobs_show_cli, jobs_logs_cli, jobs_attach_cli, jobs_end_cli, jobs_gc_cli)
+_GROUPS = (
+    jobs_list_cli,
+    jobs_show_cli,
+    jobs_logs_cli,
+    jobs_explain_cli,
+    jobs_attach_cli,
+    jobs_end_cli,
+    jobs_gc_cli,
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

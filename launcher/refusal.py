@@ -12,7 +12,8 @@ def _sizes(existing: Sequence[Partition]) -> str:
     return ", ".join(f"{one.name} ({one.total_nodes} nodes)" for one in existing)
 
 
-def _chosen(spec: JobSpec, existing: Sequence[Partition]) -> list[Partition]:
+def chosen_partitions(spec: JobSpec, existing: Sequence[Partition]) -> list[Partition]:
+    """The partitions that a job may run in: those it names, or the default one."""
     if spec.partition is None:
         return [one for one in existing if one.default]
     return [one for one in existing if one.name in spec.partition.split(",")]
@@ -20,7 +21,7 @@ def _chosen(spec: JobSpec, existing: Sequence[Partition]) -> list[Partition]:
 
 def too_much(spec: JobSpec, existing: Sequence[Partition]) -> tuple[str, ...]:
     """Why no partition that the spec may use will ever run it: too few nodes, or too short a time limit."""
-    chosen = _chosen(spec, existing)
+    chosen = chosen_partitions(spec, existing)
     reasons = []
     largest = max(chosen, key=lambda one: one.total_nodes, default=None)
     if largest is not None and spec.allocated_nodes > largest.total_nodes:
@@ -49,7 +50,7 @@ def why_refused(spec: JobSpec, existing: Sequence[Partition]) -> tuple[str, ...]
     unknown = [name for name in (spec.partition or "").split(",") if name and name not in names]
     if unknown:
         return (f"there is no partition {', '.join(map(repr, unknown))}; there are: {_sizes(existing)}",)
-    chosen = _chosen(spec, existing)
+    chosen = chosen_partitions(spec, existing)
     if not chosen and existing:
         return (f"no partition was asked for and none is the default; there are: {_sizes(existing)}",)
     reasons = [f"partition {one.name!r} is not up" for one in chosen if not one.up]
@@ -58,7 +59,7 @@ def why_refused(spec: JobSpec, existing: Sequence[Partition]) -> tuple[str, ...]
 
 def what_nodes_have(spec: JobSpec, existing: Sequence[Partition], nodes: Sequence[Node]) -> tuple[str, ...]:
     """The most that nodes of the spec's partitions have, for a spec that asks a node for more than that."""
-    names = {one.name for one in _chosen(spec, existing)}
+    names = {one.name for one in chosen_partitions(spec, existing)}
     ours = [node for node in nodes if names & set(node.partitions)]
     if not ours:
         return ()

@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainmaster.clock import Clock, SystemClock
@@ -17,14 +17,15 @@ from trainmaster.errors import SlurmError, SlurmUnreachable, SubmitRefused, Usag
 from trainmaster.launcher import index, plan, record, role_plan
 from trainmaster.launcher.belongings import SECRETS, Belongings, gather
 from trainmaster.launcher.export import inherited
+from trainmaster.launcher.foresight import foresee, partition_of, say
 from trainmaster.launcher.intent import who
-from trainmaster.launcher.refusal import too_much, what_nodes_have, why_refused
+from trainmaster.launcher.lint import Remark
+from trainmaster.launcher.refusal import what_nodes_have, why_refused
 from trainmaster.launcher.render import render
 from trainmaster.launcher.role_plan import RolePlan
 from trainmaster.launcher.spec import RANK_ENV, RANK_ENV_PREFIXES, JobSpec
 from trainmaster.launcher.target import Program, Target
 from trainmaster.slurm.client import SlurmClient
-from trainmaster.slurm.values import Partition
 
 log = logging.getLogger("trainmaster")
 
@@ -51,6 +52,8 @@ class Submission:
     run_dir: Path
     name: str
     ranks: int
+    remarks: tuple[Remark, ...] = ()
+    """What is likely to go wrong with it; told already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +84,11 @@ class Draft:
     def run_dir(self) -> Path:
         """Where the job's files will lie."""
         return Path(self.plan.run_dir)
+
+    @property
+    def remarks(self) -> tuple[Remark, ...]:
+        """What is likely to go wrong with it."""
+        return self.belongings.remarks if self.belongings is not None else ()
 
     @property
     def secrets_file(self) -> Path | None:
@@ -185,7 +193,8 @@ def send(made: Draft, client: SlurmClient, *, clock: Clock | None = None, slurm_
     SlurmUnreachable when slurmctld did not answer for half a minute, SlurmMissing when there is no sbatch.
     """
     clock = clock or SystemClock()
-    _require_room(made, client, clock, slurm_conf)
+    made = foreseen(made, client, clock=clock, slurm_conf=slurm_conf)
+    say(made.plan.name, made.remarks)
     write_files(made)
     try:
         job_id = _sbatch(made, client, clock)
@@ -202,9 +211,24 @@ def send(made: Draft, client: SlurmClient, *, clock: Clock | None = None, slurm_
         run_dir=made.run_dir,
         name=made.plan.name,
         ranks=sum(one.nodes * one.tasks_per_node for one in ([part.plan for part in made.parts] or [made.plan])),
+        remarks=made.remarks,
     )
     remember(submission, made.folder, now_s=clock.now().timestamp(), slurm_conf=slurm_conf)
     return submission
+
+
+def foreseen(made: Draft, client: SlurmClient, *, clock: Clock, slurm_conf: str, look: bool = False) -> Draft:
+    """The draft with remarks about what is likely to go wrong, and with what is known of its partition.
+
+    Raises SubmitRefused when it would never start. `look`: ask Slurm whatever the job is.
+    """
+    specs = [part.spec for part in made.parts] or [made.spec]
+    remarks = foresee(made.plan.name, specs, client, clock, slurm_conf, look=look)
+    if made.belongings is None:
+        return made
+    remarks = (*made.belongings.remarks, *remarks)
+    partition = partition_of(made.spec, slurm_conf)
+    return replace(made, belongings=replace(made.belongings, remarks=remarks, partition=partition))
 
 
 def write_files(made: Draft) -> None:
@@ -316,37 +340,6 @@ def _link(link: Path, target: str) -> None:
     except OSError:
         made.unlink()
         raise
-
-
-# Partitions as last seen, by cluster, so that a program that submits much asks once in a while.
-_partitions_seen: dict[str, tuple[float, tuple[Partition, ...]]] = {}
-_PARTITIONS_AGE_S = 300.0
-
-
-def _require_room(made: Draft, client: SlurmClient, clock: Clock, slurm_conf: str) -> None:
-    """Raise SubmitRefused for more nodes or time than there is.
-
-    Slurm itself takes such a job and leaves it pending for ever, with PartitionNodeLimit or PartitionTimeLimit
-    (EnforcePartLimits=NO, its default).
-    """
-    specs = [part.spec for part in made.parts] or [made.spec]
-    if all(spec.allocated_nodes == 1 and spec.time is None for spec in specs):
-        return
-    now_s = clock.monotonic_s()
-    seen_s, seen = _partitions_seen.get(slurm_conf, (float("-inf"), ()))
-    old = now_s - seen_s > _PARTITIONS_AGE_S
-    if not old and not any(too_much(spec, seen) for spec in specs):
-        return
-    try:
-        seen = client.partitions()
-    except SlurmError:
-        return  # sbatch will say what is wrong
-    _partitions_seen[slurm_conf] = (now_s, seen)
-    if reasons := [reason for spec in specs for reason in too_much(spec, seen)]:
-        raise SubmitRefused(
-            f"could not submit {made.plan.name!r}: {'; '.join(reasons)}",
-            hint="Slurm would take the job and never start it",
-        )
 
 
 def _explained(refused: SubmitRefused, made: Draft, client: SlurmClient) -> SubmitRefused:

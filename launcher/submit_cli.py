@@ -86,20 +86,26 @@ def run(args: argparse.Namespace) -> int:
     from trainmaster.launcher.target import program
     from trainmaster.slurm.commands import Commands
 
-    spec = with_defaults(decode(_values(args)))
+    spec = with_defaults(decode(_values(args)), said_by=_said_by(args))
     words = args.program[1:] if args.program[:1] == ["--"] else args.program
     target = program(words, python=spec.python or sys.executable, on_path_only_later=bool(spec.setup))
     clock = SystemClock()
     folder = args.folder or Path(submission.DEFAULT_FOLDER)
     made = submission.draft(target, spec, folder, uid=submission.new_uid(clock), python=sys.executable)
-    if args.dry_run:
-        _print_draft(made, args.json)
-        return 0
     conf = os.environ.get("SLURM_CONF", "")
-    sent = submission.send(made, Commands(env=submission.environment(os.environ, spec)), clock=clock, slurm_conf=conf)
+    client = Commands(env=submission.environment(os.environ, spec))
+    if args.dry_run:
+        made = submission.foreseen(made, client, clock=clock, slurm_conf=conf, look=True)
+        _print_draft(made, client, args.json)
+        return 0
+    sent = submission.send(made, client, clock=clock, slurm_conf=conf)
     if not args.wait:
         if args.json:
-            print(json.dumps({"job_id": sent.job_id, "run_dir": str(sent.run_dir), "name": sent.name}))
+            from dataclasses import asdict
+
+            remarks = [asdict(remark) for remark in sent.remarks]
+            told = {"job_id": sent.job_id, "run_dir": str(sent.run_dir), "name": sent.name, "warnings": remarks}
+            print(json.dumps(told))
         else:
             print(sent.job_id)
             print(f"files: {sent.run_dir}", file=sys.stderr)
@@ -145,6 +151,17 @@ def with_env(values: dict[str, Any], pairs: Sequence[str] | None) -> dict[str, A
     return values
 
 
+def _said_by(args: argparse.Namespace) -> dict[str, str]:
+    """The option or file that gave each field."""
+    from trainmaster.launcher.spec_file import FIELDS
+
+    said = dict.fromkeys(FIELDS, str(args.spec)) if args.spec is not None else {}
+    said |= {field: flag for flag, field, _, _ in OPTIONS if getattr(args, field) is not None}
+    others = {"exclusive": "--exclusive", "warm": "--cold", "secrets": "--secret", "export": "--export"}
+    others |= {"env": "--env", "setup": "--setup", "sbatch": "--sbatch"}
+    return said | {field: flag for field, flag in others.items() if getattr(args, flag[2:])}
+
+
 def _secrets(given: list[str], before: Any) -> dict[str, str]:
     """Secrets by name: the value that a variable has here, or a file's content."""
     import os
@@ -170,13 +187,21 @@ def _secrets(given: list[str], before: Any) -> dict[str, str]:
     return known
 
 
-def _print_draft(made: Any, as_json: bool) -> None:
+def _print_draft(made: Any, client: Any, as_json: bool) -> None:
+    """The script, and as comments below it where each value comes from, what is likely to go wrong, when it starts."""
     from dataclasses import asdict
 
+    from trainmaster.launcher.jobs_explain_cli import estimate, print_values
+
+    explanation = made.belongings.explanation(made.spec, made.script)
+    start = estimate(made.script, client)
     if as_json:
-        print(json.dumps({"plan": asdict(made.plan), "script": made.script}))
+        told = {"plan": asdict(made.plan), "script": made.script, "start": start, "explanation": asdict(explanation)}
+        print(json.dumps(told))
         return
-    print(made.script, end="")
+    print(made.script)
+    print_values(explanation, prefix="# ")
+    print(f"# submitted now, {start}")
     print(f"nothing was submitted; the files would lie in {made.run_dir}", file=sys.stderr)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from trainmaster.slurm.values import Job, Node, Partition
+from trainmaster.slurm.values import Estimate, Job, Node, Partition, Reservation
 
 
 class SlurmClient(Protocol):
@@ -13,6 +13,12 @@ class SlurmClient(Protocol):
         """Submit a batch script and return its job id. Raises SubmitRefused with sbatch's words."""
 
     # A job id is a number, or what `launcher.ids` reads: 1234_5, 1234+1.
+
+    def estimate(self, script_text: str) -> Estimate | None:
+        """When a batch script would start if it were submitted now; None when Slurm does not say.
+
+        Raises SubmitRefused for one that Slurm cannot place. Nothing is submitted.
+        """
 
     def job(self, job_id: int | str) -> Job | None:
         """One job, or None when Slurm no longer knows it (MinJobAge after its end)."""
@@ -25,6 +31,9 @@ class SlurmClient(Protocol):
 
     def partitions(self) -> tuple[Partition, ...]:
         """All partitions."""
+
+    def reservations(self) -> tuple[Reservation, ...]:
+        """All reservations, those to come too."""
 
     def cancel(self, job_id: int | str, *, signal: str | None = None) -> None:
         """End a job, or only send its steps a signal."""

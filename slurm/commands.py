@@ -10,7 +10,7 @@ from pathlib import Path
 from trainmaster.errors import SlurmError, SlurmMissing, SlurmUnreachable, SubmitRefused
 from trainmaster.slurm import parse
 from trainmaster.slurm.run import Completed, run
-from trainmaster.slurm.values import Job, Node, Partition
+from trainmaster.slurm.values import Estimate, Job, Node, Partition, Reservation
 
 _SQUEUE_FIELDS = ("%A", "%i", "%F", "%K", "%T", "%r", "%u", "%P", "%N", "%S", "%e", "%V", "%j")
 # A name may hold any character, so the job's name comes last and the separator needs to be rare only before it.
@@ -121,6 +121,21 @@ class Commands:
         """`scontrol show partition`."""
         lines = self._run("scontrol", "-o", "show", "partition").stdout.splitlines()
         return tuple(parse.partition(line) for line in lines if line.startswith("PartitionName="))
+
+    def reservations(self) -> tuple[Reservation, ...]:
+        """`scontrol show reservation`."""
+        lines = self._run("scontrol", "-o", "show", "reservation").stdout.splitlines()
+        return tuple(parse.reservation(line) for line in lines if line.startswith("ReservationName="))
+
+    def estimate(self, script_text: str) -> Estimate | None:
+        """`sbatch --test-only`, which tells on stderr."""
+        env = clean_environment(os.environ if self._env is None else self._env)
+        try:
+            return parse.estimate(self._run("sbatch", "--test-only", input_text=script_text, env=env).stderr)
+        except (SlurmUnreachable, SlurmMissing):
+            raise
+        except SlurmError as error:
+            raise SubmitRefused(error.message, hint=error.hint) from None
 
     def cancel(self, job_id: int | str, *, signal: str | None = None) -> None:
         """`scancel`."""

@@ -8,7 +8,7 @@ import pwd
 import re
 from datetime import datetime
 
-from trainmaster.slurm.values import Job, Node, Partition
+from trainmaster.slurm.values import Estimate, Job, Node, Partition, Reservation
 
 _PAIR = re.compile(r"(?:^|\s)([A-Z][A-Za-z0-9_:/]*)=")
 CANCELLED_BY = re.compile(r"CANCELLED by (\d+)")
@@ -120,4 +120,46 @@ def partition(line: str) -> Partition:
         up=values.get("State") == "UP",
         default=values.get("Default") == "YES",
         max_time=_text(values.get("MaxTime")),
+        default_time="" if values.get("DefaultTime") == "NONE" else _text(values.get("DefaultTime")),
+        default_memory=next(
+            (f"{key}={values[key]}" for key in ("DefMemPerNode", "DefMemPerCPU") if values.get(key, "").isdecimal()), ""
+        ),
+        job_defaults=_text(values.get("JobDefaults")),
     )
+
+
+def reservation(line: str) -> Reservation:
+    """A reservation from one line of `scontrol -o show reservation`."""
+    values = record(line)
+    return Reservation(
+        name=values.get("ReservationName", ""),
+        nodes=_text(values.get("Nodes")),
+        partition=_text(values.get("PartitionName")),
+        start_time=epoch_s(values.get("StartTime")),
+        end_time=epoch_s(values.get("EndTime")),
+        flags=_words(values.get("Flags")),
+        state=_text(values.get("State")),
+        users=_words(values.get("Users")),
+        accounts=_words(values.get("Accounts")),
+    )
+
+
+def _words(value: str | None) -> tuple[str, ...]:
+    return tuple(filter(None, _text(value).split(",")))
+
+
+# "sbatch: Job 7 to start at 2026-11-23T10:00:00 using 16 processors on nodes n[01-02] in partition batch"
+_ESTIMATE = re.compile(r"Job \d+ to start at (\S+) .*?on nodes (\S+)(?: in partition (\S+))?")
+
+
+def estimate(text: str) -> Estimate | None:
+    """What `sbatch --test-only` says on stderr; None when it says something else.
+
+    >>> estimate("sbatch: Job 7 to start at soon using 1 processors on nodes n1 in partition p") is None
+    True
+    """
+    match = _ESTIMATE.search(text)
+    start_time = epoch_s(match[1]) if match else None
+    if match is None or start_time is None:
+        return None
+    return Estimate(start_time=start_time, nodes=match[2], partition=match[3] or "")

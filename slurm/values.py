@@ -109,3 +109,40 @@ class Partition:
     up: bool = True
     default: bool = False
     max_time: str = ""
+    default_time: str = ""
+    """The time limit of jobs that name none; "" when that is `max_time`."""
+    default_memory: str = ""
+    """DefMemPerNode or DefMemPerCPU, as scontrol prints it: "DefMemPerCPU=4096" (MiB)."""
+    job_defaults: str = ""
+    """DefCpuPerGPU and the like, as slurm.conf has them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """Nodes that are kept for somebody, or for maintenance. Times are seconds since the epoch."""
+
+    name: str
+    nodes: str = ""
+    """A hostlist; "" when it reserves something else than nodes."""
+    partition: str = ""
+    start_time: float | None = None
+    end_time: float | None = None
+    flags: tuple[str, ...] = ()
+    state: str = ""
+    """ACTIVE or INACTIVE."""
+    users: tuple[str, ...] = ()
+    accounts: tuple[str, ...] = ()
+
+    @property
+    def maintenance(self) -> bool:
+        """Whether nobody's jobs shall run there."""
+        return "MAINT" in self.flags
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """When a job would start if it were submitted now (`sbatch --test-only`)."""
+
+    start_time: float
+    nodes: str
+    partition: str

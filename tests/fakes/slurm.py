@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from trainmaster.errors import SlurmError
 from trainmaster.launcher.ids import parse
-from trainmaster.slurm.values import Job, Node, Partition
+from trainmaster.slurm.values import Estimate, Job, Node, Partition, Reservation
 
 
 class FakeSlurm:
@@ -15,6 +15,9 @@ class FakeSlurm:
         self.known: dict[int, Job] = {}
         self.scripts: list[str] = []
         self.existing = tuple(partitions)
+        self.existing_nodes: tuple[Node, ...] = ()
+        self.existing_reservations: tuple[Reservation, ...] = ()
+        self.estimated: Estimate | None = None
         self.calls: Counter[str] = Counter()
         self.fail: dict[str, list[SlurmError]] = {}
         self.cancelled: list[int | str] = []
@@ -50,7 +53,15 @@ class FakeSlurm:
 
     def nodes(self, names: str = "") -> tuple[Node, ...]:
         self._count("nodes")
-        return ()
+        return self.existing_nodes
+
+    def reservations(self) -> tuple[Reservation, ...]:
+        self._count("reservations")
+        return self.existing_reservations
+
+    def estimate(self, script_text: str) -> Estimate | None:
+        self._count("estimate")
+        return self.estimated
 
     def partitions(self) -> tuple[Partition, ...]:
         self._count("partitions")

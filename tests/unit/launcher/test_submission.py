@@ -176,7 +176,7 @@ def test_the_partitions_are_asked_for_once_by_who_submits_much(tmp_path):
     for number in range(20):
         made = draft(tmp_path / str(number), JobSpec(nodes=8))
         submission.send(made, slurm, clock=clock, slurm_conf=str(tmp_path))
-    assert slurm.calls == {"submit": 20, "partitions": 1}
+    assert slurm.calls == {"submit": 20, "partitions": 1, "nodes": 1, "reservations": 1}
 
 
 def test_a_node_that_has_not_what_is_asked_for_is_described(tmp_path):

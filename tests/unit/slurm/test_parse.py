@@ -47,8 +47,40 @@ def test_garbage_is_never_an_error(line: str) -> None:
     parse.job(line)
     parse.node(line)
     parse.partition(line)
+    parse.reservation(line)
+    parse.estimate(line)
 
 
 def test_environment_of_an_outer_job_is_dropped() -> None:
     env = clean_environment({"SBATCH_MEM_PER_NODE": "1", "SLURM_CPU_BIND": "x", "PMIX_RANK": "0", "SLURM_CONF": "c"})
     assert env == {"SLURM_CONF": "c"}
+
+
+def test_reservation() -> None:
+    found = parse.reservation(
+        "ReservationName=maint StartTime=2026-11-23T12:34:25 EndTime=2026-11-23T13:34:25 Duration=01:00:00 "
+        "Nodes=n[02-03] NodeCnt=2 CoreCnt=16 Features=(null) PartitionName=(null) Flags=MAINT,IGNORE_JOBS,SPEC_NODES "
+        "TRES=cpu=16 Users=root,alice Groups=(null) Accounts=(null) Licenses=(null) State=INACTIVE "
+        "BurstBuffer=(null) Watts=n/a MaxStartDelay=(null)"
+    )
+    assert (found.name, found.nodes, found.partition, found.state) == ("maint", "n[02-03]", "", "INACTIVE")
+    assert found.maintenance and found.flags == ("MAINT", "IGNORE_JOBS", "SPEC_NODES")
+    assert found.users == ("root", "alice") and found.accounts == ()
+    assert found.start_time is not None and found.end_time == found.start_time + 3600
+
+
+def test_partition_defaults() -> None:
+    line = "PartitionName=gpu Default=YES DefaultTime={} MaxTime=7-00:00:00 State=UP JobDefaults={} DefMemPer{}"
+    found = parse.partition(line.format("1-00:00:00", "DefCpuPerGPU=12,DefMemPerGPU=100", "CPU=131072"))
+    assert (found.default_time, found.default_memory) == ("1-00:00:00", "DefMemPerCPU=131072")
+    assert found.job_defaults == "DefCpuPerGPU=12,DefMemPerGPU=100"
+    found = parse.partition(line.format("NONE", "(null)", "Node=UNLIMITED"))
+    assert (found.default_time, found.default_memory, found.job_defaults) == ("", "", "")
+
+
+def test_estimate() -> None:
+    found = parse.estimate(
+        "sbatch: Job 3 to start at 2026-11-23T10:34:25 using 16 processors on nodes n[01-02] in partition batch\n"
+    )
+    assert found is not None and (found.nodes, found.partition) == ("n[01-02]", "batch")
+    assert parse.estimate("allocation failure: Requested node configuration is not available") is None
