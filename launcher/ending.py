@@ -25,7 +25,7 @@ class Reason(StrEnum):
 class Ending:
     """What is known of the job's end while it still runs."""
 
-    def __init__(self, run_dir: Path, job_id: int, *, attempt: int, lead_s: float, taken_over: bool) -> None:
+    def __init__(self, run_dir: Path, job_id: int | str, *, attempt: int, lead_s: float, taken_over: bool) -> None:
         """`lead_s`: how long before the time limit Slurm warns. `taken_over`: the batch step is dead."""
         self._run_dir = run_dir
         self._job_id = job_id

@@ -1,11 +1,10 @@
 """The ways to submit from Python: `submit(...)`, and the executor that submitit finds as its plug-in `trainmaster`."""
 
+import contextlib
 import os
 import shutil
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,19 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from trainmaster.clock import SystemClock
 from trainmaster.errors import SpecError
-from trainmaster.launcher import submission
+from trainmaster.launcher import auto, submission
+from trainmaster.launcher.array import send_all
 from trainmaster.launcher.defaults import with_defaults
+from trainmaster.launcher.intent import who
 from trainmaster.launcher.job import RunPaths, TrainmasterJob
+from trainmaster.launcher.parameters import NAMES, memory, spec_of
 from trainmaster.launcher.spec import JobSpec
-from trainmaster.launcher.spec_file import FIELDS, decode
-from trainmaster.launcher.target import Call, Target, pickled_call, program, script_folder
+from trainmaster.launcher.target import Call, Program, Target, pickled_call, program, script_folder
+from trainmaster.slurm.client import SlurmClient
 from trainmaster.slurm.commands import Commands
 
-# submitit's names for what our spec calls otherwise.
-_SUBMITIT_NAMES = {
-    "job_name": "name",
-    "ntasks_per_node": "tasks_per_node",
-    "signal_delay_s": "checkpoint_signal_s",
-    "additional_parameters": "sbatch",
-}
+PREFERRED = "TRAINMASTER_AUTO"
+"""The variable that makes `submitit.AutoExecutor(folder)` choose trainmaster without being told the cluster."""
 
 
 def submit(
@@ -54,13 +51,46 @@ def submit(
     with sbatch's words, SlurmUnreachable and SlurmMissing.
     """
     executor = TrainmasterExecutor(folder or submission.DEFAULT_FOLDER, spec)
-    if callable(target):
-        job = executor.submit(target, *args, **kwargs)
-        assert isinstance(job, TrainmasterJob)
-        return job
-    if kwargs:
-        raise SpecError(tuple(f"{key}=... is an argument of a callable; a program takes words" for key in kwargs))
-    return executor.submit_program(target, *args)
+    job = executor.submit(target, *args, **kwargs)
+    assert isinstance(job, TrainmasterJob)
+    return job
+
+
+def map_array(
+    target: Callable[..., Any] | str | Path | Sequence[str | Path],
+    /,
+    *iterables: Iterable[Any],
+    spec: JobSpec | None = None,
+    folder: str | Path | None = None,
+    indices: Sequence[int] | None = None,
+) -> list[TrainmasterJob[Any]]:
+    """Submit `target` once for each element of `iterables`, as Python's `map` would call it, all in one Slurm array.
+
+    Args:
+        target: A callable; or a program, which gets the elements as further words.
+        iterables: The arguments, one iterable for each.
+        spec: What each task needs; `spec.array_parallelism` of them run at the same time.
+        folder: As in `submit`.
+        indices: The tasks' indices in the array, for example those of the tasks that failed the last time.
+
+    Returns one job for each element, with the ids 12_0, 12_1 … Raises what `submit` raises; then nothing is submitted.
+    """
+    executor = TrainmasterExecutor(folder or submission.DEFAULT_FOLDER, spec)
+    calls = [executor.prepared(target, *arguments) for arguments in zip(*iterables, strict=False)]
+    if not calls:
+        return []
+    return executor.send_array(calls, indices=indices)
+
+
+@contextlib.contextmanager
+def batch(spec: JobSpec | None = None, *, folder: str | Path | None = None) -> Iterator["TrainmasterExecutor"]:
+    """Collect what is submitted inside the `with`, callables and programs, and submit all as one array at its end.
+
+    The jobs that `submit` returns become usable at that moment.
+    """
+    executor = TrainmasterExecutor(folder or submission.DEFAULT_FOLDER, spec)
+    with executor.batch():
+        yield executor
 
 
 class TrainmasterExecutor(SlurmExecutor):
@@ -90,46 +120,33 @@ class TrainmasterExecutor(SlurmExecutor):
 
     @classmethod
     def affinity(cls) -> int:
-        """0, used when asked for, where there is a Slurm; never so high that it takes over others' AutoExecutor."""
-        return -1 if shutil.which("sbatch") is None or shutil.which("srun") is None else 0
+        """0, used when asked for, where there is a Slurm: installing us must not take over others' AutoExecutor. Who
+        sets TRAINMASTER_AUTO=1 wants that, and gets 3."""
+        if shutil.which("srun") is None:
+            return -1
+        return 3 if os.environ.get(PREFERRED) == "1" else 0
 
     # --- parameters ------------------------------------------------------------------------------------------------
 
     @classmethod
-    def _equivalence_dict(cls) -> core.EquivalenceDict:
-        return {
-            "name": "name",
-            "timeout_min": "time",
-            "mem_gb": "mem",
-            "nodes": "nodes",
-            "cpus_per_task": "cpus_per_task",
-            "gpus_per_node": "gpus_per_node",
-            "tasks_per_node": "tasks_per_node",
-        }
-
-    @classmethod
     def _valid_parameters(cls) -> set[str]:
-        return _OwnNames((*FIELDS, *_SUBMITIT_NAMES, "stderr_to_stdout"))
+        return _OwnNames(NAMES)
 
     def _convert_parameters(self, params: dict[str, Any]) -> dict[str, Any]:
         renamed = core.PicklingExecutor._convert_parameters(self, params)
         if isinstance(renamed.get("mem"), int | float):
-            renamed["mem"] = int(renamed["mem"] * 1024)  # GB to MiB
+            renamed["mem"] = memory(renamed["mem"])
         return renamed
 
     def _internal_update_parameters(self, **kwargs: Any) -> None:
-        if kwargs.pop("stderr_to_stdout", False):
-            warnings.warn("stderr_to_stdout is ignored: each rank has a file for each stream", stacklevel=2)
-        ours = {_SUBMITIT_NAMES.get(key, key): value for key, value in kwargs.items()}
-        base = {name: getattr(self.spec, name) for name in FIELDS}
-        decode({**base, **self.parameters, **ours})  # names every fault and every unknown name
-        self.parameters.update(ours)
+        parameters = {**self.parameters, **kwargs}
+        spec_of(self.spec, parameters).validate()
+        self.parameters.update(kwargs)
 
     @property
     def effective_spec(self) -> JobSpec:
         """The spec with what `update_parameters` changed, and with this person's and the cluster's defaults."""
-        given = self.spec.given | set(self.parameters)
-        return with_defaults(replace(self.spec, **self.parameters), given=given)
+        return with_defaults(spec_of(self.spec, self.parameters))
 
     def _num_tasks(self) -> int:
         spec = self.effective_spec
@@ -137,30 +154,81 @@ class TrainmasterExecutor(SlurmExecutor):
 
     # --- submission ------------------------------------------------------------------------------------------------
 
-    def submit_program(self, command: str | Path | Sequence[str | Path], /, *args: object) -> TrainmasterJob[Any]:
-        """Submit a program that every rank runs; its `result()` is None."""
-        spec = self.effective_spec
-        python = spec.python or self.python
-        return self._send(program(command, *args, python=python, on_path_only_later=bool(spec.setup)), spec)
+    def submit(self, fn: Any, *args: Any, **kwargs: Any) -> core.Job[Any]:
+        """Submit a callable, or a program with further words; inside `with batch()` only at its end."""
+        prepared = self.prepared(fn, *args, **kwargs)
+        if self._delayed_batch is not None:
+            job: core.Job[Any] = core.DelayedJob(self)
+            self._delayed_batch.append((job, prepared))  # type: ignore[arg-type]
+            return job
+        return self._internal_process_submissions([prepared])[0]
 
-    def _internal_process_submissions(self, delayed_submissions: list[DelayedSubmission]) -> list[core.Job[Any]]:
+    def submit_program(self, command: str | Path | Sequence[str | Path], /, *args: object) -> core.Job[Any]:
+        """Submit a program that every rank runs; its `result()` is None."""
+        return self.submit(command, *args)
+
+    def prepared(self, target: Any, /, *args: Any, **kwargs: Any) -> DelayedSubmission | Program:
+        """A call or program as it will be submitted. Raises UsageError for what cannot be run."""
+        if callable(target):
+            return DelayedSubmission(target, *args, **kwargs)
+        if kwargs:
+            raise SpecError(tuple(f"{key}=... is an argument of a callable; a program takes words" for key in kwargs))
+        spec = self.effective_spec
+        return program(target, *args, python=spec.python or self.python, on_path_only_later=bool(spec.setup))
+
+    def _internal_process_submissions(
+        self, delayed_submissions: Sequence[DelayedSubmission | Program]
+    ) -> list[core.Job[Any]]:
+        if len(delayed_submissions) > 1:
+            return list(self.send_array(delayed_submissions))
         spec = self.effective_spec
         spec.validate()
-        calls = []
-        for delayed in delayed_submissions:
-            delayed.set_timeout(_minutes(spec), self.max_num_timeout)
-            calls.append(pickled_call(delayed))
-        self._check_size(calls)
-        jobs: list[core.Job[Any]] = []
+        (what,) = self._targets(delayed_submissions, spec)
+        made = submission.draft(what, spec, **self._origin())
+        return [TrainmasterJob.of(self._send(made), slurm_conf=_slurm_conf())]
+
+    def send_array(
+        self, calls: Sequence[DelayedSubmission | Program], *, indices: Sequence[int] | None = None
+    ) -> list[TrainmasterJob[Any]]:
+        """Submit calls and programs as one array, or as several where the cluster's limits demand it.
+
+        All are submitted, or none. Raises what `trainmaster.submit` raises.
+        """
+        spec = self.effective_spec
+        spec.validate()
+        targets = self._targets(calls, spec)
+
+        def send(part: range, wanted: Sequence[int]) -> submission.Submission:
+            tasks = [targets[task] for task in part]
+            return self._send(submission.draft_array(tasks, spec, **self._origin(), indices=wanted))
+
+        client = self._client(spec)
+        jobs: list[TrainmasterJob[Any]] = []
         try:
-            for call in calls:
-                jobs.append(self._send(call, spec))
+            for sent in send_all(
+                len(targets),
+                send,
+                indices=indices,
+                size_max=client.array_size_max,
+                others=lambda: any(job.active for job in client.jobs(user=who())),
+                clock=SystemClock(),
+            ):
+                jobs += TrainmasterJob.of_array(sent.submission, sent.indices, slurm_conf=_slurm_conf())
         except BaseException:
             # A batch is submitted whole or not at all.
-            for job in jobs:
-                job.cancel(check=False)
+            for job_id in dict.fromkeys(job.job_id.partition("_")[0] for job in jobs):
+                client.cancel(int(job_id))
             raise
         return jobs
+
+    def _targets(self, calls: Sequence[DelayedSubmission | Program], spec: JobSpec) -> list[Target]:
+        targets: list[Target] = []
+        for call in calls:
+            if not isinstance(call, Program):
+                call.set_timeout(_minutes(spec), self.max_num_timeout)
+            targets.append(call if isinstance(call, Program) else pickled_call(call))
+        self._check_size([target for target in targets if isinstance(target, Call)])
+        return targets
 
     def _check_size(self, calls: Sequence[Call]) -> None:
         size_gb = sum(len(call.pickled) for call in calls) / 1024**3
@@ -170,17 +238,24 @@ class TrainmasterExecutor(SlurmExecutor):
                 f"{self.max_pickle_size_gb} GB of max_pickle_size_gb; pass paths instead of data, or raise the limit"
             )
 
-    def _send(self, what: Target, spec: JobSpec) -> TrainmasterJob[Any]:
-        folder = JobPaths.get_first_id_independent_folder(self.folder)
-        clock = SystemClock()
-        made = submission.draft(
-            what, spec, folder, uid=submission.new_uid(clock), python=self.python, import_path=script_folder()
-        )
-        slurm_conf = os.environ.get("SLURM_CONF", "")
-        sent = submission.send(
-            made, Commands(env=submission.environment(os.environ, spec)), clock=clock, slurm_conf=slurm_conf
-        )
-        return TrainmasterJob.of(sent, slurm_conf=slurm_conf)
+    def _client(self, spec: JobSpec) -> SlurmClient:
+        return Commands(env=submission.environment(os.environ, spec))
+
+    def _origin(self) -> dict[str, Any]:
+        """Where a submission of this moment comes from and where its files go."""
+        return {
+            "folder": JobPaths.get_first_id_independent_folder(self.folder),
+            "uid": submission.new_uid(SystemClock()),
+            "python": self.python,
+            "import_path": script_folder(),
+        }
+
+    def _send(self, made: submission.Draft) -> submission.Submission:
+        return submission.send(made, self._client(made.spec), clock=SystemClock(), slurm_conf=_slurm_conf())
+
+
+def _slurm_conf() -> str:
+    return os.environ.get("SLURM_CONF", "")
 
 
 def _minutes(spec: JobSpec) -> int:
@@ -212,6 +287,8 @@ class TrainmasterJobEnvironment(JobEnvironment):
         "nodes": "TRAINMASTER_NODES",
         "global_rank": "RANK",
         "local_rank": "LOCAL_RANK",
+        "array_job_id": "SLURM_ARRAY_JOB_ID",
+        "array_task_id": "SLURM_ARRAY_TASK_ID",
     }
 
     @classmethod
@@ -230,6 +307,31 @@ class TrainmasterJobEnvironment(JobEnvironment):
     def paths(self) -> JobPaths:
         """The run folder's files."""
         return RunPaths(Path(os.environ["TRAINMASTER_RUN_DIR"]), self.job_id, self.global_rank)
+
+    @property
+    def attempt(self) -> int:
+        """How often the job has been back in the queue."""
+        return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+    @property
+    def cycle(self) -> int:
+        """How often all ranks have been started anew in this attempt."""
+        return int(os.environ.get("TRAINMASTER_CYCLE", "0"))
+
+    @property
+    def cause(self) -> str:
+        """Why this attempt or cycle was started; "" the first time."""
+        return os.environ.get("TRAINMASTER_CAUSE", "")
+
+    @property
+    def role(self) -> str:
+        """The role that this rank plays in a job of several."""
+        return os.environ.get("TRAINMASTER_ROLE") or os.environ.get("ROLE_NAME", "default")
+
+    @property
+    def array_task_count(self) -> int:
+        """How many tasks the array has; 1 for a single job."""
+        return int(os.environ.get("SLURM_ARRAY_TASK_COUNT", "1"))
 
     @property
     def hostnames(self) -> Sequence[str]:
@@ -262,3 +364,6 @@ def _accept_what_is_exported() -> None:
 
     export.by_trainmaster = True  # type: ignore[attr-defined]
     helpers.TorchDistributedEnvironment.export = export  # type: ignore[method-assign]
+
+
+auto.install()

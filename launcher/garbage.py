@@ -160,11 +160,12 @@ def entries_of_folder(folder: Path, known: Iterable[index.Entry]) -> tuple[index
                 found.append(
                     index.Entry(
                         time=events[0].epoch_s,
-                        job_id=events[0].job_id,
+                        job_id=ids.parse(events[0].job_id).job,
                         uid=name,
                         run_dir=str(run_dir),
                         name=plan.read(run_dir).name,
                         slurm_conf=conf,
+                        tasks=plan.read(run_dir).array,
                     )
                 )
     return tuple(found)
@@ -176,12 +177,13 @@ def remove(candidate: Candidate) -> int:
     The folder gets another name first: half of it is not a job any more, should this be interrupted.
     """
     size = size_of(candidate.run_dir)
-    link = candidate.run_dir.parent / str(candidate.job_id)
-    try:
-        if link.readlink() == Path(candidate.run_dir.name):
-            link.unlink()
-    except OSError:
-        pass  # none, or it leads to a newer job of that number
+    for name in (str(candidate.job_id), f"{candidate.job_id}_submission.sh"):
+        link = candidate.run_dir.parent / name
+        try:
+            if link.readlink().parts[0] == candidate.run_dir.name:
+                link.unlink()
+        except OSError:
+            pass  # none, or it leads to a newer job of that number
     doomed = candidate.run_dir.with_name(f".gc-{candidate.run_dir.name}")
     candidate.run_dir.rename(doomed)
     shutil.rmtree(doomed)

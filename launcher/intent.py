@@ -8,6 +8,8 @@ import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from trainmaster.launcher.plan import array_of
+
 log = logging.getLogger("trainmaster")
 
 CANCEL, REQUEUE = "cancel", "requeue"
@@ -44,6 +46,8 @@ def leave(run_dir: Path, verb: str, *, reason: str = "", attempt: int | None = N
     intent = Intent(by=who(), reason=reason, time=time.time(), attempt=attempt)
     temporary = run_dir / f".{verb}.json.{os.getpid()}"
     try:
+        if array_of(run_dir) is not None:
+            run_dir.mkdir(exist_ok=True)  # a task that has not started
         temporary.write_text(json.dumps(asdict(intent)) + "\n")
         temporary.replace(run_dir / f"{verb}.json")
     except OSError as error:
@@ -57,7 +61,9 @@ def found(run_dir: Path, verb: str, *, attempt: int | None = None) -> Intent | N
         values = json.loads((run_dir / f"{verb}.json").read_text())
         intent = Intent(**{key: value for key, value in values.items() if key in known})
     except FileNotFoundError:
-        return None
+        # What is meant for a whole array is meant for each of its tasks.
+        array_dir = array_of(run_dir)
+        return found(array_dir, verb, attempt=attempt) if array_dir is not None else None
     except (OSError, ValueError, TypeError, AttributeError):
         return Intent()
     return None if intent.attempt is not None and attempt not in (None, intent.attempt) else intent

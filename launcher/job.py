@@ -11,7 +11,7 @@ from submitit.core import utils
 from submitit.slurm.slurm import SlurmJob
 
 from trainmaster.errors import SlurmError, UsageError
-from trainmaster.launcher import logs, plan
+from trainmaster.launcher import array_layout, logs, plan
 from trainmaster.launcher.cancel import cancel
 from trainmaster.launcher.find import find, read_plan
 from trainmaster.launcher.handle import Following
@@ -40,12 +40,16 @@ class RunPaths(utils.JobPaths):
 
     @property
     def submission_file(self) -> Path:
-        """What was given to sbatch."""
-        return self.run_dir / SCRIPT
+        """What was given to sbatch; the tasks of an array share it."""
+        return (plan.array_of(self.run_dir) or self.run_dir) / SCRIPT
 
     @property
     def submitted_pickle(self) -> Path:
         """The call, as it stands after the last checkpoint."""
+        array_dir = plan.array_of(self.run_dir)
+        if array_dir is not None:
+            # It lies with those of the other tasks until the task starts.
+            array_layout.unpack_call(array_dir, int(self.run_dir.name))
         return self.run_dir / PICKLE
 
     @property
@@ -71,7 +75,8 @@ class RunPaths(utils.JobPaths):
         return (known[-1] if known else logs.Cycle(attempt=0, cycle=0)).folder(self.run_dir)
 
 
-class TrainmasterJob(Following, SlurmJob[R]):
+# SlurmJob first: submitit turns the job of a batch into one of this class, which Python allows only then.
+class TrainmasterJob(SlurmJob[R], Following):
     """One job. `task(i)` is the view of rank i; `TrainmasterJob.from_id(job_id)` finds a job from any shell."""
 
     def __init__(
@@ -118,6 +123,22 @@ class TrainmasterJob(Following, SlurmJob[R]):
             slurm_conf=slurm_conf,
             just_submitted=True,
         )
+
+    @classmethod
+    def of_array(cls, submission: Submission, indices: Sequence[int], *, slurm_conf: str) -> list["TrainmasterJob[R]"]:
+        """The jobs of an array's tasks."""
+        ranks = range(submission.ranks)
+        return [
+            cls(
+                submission.run_dir.parent,
+                f"{submission.job_id}_{index}",
+                ranks,
+                run_dir=submission.run_dir / str(index),
+                slurm_conf=slurm_conf,
+                just_submitted=True,
+            )
+            for index in indices
+        ]
 
     @classmethod
     def from_id(cls, job_id: int | str, folder: Path | str | None = None) -> "TrainmasterJob[R]":
@@ -232,8 +253,11 @@ class TrainmasterJob(Following, SlurmJob[R]):
         return kind(text)
 
     def _get_outcome_and_result(self) -> tuple[str, Any]:
-        """submitit's inner door to the result, for those who subclass or call it."""
-        end = self._ended()
+        """submitit's inner door to the result, for those who subclass or call it. It is not meant to wait for the job,
+        only for a slow file system."""
+        end = self._watch.wait(timeout_s=self._results_timeout_s)
+        if end is None:
+            raise utils.UncompletedJobError(self._no_output())
         failure = self._failure(end)
         if isinstance(failure, utils.FailedJobError):
             return "error", str(failure)
@@ -242,6 +266,13 @@ class TrainmasterJob(Following, SlurmJob[R]):
         if self._is_program:
             return "success", None
         return self._load(self._paths_of_run.cycle_folder(end) / f"rank{self._tasks[0]}.result.pkl")
+
+    def _no_output(self) -> str:
+        lines = [f"job {self.job_id} has not produced any output (state: {self.state})"]
+        for stream, path in (("Error", self._paths.stderr), ("Output", self._paths.stdout)):
+            if text := logs.tail(path).rstrip():
+                return "\n".join([*lines, f"{stream} stream produced:", "-" * 40, text])
+        return "\n".join([*lines, f"No output/error stream produced ! Check: {self._paths.stdout}"])
 
     @property
     def _name(self) -> str:

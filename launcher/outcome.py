@@ -58,7 +58,7 @@ def end_by_evidence(
     events: Sequence[Event],
     job: Job | None,
     *,
-    job_id: int,
+    job_id: int | str,
     cancelled: Intent | None,
     cancelled_by: str | None = None,
     now_s: float,

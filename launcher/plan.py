@@ -1,11 +1,13 @@
 """What the submitter leaves for the supervisor: one JSON file in the run folder. Standard library only."""
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 FILE = "plan.json"
+TASKS = "tasks.json"
+"""In the folder of an array: what each of its tasks runs (`array_layout`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,12 @@ class Plan:
     """From SIGTERM to SIGKILL when ranks are stopped."""
     checkpoint_signal_s: int = 90
     """How long before the time limit Slurm sends SIGUSR2 to the supervisor."""
+    array: str = ""
+    """The indices of the array that this is, or is a task of: "0-9,12"."""
+    srun_args: tuple[str, ...] = ()
+    """Further arguments of the srun that starts the agents."""
+    stderr_to_stdout: bool = False
+    """Ranks write both streams into one file."""
     start_timeout_s: float = 120.0
     """How long the first agents may take to report."""
     roles: tuple[str, ...] = ()
@@ -70,11 +78,39 @@ def write(run_dir: Path, plan: Plan) -> None:
 
 
 def read(run_dir: Path) -> Plan:
-    """The plan of a run folder; a field that this version does not know is ignored."""
-    values: dict[str, Any] = json.loads((run_dir / FILE).read_text())
+    """The plan of a run folder; a field that this version does not know is ignored.
+
+    A task of an array that has not started has no run folder yet; its plan is known all the same.
+    """
+    try:
+        values: dict[str, Any] = json.loads((run_dir / FILE).read_text())
+    except FileNotFoundError:
+        if (array_dir := array_of(run_dir)) is None:
+            raise
+        return of_task(array_dir, int(run_dir.name))
     known = {entry.name for entry in fields(Plan)}
     values = {key: value for key, value in values.items() if key in known}
-    for key in ("program", "import_path", "roles", "code_paths"):
+    for key in ("program", "import_path", "srun_args", "roles", "code_paths"):
         if values.get(key) is not None:
             values[key] = tuple(values[key])
     return Plan(**values)
+
+
+def array_of(run_dir: Path) -> Path | None:
+    """The array's folder, when `run_dir` is or will be the run folder of one of its tasks."""
+    return run_dir.parent if run_dir.name.isdecimal() and (run_dir.parent / TASKS).exists() else None
+
+
+def of_task(array_dir: Path, index: int) -> Plan:
+    """The plan of an array's task. Raises ValueError when the array has no such task."""
+    tasks = json.loads((array_dir / TASKS).read_text())
+    if str(index) not in tasks:
+        raise ValueError(f"the array in {array_dir} has no task {index}")
+    program = tasks[str(index)].get("program")
+    whole = read(array_dir)
+    return replace(
+        whole,
+        uid=f"{whole.uid}-{index}",
+        run_dir=str(array_dir / str(index)),
+        program=None if program is None else tuple(program),
+    )

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trainmaster.clock import Clock, SystemClock
 from trainmaster.errors import SlurmError
@@ -80,6 +80,10 @@ class Queue:
         self._asked_s = float("-inf")
         self._listing: tuple[Job, ...] = ()
         self._by_number: dict[int, Job] = {}
+        self._by_task: dict[tuple[int, int], Job] = {}
+        self._groups: list[Job] = []
+        self._tasks: dict[int, tuple[Job, ...]] = {}
+        """What was said of all tasks of an array: a thousand of them that end are not asked about one by one."""
         self._listed_s = self._list_tried_s = float("-inf")
         self._listing_told = True
         """Whether the last squeue had an answer; a job that an unanswered one did not list may be in the queue."""
@@ -128,7 +132,7 @@ class Queue:
 
     def forget(self, job_id: int | str) -> None:
         """Let the next question about a job be asked at once."""
-        key = str(ids.parse(job_id))
+        key = _question(ids.parse(job_id))
         with self._lock:
             self._details.pop(key, None)
             self._detail_tried_s.pop(key, None)
@@ -148,10 +152,14 @@ class Queue:
     def _find(self, one: ids.JobId) -> Job | None:
         if one.task is None and one.part is None:
             return self._by_number.get(one.job)
-        return next((job for job in self._listing if one.names(job)), None)
+        if one.task is not None and (started := self._by_task.get((one.job, one.task))) is not None:
+            return started
+        return next((job for job in self._groups if one.names(job)), None)
 
     def _known(self, one: ids.JobId, closer: bool) -> Answer | None:
-        detail = self._details.get(str(one))
+        detail = self._details.get(_question(one))
+        if detail is not None and one.task is not None:
+            detail = replace(detail, job=next((job for job in self._tasks[one.job] if one.names(job)), None))
         listed = self._find(one)
         if listed is not None and not closer and (detail is None or detail.asked_s < self._listed_s):
             return Answer(asked_s=self._listed_s, job=listed)
@@ -165,7 +173,7 @@ class Queue:
                 return
             listing = now_s - self._list_tried_s >= self.every_s
             missing = self._find(one) is None and self._listing_told
-            tried_s = self._detail_tried_s.get(str(one), float("-inf"))
+            tried_s = self._detail_tried_s.get(_question(one), float("-inf"))
             detail = (closer or missing) and (now_s - tried_s >= max_age_s or tried_s < after_s)
             if not listing and not detail:
                 return
@@ -194,6 +202,10 @@ class Queue:
             if not saved.error:
                 self._listing, self._listed_s = saved.jobs, saved.asked_s
                 self._by_number = {job.job_id: job for job in saved.jobs}
+                tasks = [job for job in saved.jobs if job.array_tasks.isdecimal()]
+                self._by_task = {(job.array_job_id, int(job.array_tasks)): job for job in tasks}
+                # Tasks that wait share one line, and so do parts of a heterogeneous job.
+                self._groups = [job for job in saved.jobs if not job.array_tasks.isdecimal()]
                 # The next turn is one after that answer's, not one after this look.
                 self._list_tried_s = max(saved.asked_s, now_s - self.every_s)
         return not saved.error
@@ -202,11 +214,13 @@ class Queue:
         return self.client.jobs(user=who())
 
     def _work_detail(self, now_s: float, one: ids.JobId, max_age_s: float, after_s: float) -> None:
-        key = str(one)
+        key = _question(one)
         fresh_s = max(after_s, self._fresh_s.get(key, float("-inf")))
         self._detail_tried_s[key] = now_s
 
         def scontrol() -> Saved:
+            if one.task is not None:
+                return Saved(asked_s=now_s, jobs=self.client.tasks(one.job))
             job = self.client.job(key)
             by = self.client.cancelled_by(key) if job is not None and job.state == "CANCELLED" else None
             return Saved(asked_s=now_s, jobs=() if job is None else (job,), cancelled_by=by)
@@ -214,8 +228,10 @@ class Queue:
         saved = self._shared(f"job-{key}", now_s, max_age_s, scontrol, fresh_s=fresh_s)
         self._note(saved, now_s)
         if not saved.error:
-            job = saved.jobs[0] if saved.jobs else None
+            job = saved.jobs[0] if saved.jobs and one.task is None else None
             with self._lock:
+                if one.task is not None:
+                    self._tasks[one.job] = saved.jobs
                 self._details[key] = Answer(asked_s=saved.asked_s, job=job, cancelled_by=saved.cancelled_by)
 
     def _shared(
@@ -255,6 +271,11 @@ class Queue:
             log.warning("Slurm does not tell about jobs; their own records have to do: %s", saved.error)
         else:
             self.trouble = Trouble(since_s=self.trouble.since_s, why=saved.error)
+
+
+def _question(one: ids.JobId) -> str:
+    """What is asked to know more of a job; the tasks of an array are asked about together."""
+    return f"{one.job}_tasks" if one.task is not None else str(one)
 
 
 _queues: dict[str, Queue] = {}

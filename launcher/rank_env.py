@@ -19,7 +19,7 @@ PORT_LOWEST, PORT_HIGHEST = 10000, 32000
 class CycleFacts:
     """What all ranks of one cycle share."""
 
-    job_id: int
+    job_id: int | str
     uid: str
     run_dir: str
     attempt: int

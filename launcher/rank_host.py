@@ -178,7 +178,7 @@ class RankHost:
             entry = LocalRank(
                 rank=rank,
                 out=folder / f"rank{rank}.out",
-                err=folder / f"rank{rank}.err",
+                err=folder / f"rank{rank}.{'out' if self.plan.stderr_to_stdout else 'err'}",
                 error_file=folder / f"rank{rank}.error.json",
                 step_file=self._scratch / f"step-{facts.cycle}.{rank}",
                 modules_file=self._scratch / f"modules-{facts.cycle}.{rank}.json",

@@ -7,10 +7,12 @@ when the batch host dies, Slurm's own state can only say CANCELLED (facts in doc
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from trainmaster.launcher.plan import array_of
 
 FILE = "attempts.jsonl"
 
@@ -34,7 +36,8 @@ class Event:
     """One change of state."""
 
     epoch_s: float
-    job_id: int
+    job_id: int | str
+    """12, or 12_3 for a task of an array."""
     attempt: int
     """Slurm's restart count."""
     cycle: int
@@ -112,12 +115,19 @@ def append(run_dir: Path, event: Event) -> None:
 
 
 def read(run_dir: Path) -> tuple[Event, ...]:
-    """All events so far; none when nothing was recorded."""
+    """All events so far; none when nothing was recorded.
+
+    A task of an array that has not started has no record of its own: it was submitted, and perhaps cancelled, with all.
+    """
     try:
         with (run_dir / FILE).open(encoding="utf-8", errors="replace") as stream:
             return parse(stream)
     except FileNotFoundError:
-        return ()
+        array_dir = array_of(run_dir)
+        if array_dir is None:
+            return ()
+    shared = [event for event in read(array_dir) if event.state in ("SUBMITTED", "CANCELLED")]
+    return tuple(replace(event, job_id=f"{event.job_id}_{run_dir.name}") for event in shared)
 
 
 def end_of(events: Iterable[Event]) -> Event | None:

@@ -1,6 +1,7 @@
 """A spec as the text that sbatch gets. Pure: the same spec and folder always give the same text."""
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -23,24 +24,30 @@ class Component(Protocol):
         """What it needs."""
 
 
-def render(spec: JobSpec, *, name: str, run_dir: Path, python: str, secrets_file: Path | None = None) -> str:
+def render(
+    spec: JobSpec, *, name: str, run_dir: Path, python: str, secrets_file: Path | None = None, array: str = ""
+) -> str:
     """The batch script of a valid spec.
 
     Args:
         spec: What is asked for.
         name: The job's name, when the spec has none.
-        run_dir: The run folder, absolute.
+        run_dir: The run folder, absolute; of an array, the folder that its tasks' run folders will lie in.
         python: The interpreter, when the spec names none.
         secrets_file: What the script reads before anything else, when there are secrets.
+        array: The indices of an array's tasks as Slurm writes them, "0-9%4"; "" for a single job.
     """
     name = spec.name or name
     return templates.render(
         "job.sbatch",
         name=name,
-        options=tuple(_options(spec, name, run_dir)),
+        options=tuple(_options(spec, name, run_dir, array)),
         signal_lead_s=spec.signal_lead_s,
+        own_output="" if slurm_can_write_to(run_dir) else _output_word(run_dir, array),
         setup=tuple(spec.setup),
+        teardown=tuple(spec.teardown),
         python=spec.python or python,
+        entry="array_task" if array else "supervisor",
         run_dir=run_dir,
         secrets_file=secrets_file,
     )
@@ -68,10 +75,10 @@ def render_roles(
     components = []
     for number, part in enumerate(parts):
         label = name if number == 0 else f"{name}.{part.plan.name}"
-        options = list(_options(part.spec, label, run_dir))
+        options = list(_options(part.spec, label, run_dir, ""))
         if number:
             # Only the first component has a batch step, and so output and signals.
-            options = [one for one in options if not one.startswith("--output=")]
+            options = [one for one in options if not one.startswith(("--output=", "--error="))]
         if part.plan.agent_per_rank:
             options = [one for one in options if not one.startswith(("--ntasks-per-node=", "--cpus-per-task="))]
             options.append(option("ntasks-per-node", part.plan.tasks_per_node))
@@ -90,9 +97,27 @@ def render_roles(
     )
 
 
-def _options(spec: JobSpec, name: str, run_dir: Path) -> Iterator[str]:
+def slurm_can_write_to(run_dir: Path) -> bool:
+    """Whether sbatch takes the path for `--output`: it drops backslashes, and an option ends with its line."""
+    return not any(ord(character) < 32 or character == "\\" for character in str(run_dir))
+
+
+def _output_word(run_dir: Path, array: str) -> str:
+    """The batch step's output as a word of the shell."""
+    if array:
+        return shlex.quote(f"{run_dir}/") + '"$SLURM_ARRAY_TASK_ID".out'
+    return shlex.quote(str(run_dir / "batch.out"))
+
+
+def _options(spec: JobSpec, name: str, run_dir: Path, array: str) -> Iterator[str]:
     yield option("job-name", name)
-    yield option("output", output_pattern(run_dir / "batch.out"))
+    if array:
+        yield option("array", array)
+    output = "/dev/null"
+    if slurm_can_write_to(run_dir):
+        output = output_pattern(run_dir) + "/%a.out" if array else output_pattern(run_dir / "batch.out")
+    yield option("output", output)
+    yield option("error", output)
     yield option("nodes", spec.allocated_nodes)
     # One agent a node; it starts the ranks, so Slurm is told of their CPUs in one sum.
     yield option("ntasks-per-node", 1)

@@ -35,7 +35,8 @@ POLL_S = 0.25
 class Order:
     """What to do with a job."""
 
-    job_id: int
+    job_id: int | str
+    """12, or 12_3 for a task of an array: the array's number alone would requeue all of its tasks."""
     restarts: int
     """Slurm's restart count before the requeue."""
     exclude: str = ""
@@ -101,7 +102,7 @@ def carry_out(client: SlurmClient, order: Order, *, patience_s: float = PATIENCE
             jobs = [client.job(number) for number in (order.job_id, *order.components)]
             step = next_of_all([next_step(job, order, now=time.time()) for job in jobs])
             if step in (Step.DONE, Step.GIVE_UP):
-                LOG.info("job %d: %s", order.job_id, step)
+                LOG.info("job %s: %s", order.job_id, step)
                 return step is Step.DONE
             if step is Step.REQUEUE and (asked_at is None or time.monotonic() - asked_at > 5.0):
                 asked_at = time.monotonic()
@@ -110,7 +111,7 @@ def carry_out(client: SlurmClient, order: Order, *, patience_s: float = PATIENCE
                 release(client, order)
             pause_s = POLL_S if step is not Step.WAIT else min(2.0, pause_s * 1.1)
         except SlurmError as error:
-            LOG.warning("job %d: %s", order.job_id, error)
+            LOG.warning("job %s: %s", order.job_id, error)
             pause_s = 2.0
         time.sleep(pause_s)
     return False
@@ -133,7 +134,7 @@ def _requeue(client: SlurmClient, order: Order) -> None:
                 client.update_job(number, NodeList=",".join(kept))
             except SlurmError as error:
                 # The first node of a component, which Slurm calls its batch host, cannot be taken out.
-                LOG.warning("job %d keeps its dead nodes: %s", number, error)
+                LOG.warning("job %s keeps its dead nodes: %s", number, error)
     client.requeue(order.job_id, incomplete=False)
 
 

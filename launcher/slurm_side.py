@@ -58,6 +58,7 @@ def agents_command(plan: Plan, post: Post, *, job_dir: str = "", component: int 
         command.append(f"--cpus-per-task={plan.cpus_per_task * (plan.tasks_per_node // agents)}")
     if component is not None:
         command.append(f"--het-group={component}")
+    command += plan.srun_args
     # -P: a json.py in the working folder is no module of ours.
     command += [plan.python, "-P", "-m", "trainmaster.launcher.agent", job_dir or plan.run_dir, post.host]
     command += [str(post.port), str(post.attempt), str(post.epoch)]
@@ -135,7 +136,7 @@ def notice_of(job: Job | None, *, lead_s: float, now: float) -> str:
     return "requested"
 
 
-def ask_for_job(job_id: int) -> Job | None:
+def ask_for_job(job_id: int | str) -> Job | None:
     """This job as slurmctld sees it, or None when it does not say."""
     try:
         return Commands(timeout_s=5.0).job(job_id)
@@ -146,13 +147,13 @@ def ask_for_job(job_id: int) -> Job | None:
 class Inquiry:
     """A question to slurmctld that is under way: it may take seconds, in which heartbeats have to go on."""
 
-    def __init__(self, job_id: int) -> None:
+    def __init__(self, job_id: int | str) -> None:
         self.job: Job | None = None
         """What Slurm said, once `done`; None when it said nothing."""
         self._thread = threading.Thread(target=self._ask, args=(job_id,), daemon=True)
         self._thread.start()
 
-    def _ask(self, job_id: int) -> None:
+    def _ask(self, job_id: int | str) -> None:
         self.job = ask_for_job(job_id)
 
     @property
@@ -163,7 +164,7 @@ class Inquiry:
 
 def leave_requeuer(
     run_dir: Path,
-    job_id: int,
+    job_id: int | str,
     *,
     restarts: int,
     exclude: Sequence[str],

@@ -87,6 +87,14 @@ class JobSpec(Traced):
     """The cluster profile to take defaults from; by default that of the partition."""
     setup: tuple[str, ...] = ()
     """Shell lines that run on the first node before anything else; what they export reaches every rank."""
+    teardown: tuple[str, ...] = ()
+    """Shell lines that run on the first node after everything else, however it ended; not when that node died."""
+    srun_args: tuple[str, ...] = ()
+    """Further arguments of the srun that starts one agent a node: ("--cpu-bind=none",)."""
+    stderr_to_stdout: bool = False
+    """One log file a rank instead of one for each of its streams."""
+    array_parallelism: int = 256
+    """Tasks of an array that may run at the same time."""
     sbatch: Mapping[str, Any] = field(default_factory=dict)
     """Further options of sbatch by their long name: {"licenses": "matlab:1", "contiguous": True}."""
     python: str | None = None
@@ -138,6 +146,7 @@ _WHOLE = {
     "requeues_max": (0, False),
     "no_progress_max": (1, False),
     "checkpoint_signal_s": (0, True),
+    "array_parallelism": (1, False),
 }
 # Agents report each second, so less than two seconds of silence says nothing.
 _SECONDS = {"backoff_s": 0.0, "heartbeat_timeout_s": 2.0, "stop_grace_s": 0.0}
@@ -152,7 +161,7 @@ RANK_ENV_PREFIXES = ("TORCHELASTIC_", "TRAINMASTER_", "SLURM_")
 
 _OPTION = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 # Options of sbatch that have a field of their own here.
-_FIELD_OF_OPTION = {
+FIELD_OF_OPTION = {
     "job-name": "name",
     "nodes": "nodes",
     "ntasks": "tasks_per_node",
@@ -169,6 +178,11 @@ _FIELD_OF_OPTION = {
     "exclude": "exclude",
     "exclusive": "exclusive",
     "signal": "checkpoint_signal_s",
+}
+# Arguments of srun on which the agents depend.
+_OUR_SRUN_ARGS = {
+    *("-N", "--nodes", "-n", "--ntasks", "--ntasks-per-node", "-k", "--no-kill", "-K", "--kill-on-bad-exit"),
+    *("-W", "--wait", "-i", "--input", "-w", "--nodelist"),
 }
 # Options on which restarts, logs or the job's own script depend.
 _OUR_OPTIONS = {
@@ -200,7 +214,9 @@ def _faults(spec: JobSpec) -> Iterator[str]:
     yield from _env_faults("env", spec.env)
     yield from _env_faults("env_defaults", spec.env_defaults)
     yield from environment_faults(export=spec.export, secrets=spec.secrets, is_free=_is_free)
-    yield from _setup_faults(spec.setup)
+    yield from _lines_faults("setup", spec.setup)
+    yield from _lines_faults("teardown", spec.teardown)
+    yield from _srun_faults(spec.srun_args)
     yield from _sbatch_faults(spec.sbatch)
 
 
@@ -243,8 +259,9 @@ def _word_faults(spec: JobSpec) -> Iterator[str]:
         yield f'snapshot must be "git" or none, it is {spec.snapshot!r}'
     if spec.snapshot_dirty not in ("include", "refuse"):
         yield f'snapshot_dirty must be "include" or "refuse", it is {spec.snapshot_dirty!r}'
-    if not isinstance(spec.warm, bool):
-        yield f"warm must be true or false, it is {spec.warm!r}"
+    for name in ("warm", "stderr_to_stdout"):
+        if not isinstance(value := getattr(spec, name), bool):
+            yield f"{name} must be true or false, it is {value!r}"
 
 
 def _one_line_faults(name: str, value: object) -> Iterator[str]:
@@ -295,17 +312,28 @@ def _env_faults(field_name: str, env: object) -> Iterator[str]:
             yield f"{field_name}: the value of {name} holds a NUL byte"
 
 
-def _setup_faults(setup: object) -> Iterator[str]:
-    if isinstance(setup, str) or not isinstance(setup, tuple | list):
-        yield f"setup must be a list of shell lines, it is {setup!r}"
+def _lines_faults(name: str, lines: object) -> Iterator[str]:
+    if isinstance(lines, str) or not isinstance(lines, tuple | list):
+        yield f"{name} must be a list of shell lines, it is {lines!r}"
         return
-    for line in setup:
+    for line in lines:
         if not isinstance(line, str):
-            yield f"setup: each line must be text, one is {line!r}"
+            yield f"{name}: each line must be text, one is {line!r}"
         elif "\n" in line or "\0" in line:
-            yield f"setup: give each line on its own, {line!r} holds a line break or a NUL byte"
+            yield f"{name}: give each line on its own, {line!r} holds a line break or a NUL byte"
         elif re.match(r"\s*#\s*SBATCH\b", line):
-            yield f"setup: {line!r} is an option of sbatch; it belongs in `sbatch`"
+            yield f"{name}: {line!r} is an option of sbatch; it belongs in `sbatch`"
+
+
+def _srun_faults(arguments: object) -> Iterator[str]:
+    if isinstance(arguments, str) or not isinstance(arguments, tuple | list):
+        yield f"srun_args must be a list of arguments, it is {arguments!r}"
+        return
+    for argument in arguments:
+        if not isinstance(argument, str) or "\0" in argument:
+            yield f"srun_args: each argument must be text, one is {argument!r}"
+        elif argument.partition("=")[0] in _OUR_SRUN_ARGS:
+            yield f"srun_args: {argument!r} is set by trainmaster, which starts one agent a node with it"
 
 
 def _sbatch_faults(options: object) -> Iterator[str]:
@@ -316,8 +344,8 @@ def _sbatch_faults(options: object) -> Iterator[str]:
         name = option_name(given) if isinstance(given, str) else ""
         if not _OPTION.fullmatch(name) or len(name) < 2:
             yield f"sbatch: {given!r} is not a long option of sbatch"
-        elif name in _FIELD_OF_OPTION:
-            yield f"sbatch: --{name} is the field `{_FIELD_OF_OPTION[name]}` of the spec; give it there"
+        elif name in FIELD_OF_OPTION:
+            yield f"sbatch: --{name} is the field `{FIELD_OF_OPTION[name]}` of the spec; give it there"
         elif name in _OUR_OPTIONS:
             yield f"sbatch: --{name} is set by trainmaster; restarts, logs and results depend on it"
         if value is not True and not isinstance(value, str) and not _is_number(value):

@@ -31,7 +31,7 @@ def read_values(path: Path) -> dict[str, Any]:
 def decode(values: Mapping[str, Any]) -> JobSpec:
     """A valid JobSpec from plain values. Raises SpecError that names every fault, unknown keys included."""
     known: dict[str, Any] = dict(values)
-    for key in ("setup", "export", "secrets"):
+    for key in ("setup", "teardown", "srun_args", "export", "secrets"):
         if isinstance(known.get(key), list):
             known[key] = tuple(known[key])
     unknown = [key for key in known if key not in FIELDS]

@@ -8,20 +8,20 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trainmaster.clock import Clock, SystemClock
-from trainmaster.errors import SlurmError, SlurmUnreachable, SubmitRefused, UsageError
-from trainmaster.launcher import index, plan, record, role_plan
+from trainmaster.errors import SlurmError, SlurmUnreachable, SpecError, SubmitRefused, UsageError
+from trainmaster.launcher import array_layout, index, plan, record, role_plan
 from trainmaster.launcher.belongings import SECRETS, Belongings, gather
 from trainmaster.launcher.export import inherited
 from trainmaster.launcher.foresight import foresee, partition_of, say
 from trainmaster.launcher.intent import who
 from trainmaster.launcher.lint import Remark
 from trainmaster.launcher.refusal import what_nodes_have, why_refused
-from trainmaster.launcher.render import render
+from trainmaster.launcher.render import render, slurm_can_write_to
 from trainmaster.launcher.role_plan import RolePlan
 from trainmaster.launcher.spec import RANK_ENV, RANK_ENV_PREFIXES, JobSpec
 from trainmaster.launcher.target import Program, Target
@@ -54,6 +54,8 @@ class Submission:
     ranks: int
     remarks: tuple[Remark, ...] = ()
     """What is likely to go wrong with it; told already."""
+    tasks: str = ""
+    """The indices of an array's tasks, "0-9,12"; "" for a single job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,8 @@ class Draft:
     roles: tuple[RolePlan, ...] = ()
     """How they live beside one another."""
     belongings: Belongings | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """Further files of the run folder."""
 
     @property
     def run_dir(self) -> Path:
@@ -109,17 +113,11 @@ def draft(
         python: The interpreter, when the spec names none.
         import_path: Where a callable's modules are imported from, besides the working folder.
 
-    Raises SpecError with all faults of the spec, UsageError for a folder whose name Slurm cannot write to.
+    Raises SpecError with all faults of the spec.
     """
     spec.validate()
     folder = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100 - links in it must hold on the nodes too
     run_dir = folder / uid
-    if any(ord(character) < 32 or character == "\\" for character in str(run_dir)):
-        raise UsageError(
-            f"could not use the folder {str(folder)!r}: Slurm cannot write its output to a path with a backslash or "
-            "a control character",
-            hint="choose another folder",
-        )
     made = plan_of(target, spec, run_dir, python=python, import_path=import_path)
     made, belongings = gather(spec, made, folder=folder)
     secrets_file = run_dir / SECRETS if belongings.has_secrets else None
@@ -131,6 +129,71 @@ def draft(
         pickled=None if isinstance(target, Program) else target.pickled,
         belongings=belongings,
     )
+
+
+def draft_array(
+    targets: Sequence[Target],
+    spec: JobSpec,
+    folder: Path,
+    *,
+    uid: str,
+    python: str,
+    import_path: tuple[str, ...] = (),
+    indices: Sequence[int] | None = None,
+) -> Draft:
+    """What submitting `targets` as the tasks of one array would write and send: one folder, one script.
+
+    Args:
+        targets: What each task runs.
+        indices: Their indices in the array; 0, 1, 2 … by default.
+
+    The other arguments are those of `draft`. Raises SpecError with all faults of the spec and of the indices.
+    """
+    spec.validate()
+    indices = range(len(targets)) if indices is None else indices
+    if faults := _index_faults(indices, len(targets)):
+        raise SpecError(faults)
+    folder = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100 - links in it must hold on the nodes too
+    run_dir = folder / uid
+    text = array_layout.indices_text(indices)
+    first = plan_of(targets[0], spec, run_dir, python=python, import_path=import_path)
+    made, belongings = gather(spec, replace(first, program=None, array=text), folder=folder)
+    secrets_file = run_dir / SECRETS if belongings.has_secrets else None
+    tasks: dict[int, Sequence[str] | bytes] = {}
+    for number, target in zip(indices, targets, strict=True):
+        if isinstance(target, Program):
+            tasks[number] = belongings.moved(replace(first, program=target.argv)).program or ()
+        else:
+            tasks[number] = target.pickled
+    at_once = min(len(targets), spec.array_parallelism)
+    return Draft(
+        folder=folder,
+        spec=spec,
+        plan=made,
+        script=render(
+            spec,
+            name=made.name,
+            run_dir=run_dir,
+            python=made.python,
+            secrets_file=secrets_file,
+            array=f"{text}%{at_once}",
+        ),
+        pickled=None,
+        belongings=belongings,
+        files=array_layout.files_of(tasks),
+    )
+
+
+def _index_faults(indices: Sequence[int], wanted: int) -> tuple[str, ...]:
+    faults = []
+    if len(indices) != wanted:
+        faults.append(f"there are {wanted} tasks and {len(indices)} indices for them")
+    if len(set(indices)) != len(indices):
+        twice = sorted({index for index in indices if list(indices).count(index) > 1})
+        faults.append(f"indices must all be different; these are there twice: {twice}")
+    if any(not isinstance(index, int) or index < 0 for index in indices):
+        faults.append("indices must be whole numbers from 0 on")
+    return tuple(faults)
 
 
 def plan_of(
@@ -160,6 +223,8 @@ def plan_of(
         hang_timeout_s=spec.hang_timeout_s,
         stop_grace_s=spec.stop_grace_s,
         checkpoint_signal_s=spec.signal_lead_s,
+        srun_args=tuple(spec.srun_args),
+        stderr_to_stdout=spec.stderr_to_stdout,
     )
 
 
@@ -212,6 +277,7 @@ def send(made: Draft, client: SlurmClient, *, clock: Clock | None = None, slurm_
         name=made.plan.name,
         ranks=sum(one.nodes * one.tasks_per_node for one in ([part.plan for part in made.parts] or [made.plan])),
         remarks=made.remarks,
+        tasks=made.plan.array,
     )
     remember(submission, made.folder, now_s=clock.now().timestamp(), slurm_conf=slurm_conf)
     return submission
@@ -248,6 +314,8 @@ def write_files(made: Draft) -> None:
             plan.write(folder, part.plan)
             if part.pickled is not None:
                 (folder / PICKLE).write_bytes(part.pickled)
+        for name, content in made.files.items():
+            (run_dir / name).write_bytes(content)
         # Whoever reads the key can give orders to the job's processes.
         descriptor = os.open(run_dir / KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as stream:
@@ -290,16 +358,20 @@ def _sbatch(made: Draft, client: SlurmClient, clock: Clock) -> int:
 
 
 def _already_there(made: Draft, client: SlurmClient) -> int | None:
-    output = str(made.run_dir / OUTPUT)
+    output = str(made.run_dir / OUTPUT) if slurm_can_write_to(made.run_dir) else "/dev/null"
     try:
         for queued in client.jobs(user=who()):
             if queued.name == made.plan.name:
                 job = client.job(queued.job_id)
-                if job is not None and job.std_out == output:
+                if job is not None and (job.std_out == output or (made.plan.array and _lies_in(job.std_out, made))):
                     return queued.job_id
     except SlurmError:
         pass  # it still does not answer; the next try will say so
     return None
+
+
+def _lies_in(output: str, made: Draft) -> bool:
+    return Path(output).parent == made.run_dir
 
 
 def remember(submission: Submission, folder: Path, *, now_s: float, slurm_conf: str) -> None:
@@ -313,6 +385,9 @@ def remember(submission: Submission, folder: Path, *, now_s: float, slurm_conf: 
             record.Event(epoch_s=now_s, job_id=submission.job_id, attempt=0, cycle=0, state="SUBMITTED"),
         )
         _link(folder / str(submission.job_id), submission.uid)
+        if submission.tasks:
+            # Where submitit keeps the script of an array.
+            _link(folder / f"{submission.job_id}_submission.sh", f"{submission.uid}/{SCRIPT}")
     except OSError as error:
         log.warning("job %s runs, but its folder could not be completed: %s", submission.job_id, error)
     try:
@@ -324,6 +399,7 @@ def remember(submission: Submission, folder: Path, *, now_s: float, slurm_conf: 
                 run_dir=str(submission.run_dir),
                 name=submission.name,
                 slurm_conf=slurm_conf,
+                tasks=submission.tasks,
             ),
             index.path(),
         )
@@ -333,7 +409,7 @@ def remember(submission: Submission, folder: Path, *, now_s: float, slurm_conf: 
 
 def _link(link: Path, target: str) -> None:
     """Point `link` at the run folder in one step: job ids come round again, and an old link must not win."""
-    made = link.with_name(f".{target}")
+    made = link.with_name(f".{target.replace('/', '-')}")
     made.symlink_to(target, target_is_directory=True)
     try:
         made.replace(link)

@@ -19,7 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from trainmaster.errors import SlurmError
-from trainmaster.launcher import intent, interplay, record, role_plan, slurm_side, suspects, takeover, wire
+from trainmaster.launcher import (
+    array_layout,
+    intent,
+    interplay,
+    record,
+    role_plan,
+    slurm_side,
+    suspects,
+    takeover,
+    wire,
+)
 from trainmaster.launcher import plan as plans
 from trainmaster.launcher.board import Board
 from trainmaster.launcher.component import Component
@@ -70,7 +80,7 @@ class Supervisor:
         self.run_dir = run_dir
         self.plan = plans.read(run_dir)
         self.epoch = epoch
-        self.job_id = int(os.environ["SLURM_JOB_ID"])
+        self.job_id = array_layout.job_id_here(os.environ)
         self.attempt = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         self.node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
         self.recorder = record.Recorder(run_dir)
@@ -640,7 +650,8 @@ class Supervisor:
         return self.run_dir / self._component(group).name / f"attempt{self.attempt}.{group.cycle.number}"
 
     def _failure(self, group: Group, entry: RankExit) -> dict[str, Any]:
-        log = self._folder(group) / f"rank{entry.rank}.err"
+        stream = "out" if self.plan.stderr_to_stdout else "err"
+        log = self._folder(group) / f"rank{entry.rank}.{stream}"
         return {
             "rank": entry.rank,
             "node": entry.node,

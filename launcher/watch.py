@@ -107,7 +107,9 @@ class Watch:
                     self._seen = seen
                     self._changed_s = self._clock.monotonic_s()
         except OSError:
-            pass  # not there yet, or the file system is away for a moment; what was known stays known
+            # Not there yet, or the file system is away for a moment; what was known stays known.
+            if self.id.task is not None and not self._seen:
+                self._events = record.read(self.run_dir)
         return self._events
 
     def end(self) -> Event | None:
@@ -116,7 +118,10 @@ class Watch:
 
     def state(self, *, patience_s: float = PATIENCE_S) -> str:
         """The job's state in one word. Waits at most `patience_s` for Slurm's part of it."""
-        return state_of(self.events(), self.queued(patience_s=patience_s))
+        queued = self.queued(patience_s=patience_s)
+        events = self.events()
+        # Of a job without any record, that Slurm does not show either, nothing is known.
+        return state_of(events, queued) if events or queued is not None else "UNKNOWN"
 
     def queued(self, *, patience_s: float = PATIENCE_S) -> Job | None:
         """The job as Slurm has it in its queue; None when it is not there, has ended, or Slurm does not say in time."""
@@ -195,7 +200,7 @@ class Watch:
         except (OSError, ValueError, TypeError):
             return
         exclude = ",".join(filter(None, (own, *last.detail.get("excluded", ()))))
-        order = requeue.Order(job_id=job.job_id, restarts=last.attempt, exclude=exclude)
+        order = requeue.Order(job_id=self.job_id, restarts=last.attempt, exclude=exclude)
         self.queue.do(lambda client: requeue.release(client, order))
 
     def hurry(self) -> None:
@@ -208,12 +213,14 @@ class Watch:
         end = end_by_evidence(
             self._events,
             job,
-            job_id=self.id.job,
+            job_id=self.id.job if self.id.task is None else self.job_id,
             cancelled=intent.found(self.run_dir, intent.CANCEL),
             cancelled_by=cancelled_by,
             now_s=self._clock.now().timestamp(),
         )
         try:
+            if self.id.task is not None:
+                self.run_dir.mkdir(exist_ok=True)  # it never started
             record.append(self.run_dir, end)
         except OSError as error:
             log.warning("could not add the end of job %s to its record: %s", self.job_id, error)
@@ -227,7 +234,8 @@ class Watch:
         script, a link there leads to it.
         """
         job = answer.job if answer is not None else None
-        if job is not None and job.std_out:
+        # Where Slurm cannot write to the folder, the output says nothing.
+        if job is not None and job.std_out not in ("", "/dev/null"):
             uid = self.run_dir.name if self.id.task is None else self.run_dir.parent.name
             if uid not in Path(job.std_out).parts and not self._links_to(job.std_out):
                 return None

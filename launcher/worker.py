@@ -209,8 +209,9 @@ def run_callable(run_dir: Path) -> int:
     """Load `submitted.pkl`, call it, leave its result where the submitter looks. Returns the rank's exit code.
 
     SIGUSR2 asks for a checkpoint. The handler stands before anything heavy is loaded, since Slurm sends the signal
-    when it likes: early, it is remembered. A function with submitit's `checkpoint` method is asked for its successor on
-    rank 0, which replaces `submitted.pkl` and ends with "please requeue".
+    when it likes: early, it is remembered; late, it is heeded though the main thread be stuck. A function with
+    submitit's `checkpoint` method is asked for its successor on rank 0, which replaces `submitted.pkl` and ends with
+    "please requeue".
     """
     asked: list[float] = []
 
@@ -226,13 +227,14 @@ def run_callable(run_dir: Path) -> int:
         from submitit.core.utils import DelayedSubmission
 
         from trainmaster.launcher import plan
+        from trainmaster.launcher.heed import heed
 
         # The working folder too, which -P keeps off the path of our own start.
         wanted = (*plan.read(run_dir).import_path, str(Path.cwd()))
         sys.path[:0] = [entry for entry in wanted if entry not in sys.path]
         delayed = DelayedSubmission.load(run_dir / "submitted.pkl")
 
-        def checkpoint(number: int = 0, frame: FrameType | None = None) -> None:
+        def checkpoint() -> None:
             if rank != 0:
                 # As with submitit, rank 0 speaks for all; the supervisor stops the others once it has ended.
                 return
@@ -246,7 +248,7 @@ def run_callable(run_dir: Path) -> int:
             sys.stderr.flush()
             os._exit(EXIT_REQUEUE)
 
-        signal.signal(signal.SIGUSR2, checkpoint)
+        heed(signal.SIGUSR2, checkpoint)
         if asked:
             checkpoint()
         result = delayed.result()

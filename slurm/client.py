@@ -23,6 +23,9 @@ class SlurmClient(Protocol):
     def job(self, job_id: int | str) -> Job | None:
         """One job, or None when Slurm no longer knows it (MinJobAge after its end)."""
 
+    def tasks(self, job_id: int) -> tuple[Job, ...]:
+        """The tasks of an array that Slurm still knows; those that wait together are one entry."""
+
     def jobs(self, *, user: str | None = None) -> tuple[Job, ...]:
         """The jobs in the queue."""
 
@@ -52,6 +55,9 @@ class SlurmClient(Protocol):
 
     def hostnames(self, nodelist: str) -> tuple[str, ...]:
         """The node names of a hostlist, in its order."""
+
+    def array_size_max(self) -> int:
+        """How many tasks an array may have; none may have an index from this number on."""
 
     def ping(self) -> bool:
         """Whether slurmctld answers."""

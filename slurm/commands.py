@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -65,6 +66,15 @@ class Commands:
 
     def job(self, job_id: int | str) -> Job | None:
         """`scontrol show job`; None when Slurm has forgotten it."""
+        jobs = self._show_job(job_id)
+        # Of an array or a heterogeneous job all tasks and parts are shown; its own number is that of one of them.
+        return next((job for job in jobs if str(job.job_id) == str(job_id)), jobs[0] if jobs else None)
+
+    def tasks(self, job_id: int) -> tuple[Job, ...]:
+        """`scontrol show job` of an array; none when Slurm has forgotten it."""
+        return tuple(job for job in self._show_job(job_id) if job.array_job_id == job_id)
+
+    def _show_job(self, job_id: int | str) -> list[Job]:
         try:
             done = self._run("scontrol", "-o", "show", "job", str(job_id))
         except SlurmUnreachable:
@@ -72,11 +82,9 @@ class Commands:
         except SlurmError as error:
             # The second is what it says of a task or part that is not there.
             if "Invalid job id" in error.message or f"Job {job_id} not found" in error.message:
-                return None
+                return []
             raise
-        jobs = [parse.job(line) for line in done.stdout.splitlines() if line.startswith("JobId=")]
-        # Of an array or a heterogeneous job all tasks and parts are shown; its own number is that of one of them.
-        return next((job for job in jobs if str(job.job_id) == str(job_id)), jobs[0] if jobs else None)
+        return [parse.job(line) for line in done.stdout.splitlines() if line.startswith("JobId=")]
 
     def jobs(self, *, user: str | None = None) -> tuple[Job, ...]:
         """`squeue`, one line a job."""
@@ -165,6 +173,12 @@ class Commands:
     def hostnames(self, nodelist: str) -> tuple[str, ...]:
         """`scontrol show hostnames`, which asks no daemon."""
         return tuple(self._run("scontrol", "show", "hostnames", nodelist).stdout.split())
+
+    def array_size_max(self) -> int:
+        """MaxArraySize and `max_array_tasks` of `scontrol show config`."""
+        text = self._run("scontrol", "show", "config").stdout
+        found = re.findall(r"^MaxArraySize\s*=\s*(\d+)|max_array_tasks=(\d+)", text, re.MULTILINE)
+        return min((int(size or tasks) for size, tasks in found), default=1001)
 
     def ping(self) -> bool:
         """`scontrol ping`."""

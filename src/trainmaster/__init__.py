@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trainmaster.launcher import registry
     from trainmaster.launcher.checkpoints import Checkpoints
-    from trainmaster.launcher.executor import TrainmasterExecutor, submit
+    from trainmaster.launcher.executor import TrainmasterExecutor, batch, map_array, submit
     from trainmaster.launcher.handle import job
     from trainmaster.launcher.job import TrainmasterJob
     from trainmaster.launcher.roles import Role, submit_roles
@@ -23,7 +23,9 @@ __all__ = [
     "RolesJob",
     "TrainmasterExecutor",
     "TrainmasterJob",
+    "batch",
     "job",
+    "map_array",
     "registry",
     "section",
     "step",
@@ -41,6 +43,8 @@ _HOME = {
     "job": "trainmaster.launcher.handle",
     "registry": "trainmaster.launcher",
     "section": "trainmaster.launcher.worker",
+    "batch": "trainmaster.launcher.executor",
+    "map_array": "trainmaster.launcher.executor",
     "step": "trainmaster.launcher.worker",
     "submit": "trainmaster.launcher.executor",
     "submit_roles": "trainmaster.launcher.roles",

@@ -39,8 +39,8 @@ class UsageError(TrainmasterError):
     exit_code = 2
 
 
-class SpecError(UsageError):
-    """A JobSpec that cannot run; `faults` holds every reason, not just the first."""
+class SpecError(UsageError, ValueError):
+    """A JobSpec that cannot run; `faults` holds every reason, not just the first. Also a ValueError, as in submitit."""
 
     def __init__(self, faults: tuple[str, ...]) -> None:
         self.faults = faults

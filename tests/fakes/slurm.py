@@ -25,6 +25,7 @@ class FakeSlurm:
         self.updated: list[tuple[int | str, dict[str, str]]] = []
         self.cancellers: dict[int | str, str] = {}
         self._next = first_job_id
+        self.array_size = 1001
 
     def _count(self, verb: str) -> None:
         self.calls[verb] += 1
@@ -46,6 +47,10 @@ class FakeSlurm:
     def job(self, job_id: int | str) -> Job | None:
         self._count("job")
         return next((job for job in self.known.values() if parse(job_id).names(job)), None)
+
+    def tasks(self, job_id: int) -> tuple[Job, ...]:
+        self._count("tasks")
+        return tuple(job for job in self.known.values() if job.array_job_id == job_id)
 
     def jobs(self, *, user: str | None = None) -> tuple[Job, ...]:
         self._count("jobs")
@@ -90,6 +95,10 @@ class FakeSlurm:
     def hostnames(self, nodelist: str) -> tuple[str, ...]:
         self._count("hostnames")
         return tuple(nodelist.split(","))
+
+    def array_size_max(self) -> int:
+        self._count("array_size_max")
+        return self.array_size
 
     def ping(self) -> bool:
         self._count("ping")

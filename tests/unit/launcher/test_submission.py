@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import stat
 from pathlib import Path
 
@@ -229,9 +230,11 @@ def test_a_folder_that_is_not_writable(tmp_path, made, not_root):
         submission.send(made, FakeSlurm(), clock=FakeClock())
 
 
-def test_a_folder_that_slurm_cannot_name(tmp_path):
-    with pytest.raises(UsageError, match="backslash"):
-        draft(tmp_path / "a\\b")
+@pytest.mark.parametrize("name", ["a\\b", "a\nb"])
+def test_where_slurm_cannot_write_bash_does(tmp_path, name):
+    script = draft(tmp_path / name).script
+    assert "#SBATCH --output=/dev/null" in script.splitlines()
+    assert f"exec >>{shlex.quote(f'{tmp_path}/{name}/20261123-070000-abcdef/batch.out')} 2>&1" in script
 
 
 def test_faults_of_the_spec_come_before_anything_is_written(tmp_path):

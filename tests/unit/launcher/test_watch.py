@@ -258,7 +258,7 @@ def test_who_waits_releases_a_requeued_job_that_slurm_holds(scene):
     scene.write("REQUEUED", detail={"excluded": ["n02"]})
     scene.slurm.put(12, "PENDING", reason="BeginTime")
     assert scene.watch.wait(timeout_s=40.0) is None
-    assert scene.slurm.updated[0] == (12, {"StartTime": "now", "ExcNodeList": "n09,n02"})
+    assert scene.slurm.updated[0] == ("12", {"StartTime": "now", "ExcNodeList": "n09,n02"})
 
 
 def test_a_requeued_job_that_waits_for_nodes_is_left_alone(scene):
