@@ -13,6 +13,7 @@ from trainmaster.launcher.lint import Remark
 from trainmaster.launcher.origin import Source
 from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.target import script_of
 from trainmaster.slurm.values import Partition
 
 SECRETS = "secrets.sh"
@@ -80,7 +81,13 @@ def gather(spec: JobSpec, plan: Plan, *, folder: Path, env: Mapping[str, str] = 
     yours = tuple(_env_remarks(spec, taken))
     if spec.snapshot is None:
         return plan, Belongings(taken=taken, remarks=yours)
+    if (copy := _copy_around(Path.cwd())) is not None:
+        # A job that submits: its own copy does not change any more.
+        text = f"the code is a copy already, that of {copy.parent}, and is used as it is"
+        return plan, Belongings(taken=taken, remarks=(*yours, Remark(check="snapshot", text=text)))
     found = code_scan.scan(Path.cwd())
+    if plan.program is not None:
+        _require_tracked(plan.program, found)
     found = replace(found, untracked=_without(found, folder))
     if found.dirty and spec.snapshot_dirty == "refuse":
         raise UsageError(
@@ -96,6 +103,24 @@ def gather(spec: JobSpec, plan: Plan, *, folder: Path, env: Mapping[str, str] = 
         remarks=(*yours, *_code_remarks(found)),
     )
     return found_there.moved(plan), found_there
+
+
+def _copy_around(folder: Path) -> Path | None:
+    """The copy of some job's code that a folder lies in."""
+    around = (folder, *folder.parents)
+    return next(
+        (one for one in around if one.name == code_copy.CODE and (one.parent / code_copy.SUMMARY).exists()), None
+    )
+
+
+def _require_tracked(program: tuple[str, ...], found: code_scan.Scan) -> None:
+    """Raise UsageError when the script of an interpreter is a file of the tree that the copy will lack."""
+    script = script_of(program)
+    if script is not None and not script.startswith("/") and not code_move.is_tracked(script, found):
+        raise UsageError(
+            f"could not take {script} along: git does not track it, so the snapshot of {found.root} lacks it",
+            hint=f"git add {script}",
+        )
 
 
 def _without(found: code_scan.Scan, folder: Path) -> tuple[str, ...]:

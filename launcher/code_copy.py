@@ -28,6 +28,7 @@ MANIFEST = "code.files.json"
 SUMMARY = "code.json"
 _THREADS = 8
 _TRIES = 3
+_YOUNG_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,27 @@ def summary(found: Scan) -> dict[str, Any]:
         "untracked": found.untracked,
         "empty_submodules": found.empty_submodules,
     }
+
+
+def prune(folder: Path, *, now_s: float) -> int:
+    """Remove states of the code that no job in `folder` has any more; returns how many.
+
+    No job needs the store, since it has links of its own. Young states stay: a submission may be about to link them.
+    """
+    store = folder / STORE
+    if not store.is_dir():
+        return 0
+    used = set()
+    for summary_file in folder.glob(f"*/{SUMMARY}"):
+        try:
+            used.add(json.loads(summary_file.read_text())["digest"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    old = [state for state in store.iterdir() if now_s - state.stat().st_mtime > _YOUNG_S]
+    unused = [state for state in old if state.name not in used]
+    for state in unused:
+        shutil.rmtree(state, ignore_errors=True)
+    return len(unused)
 
 
 def _keep(wanted: Scan, store: Path) -> int | None:

@@ -24,15 +24,30 @@ def moved(plan: Plan, found: Scan, code: Path, *, search_path: Iterable[str] = (
     program = plan.program
     if program is not None:
         program = tuple(_moved_word(word, root, code, tracked) for word in program)
+        if not is_tracked(program[0], found):
+            # An interpreter of the tree's own environment, a binary that was built there: it runs where it is.
+            program = (_absolute(program[0], found), *program[1:])
     return replace(
         plan,
         program=program,
+        python=_absolute(plan.python, found),
         cwd=str(code / found.cwd),
         code_root=root,
         code_dir=str(code),
         code_paths=tuple(dict.fromkeys(import_roots(search_path, root, code, tracked))),
         import_path=tuple(inside(entry, root, code) or entry for entry in plan.import_path),
     )
+
+
+def is_tracked(word: str, found: Scan) -> bool:
+    """Whether a relative path, seen from the working folder, is a file that goes into the copy."""
+    root = os.path.realpath(found.root)
+    return os.path.relpath(Path(root, found.cwd, word), root) in {one.path for one in found.files}
+
+
+def _absolute(program: str, found: Scan) -> str:
+    """A program that is given by a path, by one that holds in any folder; a name on PATH stays."""
+    return os.path.normpath(found.root / found.cwd / program) if "/" in program else program
 
 
 def inside(path: str, root: str, code: Path) -> str | None:

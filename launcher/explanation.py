@@ -1,8 +1,8 @@
 """For every value of a submission where it came from and why: made at submission, kept in the run folder. Pure."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from trainmaster.launcher.code_scan import Scan
@@ -73,7 +73,7 @@ class Explanation:
 
     def to_json(self) -> str:
         """For the run folder."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+        return json.dumps(as_data(self)) + "\n"
 
     @staticmethod
     def from_json(text: str) -> "Explanation":
@@ -244,6 +244,11 @@ def as_text(found: Explanation, *, width: int = 60) -> Iterator[str]:
         yield f"warning: {remark.text}"
 
 
-def as_data(found: Explanation) -> Mapping[str, Any]:
-    """For `--json`."""
-    return asdict(found)
+def as_data(found: Explanation) -> dict[str, Any]:
+    """For `--json` and the run folder."""
+    # Not `asdict`, which copies each word: a program may submit hundreds of jobs.
+    return {"rows": [_named(row) for row in found.rows], "remarks": [_named(remark) for remark in found.remarks]}
+
+
+def _named(value: Row | Remark) -> dict[str, str]:
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}

@@ -28,7 +28,7 @@ def add(verbs: "Verbs") -> None:
 
 def run_gc(args: argparse.Namespace) -> int:
     """Remove, and say what was removed."""
-    from trainmaster.launcher import garbage, index
+    from trainmaster.launcher import code_copy, garbage, index
 
     known = tuple(index.newest_first(index.path()))
     entries = known if args.folder is None else garbage.entries_of_folder(args.folder, known)
@@ -47,6 +47,8 @@ def run_gc(args: argparse.Namespace) -> int:
         except OSError as error:
             failed += 1
             print(f"could not remove {verdict.candidate.run_dir}: {error}", file=sys.stderr)
+    for folder in {verdict.candidate.run_dir.parent for verdict in verdicts if verdict.remove and not args.dry_run}:
+        code_copy.prune(folder, now_s=time.time())
     dropped = 0 if args.dry_run else garbage.tidy_index(index.path())
     _report(verdicts, freed, dropped, args)
     return 1 if failed else 0

@@ -191,12 +191,13 @@ def _print_draft(made: Any, client: Any, as_json: bool) -> None:
     """The script, and as comments below it where each value comes from, what is likely to go wrong, when it starts."""
     from dataclasses import asdict
 
+    from trainmaster.launcher.explanation import as_data
     from trainmaster.launcher.jobs_explain_cli import estimate, print_values
 
     explanation = made.belongings.explanation(made.spec, made.script)
     start = estimate(made.script, client)
     if as_json:
-        told = {"plan": asdict(made.plan), "script": made.script, "start": start, "explanation": asdict(explanation)}
+        told = {"plan": asdict(made.plan), "script": made.script, "start": start, "explanation": as_data(explanation)}
         print(json.dumps(told))
         return
     print(made.script)

@@ -23,7 +23,7 @@ class Program:
     @property
     def name(self) -> str:
         """A name for the job: that of the script, or of the program."""
-        script = _script_of(self.argv)
+        script = script_of(self.argv)
         return Path(self.argv[0] if script is None else script).stem or "job"
 
 
@@ -82,7 +82,7 @@ def _split(command: str) -> list[str]:
         ) from None
 
 
-def _script_of(argv: Sequence[str]) -> str | None:
+def script_of(argv: Sequence[str]) -> str | None:
     """The file that an interpreter is told to run; None when the program is none, or is given a module or text."""
     if not _INTERPRETER.fullmatch(Path(argv[0]).name):
         return None
@@ -109,7 +109,7 @@ def _check(found: Program, on_path_only_later: bool) -> None:
             f"could not find the program {first!r} on PATH ({os.environ.get('PATH', '')})",
             hint="give its path, or the `setup` lines that put it on PATH on the nodes",
         )
-    script = _script_of(found.argv)
+    script = script_of(found.argv)
     if script is not None and not Path(script).is_file():
         raise _missing("script", script)
 

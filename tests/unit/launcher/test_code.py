@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from trainmaster.errors import UsageError
-from trainmaster.launcher import code_copy
+from trainmaster.launcher import code_copy, submission
 from trainmaster.launcher.code_copy import CODE, STORE, copy_code
 from trainmaster.launcher.code_move import moved
 from trainmaster.launcher.code_scan import scan
 from trainmaster.launcher.plan import Plan
+from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.target import Program
 
 IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
 
@@ -107,6 +109,20 @@ def test_the_same_code_is_read_once_and_a_change_costs_what_changed(tree, tmp_pa
     git(tree, "commit", "-qam", "the same files under another commit")
     assert copied(tree, jobs, "4")[1] == 0
     assert len([one for one in (jobs / STORE).iterdir() if not one.name.startswith(".")]) == 2
+
+
+def test_states_that_no_job_has_are_pruned_and_jobs_keep_their_code(tree, tmp_path):
+    jobs = tmp_path / "jobs"
+    first, _ = copied(tree, jobs, "1")
+    (tree / "train.py").write_text("print(2)\n")
+    copied(tree, jobs, "2")
+    now_s = (jobs / STORE).stat().st_mtime
+    (first.parent / "code.json").unlink()  # as if the job's folder were gone
+    assert code_copy.prune(jobs, now_s=now_s) == 0
+    assert code_copy.prune(jobs, now_s=now_s + 7200) == 1
+    assert (first / "train.py").read_text() == "print(1)\n"
+    assert copied(tree, jobs, "3")[1] == 0
+    assert code_copy.prune(tmp_path / "none", now_s=now_s) == 0
 
 
 def test_what_a_job_writes_beside_its_code_is_its_own(tree, tmp_path):
@@ -237,3 +253,49 @@ def test_the_plan_points_into_the_copy(tree):
     assert (made.cwd, made.code_root, made.code_dir) == ("/run/code/pkg", str(tree), "/run/code")
     assert made.import_path == ("/run/code/pkg", "/usr/lib")
     assert made.code_paths == ("/run/code/pkg/deep", "/run/code")
+
+
+@pytest.mark.parametrize(
+    ("program", "becomes"),
+    [
+        (("../.venv/bin/python", "deep/x.py"), ("{tree}/.venv/bin/python", "deep/x.py")),
+        (("../run.sh",), ("../run.sh",)),
+        (("python", "../train.py"), ("python", "../train.py")),
+        (("{tree}/run.sh",), ("/run/code/run.sh",)),
+    ],
+)
+def test_programs_of_the_tree_that_git_does_not_track_run_where_they_are(tree, program, becomes):
+    words = tuple(word.format(tree=tree) for word in program)
+    plan = Plan(uid="u", name="n", run_dir="/run", python="../.venv/bin/python", nodes=1, program=words)
+    made = moved(plan, scan(tree / "pkg"), Path("/run/code"))
+    assert made.program == tuple(word.format(tree=tree) for word in becomes)
+    assert made.python == f"{tree}/.venv/bin/python"
+
+
+def drafted(folder: Path, *words: str):
+    spec = JobSpec(snapshot="git", snapshot_dirty="refuse")
+    return submission.draft(Program(argv=words), spec, folder, uid="u", python="python")
+
+
+def test_what_a_snapshot_cannot_or_must_not_do_is_said_before_anything_is_written(tree, tmp_path, monkeypatch):
+    monkeypatch.chdir(tree)
+    (tree / "new.py").write_text("")
+    with pytest.raises(UsageError, match=r"could not take new\.py along: git does not track it"):
+        drafted(tmp_path / "jobs", "python", "new.py")
+    made = drafted(tree / "jobs", "python", "train.py")
+    assert [remark.text for remark in made.remarks] == ["the snapshot has only what git tracks; not in it: new.py"]
+    (tree / "train.py").write_text("print(3)\n")
+    with pytest.raises(UsageError, match=r"1 tracked file\(s\) differ from [0-9a-f]{12}: train\.py"):
+        drafted(tmp_path / "jobs", "python", "train.py")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="not a git repository"):
+        drafted(tmp_path / "jobs", "true")
+    assert not (tmp_path / "jobs").exists() and not (tree / "jobs").exists()
+
+
+def test_a_job_that_submits_uses_the_copy_that_it_runs(tree, tmp_path, monkeypatch):
+    code, _ = copied(tree, tree / "jobs", "1")
+    monkeypatch.chdir(code / "pkg")
+    made = drafted(tmp_path / "jobs", "python", "../train.py")
+    assert made.plan.cwd == "" and made.plan.code_root == ""
+    assert "is a copy already" in made.remarks[0].text
