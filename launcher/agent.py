@@ -17,6 +17,7 @@ from types import FrameType
 
 from trainmaster.launcher import plan as plans
 from trainmaster.launcher import processes, rank_env, record, takeover, wire
+from trainmaster.launcher.page import Kind
 from trainmaster.launcher.rank_host import RankHost
 
 LOG = logging.getLogger("trainmaster.agent")
@@ -219,7 +220,12 @@ class Agent:
             case "go":
                 self.host.go(message["cycle"])
             case "checkpoint":
-                self._tell({"do": "asked", "ranks": self.host.checkpoint()})
+                self._tell({"do": "asked", "ranks": self.host.checkpoint(), "listening": self.host.listening()})
+            case "propose":
+                at = self.host.propose(Kind(message["kind"]), message["step"])
+                self._tell({"do": "proposed", "cycle": message["cycle"], "step": message["step"], "at": at})
+            case "decide":
+                self.host.decide(holds=message["holds"])
             case "stacks":
                 self.host.ask_for_stacks()
             case "stop":

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from trainmaster.launcher import stacks
 from trainmaster.launcher.decide import EXIT_REQUEUE, Outcome, RankExit
 from trainmaster.launcher.hang import Hang
+from trainmaster.launcher.order import Order
 from trainmaster.launcher.stacks import Where
 
 
@@ -39,6 +40,8 @@ class Cycle:
     hang: Hang | None = None
     """Ranks that do not move; they have been asked for their stacks."""
     hang_since: float = 0.0
+    order: Order | None = None
+    """What all ranks were told to do at one step."""
     where: dict[int, tuple[str, Where]] = field(default_factory=dict)
     """Node and stacks of the ranks that have been asked."""
 

@@ -10,12 +10,14 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+from trainmaster.launcher import order as orders
 from trainmaster.launcher import registry, wire
 from trainmaster.launcher.cycle import Cycle
 from trainmaster.launcher.decide import Budget, Limits, Outcome, RankExit, cycle_is_over
 from trainmaster.launcher.ending import Ending
 from trainmaster.launcher.hang import HangWatch
 from trainmaster.launcher.links import Links, Member
+from trainmaster.launcher.page import Kind
 from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.rank_env import CycleFacts
 from trainmaster.launcher.role_plan import RolePlan
@@ -60,7 +62,8 @@ class Group:
         self.steps_ever = False
         # A service stands still when nobody asks it for anything, so it is watched only when that was asked for.
         unwatched = plan.hang_timeout_s is None and role is not None and role.service
-        self.watch = None if plan.hang_timeout_s == 0 or unwatched else HangWatch(floor_s=plan.hang_timeout_s)
+        self.watched = plan.hang_timeout_s != 0 and not unwatched
+        self.watch = HangWatch(floor_s=plan.hang_timeout_s)
         self.start_at = 0.0
         """When a pause ends."""
         self.put_back: str | None = None
@@ -103,8 +106,7 @@ class Group:
         self.attempt = facts.attempt
         self.generation = facts.role.generation if facts.role is not None else 0
         self.put_back = None
-        if self.watch is not None:
-            self.watch.restart()
+        self.watch.restart()
         self.enter("run")
         for member in self.crew:
             member.started = member.stopped = False
@@ -125,8 +127,40 @@ class Group:
         if self.phase != "run":
             return
         for member in self.crew:
-            member.asked = None
+            member.asked, member.listening = None, 0
             self.links.tell(member, {"do": "checkpoint"})
+
+    def _propose_first(self) -> None:
+        """Have ranks that ask for orders stop, all at one step, once it is known that all of them do."""
+        members = self.crew
+        if self.cycle.order is None and None not in [member.asked for member in members]:
+            running = self.world_size - len(self.cycle.exits)
+            if running and sum(member.listening for member in members) == running:
+                # Not `cycle.furthest`, which an earlier cycle may have reached.
+                furthest, step_s = self.watch.furthest, self.watch.step_s
+                self._propose(orders.first(Kind.STOP, furthest=furthest, step_s=step_s, ranks=running))
+
+    def _propose(self, order: orders.Order) -> None:
+        LOG.warning("all ranks: %s after step %d", order.kind.name.lower(), order.step)
+        self.cycle.order = order
+        message = {"do": "propose", "cycle": self.cycle.number, "kind": int(order.kind), "step": order.step}
+        for member in self.crew:
+            self.links.tell(member, message)
+
+    def _note_proposed(self, step: int, at: dict[str, int]) -> None:
+        order = self.cycle.order
+        if order is None or order.step != step or order.holds:
+            return
+        order.at.update({int(rank): reached for rank, reached in at.items()})
+        # Ranks that are done meanwhile do not answer.
+        order.ranks = min(order.ranks, self.world_size - len(self.cycle.exits))
+        if not order.answered:
+            return
+        order.holds = order.in_time
+        for member in self.crew:
+            self.links.tell(member, {"do": "decide", "holds": order.holds})
+        if not order.holds:
+            self._propose(order.later())
 
     def _let_go(self) -> None:
         """Have the ranks other than 0 started: the store is open, or rank 0 takes its time."""
@@ -159,7 +193,10 @@ class Group:
                 text = "EADDRINUSE: the port chosen for MASTER_PORT was taken before rank 0 could have it"
                 self.cycle.end_rank(RankExit(rank=0, node=member.node, code=71, epoch_s=time.time(), text=text))
             case "asked":
-                member.asked = message["ranks"]
+                member.asked, member.listening = message["ranks"], message["listening"]
+                self._propose_first()
+            case "proposed":
+                self._note_proposed(message["step"], message["at"])
             case "registered":
                 self._note_registered(member, message)
 
@@ -195,8 +232,7 @@ class Group:
         )
         self.cycle.end_rank(entry)
         self.registered.pop(entry.rank, None)
-        if self.watch is not None:
-            self.watch.ended(entry.rank)
+        self.watch.ended(entry.rank)
         if entry.failed:
             LOG.warning("%srank %d on %s ended with %d", self.label, entry.rank, entry.node, entry.code)
 
@@ -206,20 +242,19 @@ class Group:
 
     def _note_where(self, where: dict[str, Any] | None) -> None:
         # A beat of the cycle before must not make a rank that is only starting look still.
-        if self.watch is not None and where is not None and where["cycle"] == self.cycle.number:
+        if where is not None and where["cycle"] == self.cycle.number:
             now = time.monotonic()
             for rank, (step, section, sections) in where["ranks"].items():
                 self.watch.hear(int(rank), step, section, sections, now)
 
     def forgive(self, gap_s: float) -> None:
         """We ourselves were held up, so silence says nothing for as long."""
-        if self.watch is not None:
-            self.watch.forgive(gap_s)
+        self.watch.forgive(gap_s)
 
     def _hangs(self, now: float) -> bool:
         """Whether ranks do not move, and have been asked where they are."""
         cycle = self.cycle
-        hang = self.watch.verdict(now) if self.watch is not None else None
+        hang = self.watch.verdict(now) if self.watched else None
         if hang is None:
             if cycle.hang is not None:
                 LOG.warning("the ranks move again")
@@ -257,7 +292,7 @@ class Group:
     def nobody_saves(self) -> bool:
         """All agents have answered that none of their ranks can be asked for a checkpoint."""
         answers = [member.asked for member in self.crew]
-        return None not in answers and not any(answers)
+        return None not in answers and not any(answers) and self.cycle.order is None
 
     @property
     def stopped(self) -> bool:

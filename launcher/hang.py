@@ -99,8 +99,17 @@ class HangWatch:
             return max(floor_s, GAP_FACTOR * self._longest_section_s.get(section, 0.0))
         own_s = FLOOR_IN_LOOP_S if sections else FLOOR_S
         floor_s = own_s if self.floor_s is None else self.floor_s
-        median_s = statistics.median(self._step_s) if self._step_s else 0.0
-        return max(floor_s, STEPS_FACTOR * median_s, GAP_FACTOR * self._longest_gap_s)
+        return max(floor_s, STEPS_FACTOR * self.step_s, GAP_FACTOR * self._longest_gap_s)
+
+    @property
+    def furthest(self) -> int:
+        """The last step that any rank of this cycle has reported; -1 before the first."""
+        return max((rank.step for rank in self._ranks.values()), default=-1)
+
+    @property
+    def step_s(self) -> float:
+        """The median step; 0 before two were seen."""
+        return statistics.median(self._step_s) if self._step_s else 0.0
 
     def verdict(self, now: float) -> Hang | None:
         """The hang, if a rank has been still for longer than credible."""

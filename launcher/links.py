@@ -65,6 +65,8 @@ class Member:
     """No rank is left on its node."""
     asked: int | None = None
     """How many of its ranks were asked for a checkpoint, once it has answered."""
+    listening: int = 0
+    """How many of its ranks ask for orders by themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

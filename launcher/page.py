@@ -1,7 +1,8 @@
-"""The page of memory in which a rank tells its agent where it is. Standard library only.
+"""The page of memory in which a rank tells its agent where it is, and is told when to save. Standard library only.
 
     0  step     8  when it was done (epoch seconds)     16  since when it is in its section (CLOCK_MONOTONIC; 0 outside)
     24  whether it names sections at all                32  the section's name, 32 bytes, padded with zeros
+    64  whether it asks for orders                      72  the order's step    80  its kind    88  its state
 
 Every number is an aligned word of the machine, so a reader sees an old or a new one and never half of each. Rank and
 agent share a machine, hence its monotonic clock.
@@ -10,12 +11,27 @@ agent share a machine, hence its monotonic clock.
 import mmap
 import time
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
 
-SIZE = 64
+SIZE = 128
 _STEP, _STEP_TIME, _SINCE, _SECTIONS = 0, 1, 2, 3
 _NAME = slice(32, 64)
+_ASKS, _ORDER_STEP, _ORDER_KIND, _ORDER_STATE = 8, 9, 10, 11
+_NO_ORDER, _PROPOSED, _DECIDED = 0, 1, 2
+_DECISION_PATIENCE_S = 30.0
+"""How long a rank waits at the step of an order that is not decided yet; a decision takes one round trip."""
+
+
+class Kind(IntEnum):
+    """What ranks can be ordered to do, all at the same step."""
+
+    NOTHING = 0
+    CHECKPOINT = 1
+    """Save, and go on."""
+    STOP = 2
+    """Save, and end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +46,8 @@ class Report:
     section_age_s: float = 0.0
     sections: bool = False
     """It names its slow phases, so outside of them it is in its loop."""
+    asks: bool = False
+    """It asks for orders after its steps."""
 
 
 class Page:
@@ -58,6 +76,34 @@ class Page:
         self._floats[_SINCE] = since
         return before
 
+    def due(self) -> Kind:
+        """What is ordered for the step that was reported last: the same on all ranks, as long as all take every step.
+
+        An order is first proposed for a step to come, and decided once every agent has seen that none of its ranks was
+        there yet. A rank that comes to the step in between waits for the decision.
+        """
+        self._words[_ASKS] = 1
+        if self._words[_ORDER_STATE] == _NO_ORDER or self._words[_ORDER_STEP] != self._words[_STEP]:
+            return Kind.NOTHING
+        deadline = time.monotonic() + _DECISION_PATIENCE_S
+        while self._words[_ORDER_STATE] == _PROPOSED:
+            if time.monotonic() > deadline or self._words[_ORDER_STEP] != self._words[_STEP]:
+                return Kind.NOTHING
+            time.sleep(0.001)
+        decided = self._words[_ORDER_STATE] == _DECIDED and self._words[_ORDER_STEP] == self._words[_STEP]
+        return Kind(self._words[_ORDER_KIND]) if decided else Kind.NOTHING
+
+    def propose(self, kind: Kind, step: int) -> None:
+        """Order something for a step to come, subject to `decide`."""
+        self._words[_ORDER_STATE] = _NO_ORDER
+        self._words[_ORDER_STEP] = step
+        self._words[_ORDER_KIND] = kind
+        self._words[_ORDER_STATE] = _PROPOSED
+
+    def decide(self, *, holds: bool) -> None:
+        """Confirm the order or take it back."""
+        self._words[_ORDER_STATE] = _DECIDED if holds else _NO_ORDER
+
 
 def create(path: Path) -> None:
     """Make an empty page: no step yet, in no section."""
@@ -81,6 +127,7 @@ def read(path: Path) -> Report:
         section=bytes(data[_NAME]).rstrip(b"\0").decode(errors="replace") if since else "",
         section_age_s=max(0.0, time.monotonic() - since) if since else 0.0,
         sections=bool(words[_SECTIONS]),
+        asks=bool(words[_ASKS]),
     )
 
 

@@ -99,8 +99,29 @@ class RankHost:
             return 0
 
     def checkpoint(self) -> int:
-        """Ask the ranks for a checkpoint; returns how many can be asked."""
+        """Ask the ranks for a checkpoint by signal; returns how many can be asked."""
         return self._ranks.checkpoint() if self._ranks is not None else 0
+
+    def listening(self) -> int:
+        """How many ranks ask for orders after their steps."""
+        running = self._ranks.running() if self._ranks is not None else []
+        return sum(page.read(entry.step_file).asks for entry in running)
+
+    def propose(self, kind: page.Kind, step: int) -> dict[str, int]:
+        """Order something of all ranks here for a step to come; returns where each is after that was written."""
+        running = self._ranks.running() if self._ranks is not None else []
+        for entry in running:
+            page.Page(entry.step_file).propose(kind, step)
+        # A rank writes its step and then reads the order, we the other way round. Both could miss the other's write
+        # while it sits in a CPU's store buffer, which takes nanoseconds to drain.
+        time.sleep(0.001)
+        reports = {str(entry.rank): page.read(entry.step_file).step for entry in running}
+        return {rank: -1 if step is None else step for rank, step in reports.items()}
+
+    def decide(self, *, holds: bool) -> None:
+        """Confirm what was proposed, or take it back."""
+        for entry in self._ranks.running() if self._ranks is not None else ():
+            page.Page(entry.step_file).decide(holds=holds)
 
     def learn(self, modules: list[str]) -> None:
         """Have the fork server import what ranks elsewhere were seen to import."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from trainmaster.launcher.page import Page, Section
+from trainmaster.launcher.page import Kind, Page, Section
 
 EXIT_REQUEUE = 75
 STACK_SIGNAL = int(signal.SIGRTMIN) + 7
@@ -66,6 +66,21 @@ def section(name: str) -> Section:
         name: at most 32 bytes count.
     """
     return Section(_page if _page_known else _open_page(), name)
+
+
+def should_checkpoint() -> bool:
+    """Whether to save now: call it after `step`, on every rank, in every step; all ranks get the same answer.
+
+    The job is about to lose its nodes, say, or its time. Costs less than a microsecond. False outside a job.
+    """
+    page = _page if _page_known else _open_page()
+    return page is not None and page.due() != Kind.NOTHING
+
+
+def should_stop() -> bool:
+    """Whether to save and end now, with exit code 75: the job is then requeued, if it may. As `should_checkpoint`."""
+    page = _page if _page_known else _open_page()
+    return page is not None and page.due() == Kind.STOP
 
 
 def _open_page() -> Page | None:

@@ -30,8 +30,15 @@ FLOORS = {
 FOLDERS = tuple(name for name in FLOORS if (ROOT / name).is_dir())
 
 # Where `except Exception` is the point: the health runner and the controller's loop meet whatever others wrote; a
-# rank's worker, and the fork server that becomes one, meet the user's own code.
-CATCH_ALL = {"health/runner.py", "controller/loop.py", "launcher/worker.py", "launcher/forkserver.py"}
+# rank's worker, and the fork server that becomes one, meet the user's own code; what a thread that writes a checkpoint
+# runs into belongs to whoever waits for it, and torch's CheckpointException is no Exception.
+CATCH_ALL = {
+    "health/runner.py",
+    "controller/loop.py",
+    "launcher/worker.py",
+    "launcher/forkserver.py",
+    "launcher/checkpoints.py",
+}
 
 # These run inside a job, a prolog or a plug-in, often under another Python than the one that has our dependencies.
 STANDARD_LIBRARY_ONLY = (

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from trainmaster.launcher.roles import Role, submit_roles
     from trainmaster.launcher.roles_job import RolesJob
     from trainmaster.launcher.spec import JobSpec
-    from trainmaster.launcher.worker import section, step
+    from trainmaster.launcher.worker import section, should_checkpoint, should_stop, step
 
 __all__ = [
     "Checkpoints",
@@ -28,6 +28,8 @@ __all__ = [
     "map_array",
     "registry",
     "section",
+    "should_checkpoint",
+    "should_stop",
     "step",
     "submit",
     "submit_roles",
@@ -45,6 +47,8 @@ _HOME = {
     "section": "trainmaster.launcher.worker",
     "batch": "trainmaster.launcher.executor",
     "map_array": "trainmaster.launcher.executor",
+    "should_checkpoint": "trainmaster.launcher.worker",
+    "should_stop": "trainmaster.launcher.worker",
     "step": "trainmaster.launcher.worker",
     "submit": "trainmaster.launcher.executor",
     "submit_roles": "trainmaster.launcher.roles",

@@ -1,0 +1,43 @@
+"""Ranks that ask for orders end at the same step, on a real cluster, and the requeued job goes on from there."""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import real_lab
+from trainmaster.lab.cluster import Lab, LabSpec, up
+from trainmaster.launcher import record
+from trainmaster.launcher.executor import submit
+from trainmaster.launcher.spec import JobSpec
+
+pytestmark = pytest.mark.cluster
+PROGRAM = Path(__file__).parents[1] / "programs" / "collective.py"
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with up(LabSpec(nodes=3)) as made:
+        yield made
+
+
+def test_a_warning_stops_all_ranks_after_one_step(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_CONF", lab.env["SLURM_CONF"])
+    spec = JobSpec(nodes=3, tasks_per_node=2, time=10)
+    job = submit([sys.executable, str(PROGRAM), "5", "--until-asked"], spec=spec, folder=tmp_path / "jobs")
+    real_lab.until(
+        lambda: (record.last_step(job.run_dir, record.read(job.run_dir)) or 0) > 20, "the run flows", timeout_s=120
+    )
+    # What Slurm does at the time that `--signal=B:USR2@...` names.
+    lab.run(["scancel", "--signal=USR2", "--batch", str(job.job_id)])
+    assert job.exception() is None
+    said = [(job.run_dir / "attempt0.0" / f"rank{rank}.out").read_text() for rank in range(6)]
+    saves = [re.findall(r"saves after (\d+)", text) for text in said]
+    assert len(saves[0]) == 1 and all(found == saves[0] for found in saves), saves
+    again = (job.run_dir / "attempt1.0" / "rank0.out").read_text()
+    assert f"starts at {int(saves[0][0]) + 1} because of" in again
+    events = record.read(job.run_dir)
+    assert [event.state for event in events if event.state in ("REQUEUED", "SUCCEEDED")] == ["REQUEUED", "SUCCEEDED"]
+    assert not any(event.state == "RESTARTING" for event in events)
