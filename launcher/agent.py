@@ -16,7 +16,8 @@ from pathlib import Path
 from types import FrameType
 
 from trainmaster.launcher import plan as plans
-from trainmaster.launcher import processes, rank_env, record, takeover, wire
+from trainmaster.launcher import processes, rank_env, record, runner, takeover, wire
+from trainmaster.launcher.container import missing_on_node
 from trainmaster.launcher.page import Kind
 from trainmaster.launcher.rank_host import RankHost
 
@@ -27,7 +28,7 @@ ORDERS_PATIENCE_S = 3.0
 RECONNECT_S = 0.5
 CLAIM_PATIENCE_S = 20.0
 """If whoever claimed an epoch died before it published itself, the next epoch is open after this."""
-EXIT_CANNOT_SEE_FOLDER = 78
+EXIT_UNFIT_NODE = 78
 
 
 class Agent:
@@ -37,7 +38,7 @@ class Agent:
         """`role`: of a job of roles the one whose replicas run here."""
         self.run_dir = run_dir
         self.role = role
-        self.plan = plans.read(run_dir / role)
+        self.plan = runner.for_agents(plans.read(run_dir / role), cwd=str(Path.cwd()))
         self.key = wire.read_key(run_dir)
         self.node = node
         self.post = post
@@ -52,7 +53,14 @@ class Agent:
         self.successor: subprocess.Popen[bytes] | None = None
         self.done = False
         self.exit_code = 0
-        self.host = RankHost(run_dir / role, self.plan, node, self._tell)
+        self.host = self._host(node)
+
+    def _host(self, node: str) -> RankHost:
+        if self.plan.runner == runner.AGENT:
+            return RankHost(self.run_dir / self.role, self.plan, node, self._tell)
+        from trainmaster.launcher.step_host import StepHost
+
+        return StepHost(self.run_dir, self.plan, node, self._tell)
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -321,7 +329,10 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(
             f"trainmaster: {node} cannot see {run_dir}: the job's folder must be on storage that all nodes share\n"
         )
-        return EXIT_CANNOT_SEE_FOLDER
+        return EXIT_UNFIT_NODE
+    if missing := missing_on_node(plans.read(run_dir / role).container, node):
+        sys.stderr.write(f"{missing}\n")
+        return EXIT_UNFIT_NODE
     if cwd := plans.read(run_dir).cwd:
         os.chdir(cwd)
     logging.basicConfig(

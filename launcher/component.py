@@ -7,12 +7,13 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from trainmaster.launcher import plan as plans
-from trainmaster.launcher import slurm_side
+from trainmaster.launcher import runner, slurm_side
 from trainmaster.launcher.group import Group
 from trainmaster.launcher.launch import Launch
 from trainmaster.launcher.links import Links, place_of
 from trainmaster.launcher.placement import first_free, keep_places, lay_out
 from trainmaster.launcher.plan import Plan
+from trainmaster.launcher.rank_step import StepGroup
 from trainmaster.launcher.role_plan import RolePlan
 from trainmaster.launcher.takeover import Post
 
@@ -27,7 +28,8 @@ class Component:
         self._links = links
         self._agents_a_node = plan.tasks_per_node if plan.agent_per_rank else 1
         replicas = range(plan.nodes * plan.tasks_per_node) if plan.agent_per_rank else (None,)
-        self.groups = tuple(Group(plan, links, role=role, replica=index) for index in replicas)
+        kind = Group if plan.runner == runner.AGENT else StepGroup
+        self.groups = tuple(kind(plan, links, role=role, replica=index) for index in replicas)
         self.launch: Launch | None = None
 
     @classmethod

@@ -243,6 +243,9 @@ def _restart(
         # A hang may have either kind of cause, and nobody's exception says which.
         state = "FAILED_USER" if failure is not None else "FAILED_INFRA"
         return Decision(action=Action.END, cause="restarts_exhausted", state=state, budget=spent, failure=failure)
+    if spent.no_progress >= limits.no_progress_max and failure is not None and failure.rank < 0:
+        # No rank ever ran: that is not the program's fault.
+        return Decision(action=Action.END, cause="start", state="FAILED_INFRA", budget=spent, failure=failure)
     if spent.no_progress >= limits.no_progress_max:
         return Decision(action=Action.END, cause="no_progress", state="NO_PROGRESS", budget=spent, failure=failure)
     # The first restart is free; only a loop has to slow down.

@@ -174,7 +174,8 @@ class TrainmasterExecutor(SlurmExecutor):
         if kwargs:
             raise SpecError(tuple(f"{key}=... is an argument of a callable; a program takes words" for key in kwargs))
         spec = self.effective_spec
-        return program(target, *args, python=spec.python or self.python, on_path_only_later=bool(spec.setup))
+        later, inside = bool(spec.setup), spec.container is not None
+        return program(target, *args, python=spec.python or self.python, on_path_only_later=later, in_image=inside)
 
     def _internal_process_submissions(
         self, delayed_submissions: Sequence[DelayedSubmission | Program]

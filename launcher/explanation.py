@@ -9,6 +9,7 @@ from trainmaster.launcher.code_scan import Scan
 from trainmaster.launcher.export import Inherited
 from trainmaster.launcher.lint import Remark
 from trainmaster.launcher.origin import DEFAULT, YOU, Origin, Source
+from trainmaster.launcher.runner import TASK_A_RANK
 from trainmaster.launcher.spec import JobSpec
 from trainmaster.slurm.values import Partition
 
@@ -133,6 +134,8 @@ def _option_rows(spec: JobSpec, script: str) -> Iterator[Row]:
             origin, why = DEFAULT, _OURS.get(name, "")
         if name == "nodes" and spec.spares:
             why = f"{spec.nodes} that run ranks and {spec.spares} spare"
+        if name in ("ntasks-per-node", "cpus-per-task") and spec.chosen_runner in TASK_A_RANK:
+            why = f"with runner {spec.chosen_runner} each rank is a task of Slurm's"
         if name == "job-name" and spec.name is None:
             why = "named after what runs"
         if name == "signal" and spec.checkpoint_signal_s is None:

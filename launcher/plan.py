@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from trainmaster.launcher.container import Container, from_value
+
 FILE = "plan.json"
 TASKS = "tasks.json"
 """In the folder of an array: what each of its tasks runs (`array_layout`)."""
@@ -24,6 +26,13 @@ class Plan:
     spares: int = 0
     tasks_per_node: int = 1
     cpus_per_task: int | None = None
+    gpus_per_node: int | str | None = None
+    runner: str = "agent"
+    """How ranks are started (`runner`)."""
+    mpi: str = "none"
+    """srun's --mpi for the step of the ranks."""
+    container: Container | None = None
+    """What ranks run in."""
     program: tuple[str, ...] | None = None
     """The command of a rank; None when `submitted.pkl` holds a Python callable."""
     import_path: tuple[str, ...] = ()
@@ -93,6 +102,8 @@ def read(run_dir: Path) -> Plan:
     for key in ("program", "import_path", "srun_args", "roles", "code_paths"):
         if values.get(key) is not None:
             values[key] = tuple(values[key])
+    if values.get("container") is not None:
+        values["container"], _ = from_value(values["container"])
     return Plan(**values)
 
 

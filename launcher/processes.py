@@ -38,8 +38,26 @@ def state(pid: int) -> str:
         return "?"
 
 
-def descendants(root: int) -> set[int]:
-    """All processes below `root`, zombies left out."""
+def lives(pid: int, started: int) -> bool:
+    """Whether the process that once had this pid and start time still runs, and is no zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return False
+    fields = stat.rpartition(")")[2].split()
+    return fields[0] != "Z" and int(fields[19]) == started
+
+
+def children(pid: int) -> list[int]:
+    """The processes right below one, zombies too; none where the kernel does not tell (CONFIG_PROC_CHILDREN)."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def descendants(*roots: int) -> set[int]:
+    """All processes below `roots`, zombies left out."""
     children: dict[int, list[int]] = {}
     for entry in os.scandir("/proc"):
         if not entry.name.isdecimal():
@@ -59,7 +77,7 @@ def descendants(root: int) -> set[int]:
         if state != b"Z":
             children.setdefault(int(parent), []).append(int(entry.name))
     found: set[int] = set()
-    queue = [root]
+    queue = list(roots)
     while queue:
         for child in children.get(queue.pop(), ()):
             if child not in found:

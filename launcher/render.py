@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from trainmaster import templates
+from trainmaster.launcher import runner
 from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.spec import JobSpec, option_name
 from trainmaster.launcher.timelimit import slurm_time
@@ -119,10 +120,11 @@ def _options(spec: JobSpec, name: str, run_dir: Path, array: str) -> Iterator[st
     yield option("output", output)
     yield option("error", output)
     yield option("nodes", spec.allocated_nodes)
-    # One agent a node; it starts the ranks, so Slurm is told of their CPUs in one sum.
-    yield option("ntasks-per-node", 1)
+    # One agent, or torchrun, a node starts the ranks, so Slurm is told of their CPUs in one sum; unless each is a task.
+    tasks_per_node = spec.ranks_per_node if spec.chosen_runner in runner.TASK_A_RANK else 1
+    yield option("ntasks-per-node", tasks_per_node)
     if spec.cpus_per_task is not None:
-        yield option("cpus-per-task", spec.cpus_per_task * spec.ranks_per_node)
+        yield option("cpus-per-task", spec.cpus_per_task * spec.ranks_per_node // tasks_per_node)
     if spec.gpus_per_node:
         yield option("gpus-per-node", spec.gpus_per_node)
     if spec.mem is not None:

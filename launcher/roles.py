@@ -208,6 +208,10 @@ def _role_faults(role: Role, roles: Mapping[str, Role]) -> Iterator[str]:
 
 
 def _component_faults(role: Role, roles: Mapping[str, Role], number: int) -> Iterator[str]:
+    if role.spec.chosen_runner != "agent":
+        yield f"agents start the ranks of a role, the runner cannot be {role.spec.chosen_runner!r}"
+    if role.spec.container is not None and callable(role.target):
+        yield "a callable cannot run in a container, whose image need not have trainmaster; give a program"
     if number == 0:
         return
     first = next(iter(roles))

@@ -8,6 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 from trainmaster.errors import SpecError
+from trainmaster.launcher import runner as runners
+from trainmaster.launcher.container import Container
 from trainmaster.launcher.origin import Traced
 from trainmaster.launcher.spec_env import ENV_NAME, environment_faults
 from trainmaster.launcher.timelimit import Duration, seconds_of
@@ -50,6 +52,12 @@ class JobSpec(Traced):
     """Nodes never to use, as a hostlist; nodes that fail are added to it when the job is requeued."""
     exclusive: bool | str = False
     """Whole nodes only; or Slurm's "user", "mcs" or "topo"."""
+    runner: str | None = None
+    """How ranks are started: "agent", "torchrun", "srun" or "mpi"; by default agent, or what the next two need."""
+    mpi: str | None = None
+    """Slurm's MPI plug-in for the ranks: "pmix". It makes the runner mpi."""
+    container: Container | None = None
+    """What ranks run in; the supervisor stays outside."""
     restarts_max: int = 10
     """Restarts in place that one attempt may use up."""
     requeues_max: int = 10
@@ -109,6 +117,11 @@ class JobSpec(Traced):
     def allocated_nodes(self) -> int:
         """Nodes to ask Slurm for: those that run and the spares."""
         return self.nodes + self.spares
+
+    @property
+    def chosen_runner(self) -> str:
+        """The runner, also when none was named."""
+        return runners.choose(self.runner, self.mpi, self.container)
 
     @property
     def time_limit_s(self) -> float | None:
@@ -178,11 +191,14 @@ FIELD_OF_OPTION = {
     "exclude": "exclude",
     "exclusive": "exclusive",
     "signal": "checkpoint_signal_s",
+    "mpi": "mpi",
+    "container-image": "container",
+    "container-mounts": "container",
 }
 # Arguments of srun on which the agents depend.
 _OUR_SRUN_ARGS = {
     *("-N", "--nodes", "-n", "--ntasks", "--ntasks-per-node", "-k", "--no-kill", "-K", "--kill-on-bad-exit"),
-    *("-W", "--wait", "-i", "--input", "-w", "--nodelist"),
+    *("-W", "--wait", "-i", "--input", "-w", "--nodelist", "-m", "--distribution", "--mpi"),
 }
 # Options on which restarts, logs or the job's own script depend.
 _OUR_OPTIONS = {
@@ -210,6 +226,7 @@ def _is_whole(value: object) -> bool:
 def _faults(spec: JobSpec) -> Iterator[str]:
     yield from _number_faults(spec)
     yield from _word_faults(spec)
+    yield from runners.faults(spec)
     yield from _time_faults(spec)
     yield from _env_faults("env", spec.env)
     yield from _env_faults("env_defaults", spec.env_defaults)

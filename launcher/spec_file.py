@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainmaster.errors import SpecError, UsageError
+from trainmaster.launcher import container as containers
 from trainmaster.launcher.spec import JobSpec
 
 FIELDS: tuple[str, ...] = tuple(entry.name for entry in fields(JobSpec))
@@ -40,6 +41,8 @@ def decode(values: Mapping[str, Any]) -> JobSpec:
     faults = [_unknown_key(key) for key in unknown]
     if faults:
         faults[-1] += f" (valid keys: {', '.join(FIELDS)})"
+    known["container"], more = containers.from_value(known.get("container"))
+    faults += more
     spec = JobSpec(**known)
     faults += spec.faults()
     if faults:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trainmaster.clock import Clock, SystemClock
 from trainmaster.errors import SlurmError, SlurmUnreachable, SpecError, SubmitRefused, UsageError
-from trainmaster.launcher import array_layout, index, plan, record, role_plan
+from trainmaster.launcher import array_layout, index, plan, record, role_plan, runner, runner_check
 from trainmaster.launcher.belongings import SECRETS, Belongings, gather
 from trainmaster.launcher.export import inherited
 from trainmaster.launcher.foresight import foresee, partition_of, say
@@ -118,6 +118,7 @@ def draft(
     spec.validate()
     folder = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100 - links in it must hold on the nodes too
     run_dir = folder / uid
+    runner_check.require_program(target, spec)
     made = plan_of(target, spec, run_dir, python=python, import_path=import_path)
     made, belongings = gather(spec, made, folder=folder)
     secrets_file = run_dir / SECRETS if belongings.has_secrets else None
@@ -156,6 +157,8 @@ def draft_array(
     folder = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100 - links in it must hold on the nodes too
     run_dir = folder / uid
     text = array_layout.indices_text(indices)
+    for target in targets:
+        runner_check.require_program(target, spec)
     first = plan_of(targets[0], spec, run_dir, python=python, import_path=import_path)
     made, belongings = gather(spec, replace(first, program=None, array=text), folder=folder)
     secrets_file = run_dir / SECRETS if belongings.has_secrets else None
@@ -209,6 +212,10 @@ def plan_of(
         spares=spec.spares,
         tasks_per_node=spec.ranks_per_node,
         cpus_per_task=spec.cpus_per_task,
+        gpus_per_node=spec.gpus_per_node,
+        runner=spec.chosen_runner,
+        mpi=spec.mpi or runner.DEFAULT_MPI if spec.chosen_runner == runner.MPI else "none",
+        container=spec.container,
         program=target.argv if isinstance(target, Program) else None,
         import_path=import_path,
         env=dict(spec.env),
@@ -260,6 +267,7 @@ def send(made: Draft, client: SlurmClient, *, clock: Clock | None = None, slurm_
     clock = clock or SystemClock()
     made = foreseen(made, client, clock=clock, slurm_conf=slurm_conf)
     say(made.plan.name, made.remarks)
+    runner_check.require_slurm(made.spec, client)
     write_files(made)
     try:
         job_id = _sbatch(made, client, clock)

@@ -26,6 +26,8 @@ OPTIONS: tuple[tuple[str, str, type[Any], str], ...] = (
     ("--profile", "profile", str, "the cluster profile to take defaults from (default: that of the partition)"),
     ("--snapshot", "snapshot", str, "git: run a copy of the tracked files as they are now, also after a requeue"),
     ("--snapshot-dirty", "snapshot_dirty", str, "include or refuse files that differ from the commit"),
+    ("--runner", "runner", str, "how ranks start: agent (default), torchrun, srun, mpi"),
+    ("--mpi", "mpi", str, "Slurm's MPI plug-in, such as pmix; makes the runner mpi"),
     ("--python", "python", str, "the interpreter on the nodes (default: this one)"),
     ("--restarts-max", "restarts_max", int, "restarts in place that one attempt may use up"),
     ("--requeues-max", "requeues_max", int, "times that the job may go back to the queue"),
@@ -63,6 +65,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--sbatch", action="append", metavar="OPTION[=VALUE]", help="another option of sbatch (repeatable)"
     )
     parser.add_argument(
+        "--container", metavar="IMAGE", help="what ranks run in: a .sif file, docker://..., a .sqsh file"
+    )
+    parser.add_argument("--container-runtime", metavar="NAME", help="apptainer (default), singularity or pyxis")
+    parser.add_argument("--mount", action="append", metavar="HOST[:INSIDE[:ro]]", help="seen inside too (repeatable)")
+    parser.add_argument(
         "--spec", type=Path, metavar="FILE", help="a TOML file with the fields above; options win over it"
     )
     parser.add_argument(
@@ -88,7 +95,12 @@ def run(args: argparse.Namespace) -> int:
 
     spec = with_defaults(decode(_values(args)), said_by=_said_by(args))
     words = args.program[1:] if args.program[:1] == ["--"] else args.program
-    target = program(words, python=spec.python or sys.executable, on_path_only_later=bool(spec.setup))
+    target = program(
+        words,
+        python=spec.python or sys.executable,
+        on_path_only_later=bool(spec.setup),
+        in_image=spec.container is not None,
+    )
     clock = SystemClock()
     folder = args.folder or Path(submission.DEFAULT_FOLDER)
     made = submission.draft(target, spec, folder, uid=submission.new_uid(clock), python=sys.executable)
@@ -126,7 +138,7 @@ def _values(args: argparse.Namespace) -> dict[str, Any]:
         values["exclusive"] = True
     if args.cold:
         values["warm"] = False
-    values = with_env(values, args.env)
+    values = with_env(_with_container(values, args), args.env)
     if args.secret:
         values["secrets"] = _secrets(args.secret, values.get("secrets", ()))
     if args.export:
@@ -137,6 +149,15 @@ def _values(args: argparse.Namespace) -> dict[str, Any]:
         name, mark, value = option.partition("=")
         values["sbatch"] = {**values.get("sbatch", {}), name: value if mark else True}
     return values
+
+
+def _with_container(values: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    given = {"image": args.container, "runtime": args.container_runtime, "mounts": args.mount}
+    given = {key: value for key, value in given.items() if value is not None}
+    if not given:
+        return values
+    before = values.get("container", {})
+    return {**values, "container": {**({"image": before} if isinstance(before, str) else before), **given}}
 
 
 def with_env(values: dict[str, Any], pairs: Sequence[str] | None) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from trainmaster.launcher import (
 from trainmaster.launcher import plan as plans
 from trainmaster.launcher.board import Board
 from trainmaster.launcher.component import Component
+from trainmaster.launcher.container import MISSING
 from trainmaster.launcher.decide import EXIT_REQUEUE, Action, Decision, RankExit, decide, end_state
 from trainmaster.launcher.ending import Ending, Reason
 from trainmaster.launcher.group import CHECKPOINT_PATIENCE_S, Group
@@ -386,7 +387,8 @@ class Supervisor:
         gone = ",".join(sorted(nodes_of(self.dead)))
         failure = RankExit(rank=-1, node=gone, code=71, epoch_s=time.time(), text=text)
         # A folder that is not shared will not be shared after a requeue either.
-        if slurm_side.CANNOT_SEE in said or self.attempt >= self.plan.requeues_max or not self.dead:
+        hopeless = slurm_side.CANNOT_SEE in said or (MISSING in said and not self.links.members)
+        if hopeless or self.attempt >= self.plan.requeues_max or not self.dead:
             decision = Decision(action=Action.END, cause="start", state="FAILED_INFRA", failure=failure)
         else:
             decision = Decision(action=Action.REQUEUE, cause="start", failure=failure, exclude=tuple(self.dead))
@@ -651,7 +653,7 @@ class Supervisor:
 
     def _failure(self, group: Group, entry: RankExit) -> dict[str, Any]:
         stream = "out" if self.plan.stderr_to_stdout else "err"
-        log = self._folder(group) / f"rank{entry.rank}.{stream}"
+        log = self._folder(group) / f"rank{entry.rank}.{stream}" if entry.rank >= 0 else self.run_dir / "batch.out"
         return {
             "rank": entry.rank,
             "node": entry.node,

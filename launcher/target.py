@@ -43,7 +43,11 @@ _WITH_VALUE = frozenset({"-W", "-X", "--check-hash-based-pycs"})
 
 
 def program(
-    command: str | Path | Sequence[str | Path], *args: object, python: str, on_path_only_later: bool = False
+    command: str | Path | Sequence[str | Path],
+    *args: object,
+    python: str,
+    on_path_only_later: bool = False,
+    in_image: bool = False,
 ) -> Program:
     """A program from one string (split as a shell would), a path, or a list of words.
 
@@ -52,6 +56,7 @@ def program(
         args: Further words.
         python: The interpreter that runs a `.py` file given as the program itself.
         on_path_only_later: Do not look for the program on this machine's PATH, since setup lines may change PATH.
+        in_image: The job has a container, so what is here says nothing: neither files nor `python`.
 
     Raises UsageError when there is nothing to run, or the program or script is not there.
     """
@@ -66,10 +71,11 @@ def program(
         raise UsageError("there is no program to run: the command is empty", hint='for example ["python", "train.py"]')
     if any("\0" in word for word in words):
         raise UsageError(f"the command {words!r} holds a NUL byte, which no program can be given")
-    if words[0].endswith(".py") and not os.access(words[0], os.X_OK):
-        words.insert(0, python)
+    if words[0].endswith(".py") and (in_image or not os.access(words[0], os.X_OK)):
+        words.insert(0, "python3" if in_image else python)
     found = Program(argv=tuple(words))
-    _check(found, on_path_only_later)
+    if not in_image:
+        _check(found, on_path_only_later)
     return found
 
 

@@ -59,5 +59,11 @@ class SlurmClient(Protocol):
     def array_size_max(self) -> int:
         """How many tasks an array may have; none may have an index from this number on."""
 
+    def mpi_types(self) -> tuple[str, ...]:
+        """The MPI plug-ins that srun knows here, `none` among them."""
+
+    def srun_has(self, option: str) -> bool:
+        """Whether srun knows a long option here; plug-ins (SPANK) bring some."""
+
     def ping(self) -> bool:
         """Whether slurmctld answers."""

@@ -180,6 +180,15 @@ class Commands:
         found = re.findall(r"^MaxArraySize\s*=\s*(\d+)|max_array_tasks=(\d+)", text, re.MULTILINE)
         return min((int(size or tasks) for size, tasks in found), default=1001)
 
+    def mpi_types(self) -> tuple[str, ...]:
+        """`srun --mpi=list`, which asks no daemon."""
+        done = self._run("srun", "--mpi=list")
+        return parse.mpi_types(f"{done.stdout}\n{done.stderr}")
+
+    def srun_has(self, option: str) -> bool:
+        """`srun --help`, which asks no daemon."""
+        return f"--{option}" in self._run("srun", "--help").stdout
+
     def ping(self) -> bool:
         """`scontrol ping`."""
         try:

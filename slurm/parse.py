@@ -163,3 +163,20 @@ def estimate(text: str) -> Estimate | None:
     if match is None or start_time is None:
         return None
     return Estimate(start_time=start_time, nodes=match[2], partition=match[3] or "")
+
+
+def mpi_types(text: str) -> tuple[str, ...]:
+    """The plug-ins that `srun --mpi=list` names, one a line, and the versions of pmix that it adds since 21.08.
+
+    >>> mpi_types("MPI plugin types are...\\n\\tpmix\\n\\tnone\\nspecific pmix plugin versions available: pmix_v4")
+    ('pmix', 'none', 'pmix_v4')
+    """
+    types: list[str] = []
+    for line in text.splitlines():
+        head, colon, tail = line.partition(":")
+        if colon:
+            # Before 22.05: "srun: pmix".
+            types += tail.replace(",", " ").split() if "versions" in head or head == "srun" else []
+        elif re.fullmatch(r"\s+[a-z]\w*", line):
+            types.append(line.strip())
+    return tuple(dict.fromkeys(types))

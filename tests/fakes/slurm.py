@@ -24,6 +24,8 @@ class FakeSlurm:
         self.requeued: list[int | str] = []
         self.updated: list[tuple[int | str, dict[str, str]]] = []
         self.cancellers: dict[int | str, str] = {}
+        self.mpi: tuple[str, ...] = ("none", "pmix")
+        self.srun_options: tuple[str, ...] = ()
         self._next = first_job_id
         self.array_size = 1001
 
@@ -99,6 +101,14 @@ class FakeSlurm:
     def array_size_max(self) -> int:
         self._count("array_size_max")
         return self.array_size
+
+    def mpi_types(self) -> tuple[str, ...]:
+        self._count("mpi_types")
+        return self.mpi
+
+    def srun_has(self, option: str) -> bool:
+        self._count("srun_has")
+        return option in self.srun_options
 
     def ping(self) -> bool:
         self._count("ping")

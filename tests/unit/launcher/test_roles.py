@@ -6,6 +6,7 @@ import pytest
 
 from trainmaster.errors import SpecError
 from trainmaster.launcher import role_plan
+from trainmaster.launcher.container import Container
 from trainmaster.launcher.decide import Action, Decision
 from trainmaster.launcher.interplay import cycle_in, is_done, overall, put_back_with, unmet
 from trainmaster.launcher.plan import Plan
@@ -45,6 +46,13 @@ def test_roles_that_could_never_start_or_end_are_refused() -> None:
     assert "all roles are services" in services
     assert "at least two" in faults(a=Role(target=TRUE))
     assert "without any it is" in faults(a=Role(target=TRUE, restart="rollback"), b=Role(target=TRUE))
+
+
+def test_the_ranks_of_a_role_are_started_by_agents() -> None:
+    inside = JobSpec(container=Container(image="a.sif"))
+    text = faults(a=Role(target=TRUE, spec=JobSpec(mpi="pmix")), b=Role(target=print, spec=inside))
+    assert "role 'a': agents start the ranks of a role, the runner cannot be 'mpi'" in text
+    assert "role 'b': a callable cannot run in a container" in text
 
 
 def test_the_script_has_a_component_for_each_role(tmp_path: Path) -> None:
