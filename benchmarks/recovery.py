@@ -2,6 +2,7 @@
 
     python benchmarks/recovery.py --quick          under a minute: trainmaster alone, once per fault
     python benchmarks/recovery.py                  all with tuned Slurm, five times each: about an hour
+    python benchmarks/recovery.py --side-by-side 8 the same in 10 minutes, on 16 cores or more
     python benchmarks/recovery.py --production     sbatch and submitit also with production time-outs, once: 20 min more
 
 Every measurement has a lab and a job of its own: the same model (examples/tiny_gpt), four ranks on four nodes, six
@@ -297,16 +298,21 @@ def in_turn(
     return done
 
 
-def side_by_side(peers: Sequence[Peer], faults: Sequence[str], console: Console, folder: Path) -> list[Measured]:
-    """Each in a process of its own, a few at a time: they wait for minutes, and need the machine for seconds."""
-    waiting = [(peer, fault) for fault in faults for peer in peers]
+def side_by_side(
+    peers: Sequence[Peer], faults: Sequence[str], repeats: int, width: int, console: Console, folder: Path
+) -> list[Measured]:
+    """Each in a process of its own, `width` at a time: they need the machine for seconds, and wait for much longer."""
+    # What takes longest goes first, so that the end is not one long wait for the last.
+    waiting = [(peer, fault, repeat) for fault in faults[::-1] for repeat in range(repeats) for peer in peers[::-1]]
+    total = len(waiting)
     running: list[subprocess.Popen[str]] = []
-    done = []
+    done: list[Measured] = []
     try:
         while waiting or running:
-            while waiting and len(running) < SIDE_BY_SIDE:
-                peer, fault = waiting.pop(0)
-                argv = [sys.executable, __file__, "--one", peer.name, fault, str(folder / f"{peer.name}-{fault}")]
+            while waiting and len(running) < width:
+                peer, fault, repeat = waiting.pop(0)
+                own = folder / f"{peer.name}-{fault}-{repeat}"
+                argv = [sys.executable, __file__, "--one", peer.name, fault, str(own)]
                 running.append(subprocess.Popen(argv, stdout=subprocess.PIPE, text=True))
             for process in [process for process in running if process.poll() is not None]:
                 running.remove(process)
@@ -314,9 +320,8 @@ def side_by_side(peers: Sequence[Peer], faults: Sequence[str], console: Console,
                 lines = process.stdout.read().splitlines()
                 if process.returncode != 0 or not lines:
                     raise TrainmasterError(f"a measurement ended with exit code {process.returncode}")
-                one = Measured(**json.loads(lines[-1]))
-                tell(console, one, "1/1")
-                done.append(one)
+                done.append(Measured(**json.loads(lines[-1])))
+                tell(console, done[-1], f"{len(done)}/{total}")
             time.sleep(0.5)
     finally:
         for process in running:
@@ -430,6 +435,13 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--production", action="store_true", help="also with production time-outs, once, side by side")
     names = [peer.name for peer in PEERS]
+    parser.add_argument(
+        "--side-by-side",
+        type=int,
+        default=1,
+        metavar="N",
+        help="so many measurements at once, where there are some 2 N cores: each computes for a third of its time",
+    )
     parser.add_argument("--peers", nargs="+", choices=names, metavar="PEER", help=f"only these of {', '.join(names)}")
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS), help="only these")
     parser.add_argument("--no-floor", action="store_true", help="do not measure the floor")
@@ -463,10 +475,13 @@ def run(args: argparse.Namespace, folder: Path, console: Console) -> int:
         console.print("[bold yellow]--quick: trainmaster alone, once per fault on one job; too little for any claim[/]")
         done = quick(args.faults, console, folder)
     else:
-        done = in_turn(now, args.faults, args.repeats, console, folder)
+        if args.side_by_side > 1:
+            done = side_by_side(now, args.faults, args.repeats, args.side_by_side, console, folder)
+        else:
+            done = in_turn(now, args.faults, args.repeats, console, folder)
         if later:
             console.print("production time-outs (SlurmdTimeout=300, 121 s to requeue): once each, side by side")
-            done += side_by_side(later, args.faults, console, folder)
+            done += side_by_side(later, args.faults, 1, max(args.side_by_side, SIDE_BY_SIDE), console, folder)
     if not args.no_floor and not args.quick:
         found |= floors(args.repeats, folder, console)
     found |= collect(done)

@@ -61,6 +61,7 @@ class Floor:
 
     def _run(self, kind: str, *, steps: int, checkpoints: Path) -> dict[str, float]:
         words = [str(self.script), "--steps", str(steps), "--checkpoint-every", "20", "--sample-bytes", "0"]
+        words += ["--device", "cpu"]
         words += ["--checkpoint-dir", str(checkpoints), "--metrics", str(checkpoints.with_suffix(".jsonl"))]
         argv = [sys.executable, str(Path(__file__).resolve()), kind, str(self.ranks), str(self.folder), *words]
         with (self.folder / "output").open("ab") as out:

@@ -36,7 +36,8 @@ class Work:
     @property
     def words(self) -> list[str]:
         """The script and its arguments. It would train for hours: every run is ended once it is measured."""
-        words = [str(TRAIN), "--steps", "1000000", "--sample-bytes", "0", "--metrics", str(self.metrics)]
+        words = [str(TRAIN), "--steps", "1000000", "--sample-bytes", "0", "--device", "cpu"]
+        words += ["--metrics", str(self.metrics)]
         words += ["--checkpoint-dir", str(self.folder / "checkpoints")]
         words += ["--checkpoint-every", str(self.checkpoint_every), "--timeout-s", str(self.collective_timeout_s)]
         return words

@@ -56,14 +56,15 @@ def options(argv: list[str]) -> argparse.Namespace:
     files.add_argument("--checkpoint-dir", type=Path, help="without it nothing is saved")
     files.add_argument("--checkpoint-every", type=int, default=50, metavar="STEPS")
     files.add_argument("--metrics", type=Path, metavar="FILE", help="rank 0 adds one line of JSON per step")
+    parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
     parser.add_argument("--timeout-s", type=float, default=60.0, help="a collective that takes longer fails")
     parser.add_argument("--sample-bytes", type=int, default=400, help="length of the text written at the end")
     return parser.parse_args(argv)
 
 
-def take_device() -> torch.device:
+def take_device(wanted: str) -> torch.device:
     """Take this process's device. The addresses of the others are in the environment, for torch to read."""
-    if torch.cuda.is_available():
+    if wanted == "auto" and torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
         return device
@@ -211,7 +212,7 @@ def say(text: str) -> None:
 def main(argv: list[str]) -> int:
     args = options(argv)
     stop_request = StopRequest()
-    device = take_device()
+    device = take_device(args.device)
     open_process_group(device, args.timeout_s)
     rank = dist.get_rank()
     model, stopped = train(args, device, stop_request)
