@@ -130,7 +130,8 @@ def explain(end: Event, *, name: str, log: Path, log_end: str) -> str:
     failure = failure_of(end)
     if failure:
         how = signal_name(failure["signal"]) if failure.get("signal") else f"exit code {failure.get('exit_code')}"
-        lines.append(f"first failing rank: {failure.get('rank')} on {failure.get('node')}, {how}")
+        of_role = f" of role {end.role!r}" if end.role else ""
+        lines.append(f"first failing rank: {failure.get('rank')}{of_role} on {failure.get('node')}, {how}")
         if failure.get("traceback"):
             lines += ["-" * 40, str(failure["traceback"]).rstrip(), "-" * 40]
         if failure.get("log"):
