@@ -27,7 +27,7 @@ RESTARTS = ("gang", "alone", "rollback")
 READY = ("registered", "running")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 # The job's folder has files and folders of these names.
-_TAKEN = re.compile(r"attempt|registry|roles|plan|job|key|batch|count|step|supervisor|modules|agent")
+_TAKEN = frozenset({"key", "step", "code"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +171,7 @@ def _faults(roles: Mapping[str, Role]) -> Iterator[str]:
     for name, role in roles.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             yield f"role {name!r}: a name has small letters, digits, - and _, and begins with a letter"
-        elif _TAKEN.match(name):
+        elif name in _TAKEN:
             yield f"role {name!r}: the job's folder has files of that name; choose another"
         if not isinstance(role, Role):
             yield f"role {name!r} must be a Role, it is {role!r}"

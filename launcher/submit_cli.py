@@ -70,7 +70,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--container-runtime", metavar="NAME", help="apptainer (default), singularity or pyxis")
     parser.add_argument("--mount", action="append", metavar="HOST[:INSIDE[:ro]]", help="seen inside too (repeatable)")
     parser.add_argument(
-        "--spec", type=Path, metavar="FILE", help="a TOML file with the fields above; options win over it"
+        "--spec",
+        type=Path,
+        metavar="FILE",
+        help="a TOML file with the fields above, or with [roles.NAME] tables; options win over it",
     )
     parser.add_argument(
         "--folder", type=Path, help="where jobs are kept, seen by all nodes (default: trainmaster_jobs)"
@@ -88,24 +91,12 @@ def run(args: argparse.Namespace) -> int:
 
     from trainmaster.clock import SystemClock
     from trainmaster.launcher import submission
-    from trainmaster.launcher.defaults import with_defaults
-    from trainmaster.launcher.spec_file import decode
-    from trainmaster.launcher.target import program
     from trainmaster.slurm.commands import Commands
 
-    spec = with_defaults(decode(_values(args)), said_by=_said_by(args))
-    words = args.program[1:] if args.program[:1] == ["--"] else args.program
-    target = program(
-        words,
-        python=spec.python or sys.executable,
-        on_path_only_later=bool(spec.setup),
-        in_image=spec.container is not None,
-    )
     clock = SystemClock()
-    folder = args.folder or Path(submission.DEFAULT_FOLDER)
-    made = submission.draft(target, spec, folder, uid=submission.new_uid(clock), python=sys.executable)
+    made = _drafted(args, clock)
     conf = os.environ.get("SLURM_CONF", "")
-    client = Commands(env=submission.environment(os.environ, spec))
+    client = Commands(env=submission.environment(os.environ, made.spec))
     if args.dry_run:
         made = submission.foreseen(made, client, clock=clock, slurm_conf=conf, look=True)
         _print_draft(made, client, args.json)
@@ -123,6 +114,35 @@ def run(args: argparse.Namespace) -> int:
             print(f"files: {sent.run_dir}", file=sys.stderr)
         return 0
     return _wait(sent, conf, args.json)
+
+
+def _drafted(args: argparse.Namespace, clock: Any) -> Any:
+    """What the command line and the file ask for: a program, or the roles of the file."""
+    from trainmaster.errors import UsageError
+    from trainmaster.launcher import submission
+    from trainmaster.launcher.defaults import with_defaults
+    from trainmaster.launcher.spec_file import decode
+    from trainmaster.launcher.target import program
+
+    values = _values(args)
+    words = args.program[1:] if args.program[:1] == ["--"] else args.program
+    folder = args.folder or Path(submission.DEFAULT_FOLDER)
+    if "roles" in values:
+        from trainmaster.launcher.roles import draft_roles
+        from trainmaster.launcher.roles_file import decode_roles
+
+        if words:
+            raise UsageError(f"{args.spec} says what each role runs, so {words!r} cannot be given too")
+        name, roles = decode_roles(values)
+        return draft_roles(roles, name=name, folder=folder)
+    spec = with_defaults(decode(values), said_by=_said_by(args))
+    target = program(
+        words,
+        python=spec.python or sys.executable,
+        on_path_only_later=bool(spec.setup),
+        in_image=spec.container is not None,
+    )
+    return submission.draft(target, spec, folder, uid=submission.new_uid(clock), python=sys.executable)
 
 
 def _values(args: argparse.Namespace) -> dict[str, Any]:

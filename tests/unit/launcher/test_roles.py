@@ -27,16 +27,16 @@ def test_every_fault_of_every_role_is_named_at_once() -> None:
     text = faults(
         a=Role(target=TRUE, after=("nobody",), restart="sometimes", spec=JobSpec(nodes=0)),
         b=Role(target=TRUE, rolls_back=("a",), spec=JobSpec(time="1h", setup=("module load x",))),
-        registry=Role(target=TRUE, ready="soon"),
+        key=Role(target=TRUE, ready="soon"),
     )
     assert "role 'a': restart must be one of gang, alone, rollback, it is 'sometimes'" in text
-    assert "role 'a': after names 'nobody'; the roles are a, b, registry" in text
+    assert "role 'a': after names 'nobody'; the roles are a, b, key" in text
     assert "role 'a': nodes must be at least 1, it is 0" in text
     assert "role 'b': rolls_back counts only with" in text
     assert "role 'b': setup lines run once, for all roles; give them to the first role, 'a'" in text
     assert "role 'b': the job has one time limit" in text
-    assert "role 'registry': the job's folder has files of that name" in text
-    assert "role 'registry': ready must be one of registered, running" in text
+    assert "role 'key': the job's folder has files of that name" in text
+    assert "role 'key': ready must be one of registered, running" in text
 
 
 def test_roles_that_could_never_start_or_end_are_refused() -> None:
