@@ -13,7 +13,9 @@ from trainmaster.launcher.jobs_args_cli import new_verb
 if TYPE_CHECKING:
     from trainmaster.launcher.find import Found
     from trainmaster.launcher.jobs_args_cli import Verbs
+    from trainmaster.launcher.life import CycleLife
     from trainmaster.launcher.logs import Cycle
+    from trainmaster.launcher.record import Event
     from trainmaster.launcher.watch import Watch
 
 _POLL_S = 0.2
@@ -22,6 +24,7 @@ _POLL_S = 0.2
 def add(verbs: "Verbs") -> None:
     """Describe the verb."""
     logs = new_verb(verbs, "logs", "what a rank wrote", run_logs)
+    logs.add_argument("--role", metavar="ROLE", help="of a job of roles: whose ranks")
     logs.add_argument("--rank", default="0", metavar="RANKS", help="which rank: 3, or 0-3,7, or all (default: 0)")
     text = "the rank that failed first, and its standard error, in the newest cycle that ended by a failure"
     logs.add_argument("--failed", action="store_true", help=text)
@@ -51,19 +54,23 @@ def run_logs(args: argparse.Namespace) -> int:
             _write(_kept(_one_file(path, watch, args.follow), wanted))
         return 0
     stream = "err" if args.err or args.failed else "out"
-    cycle: Cycle | None
-    if args.failed:
-        cycle, ranks = _first_failure(found, watch)
+    first = _first_failure(found, watch, args.role) if args.failed else None
+    if found.plan.roles:
+        found = _of_role(found, first.role if first is not None else args.role)
+    if first is not None:
+        ranks: tuple[int, ...] = (first.failure["rank"],)
     else:
         ranks = _ranks(args.rank, found.ranks)
-        chosen = args.attempt is not None or args.cycle is not None
-        cycle = _cycle(args, found, watch) if chosen or not args.follow else None
     names = {rank: f"rank{rank}.{stream}" for rank in ranks}
+    chosen = args.attempt is not None or args.cycle is not None
+    starts: dict[int, Cycle | None] = dict.fromkeys(ranks)
+    if first is not None or chosen or not args.follow:
+        starts |= {rank: _cycle(args, found, watch, rank, first) for rank in ranks}
     if args.follow and not args.json:
-        _follow(found, watch, names, cycle, wanted)
+        _follow(found, watch, names, starts, wanted)
         return 0
-    assert cycle is not None
-    paths = {rank: cycle.folder(found.run_dir) / name for rank, name in names.items()}
+    cycles = {rank: cycle for rank, cycle in starts.items() if cycle is not None}
+    paths = {rank: cycle.folder(found.run_dir) / names[rank] for rank, cycle in cycles.items()}
     if args.json:
         _print_paths(paths.values())
         return 0
@@ -94,11 +101,40 @@ def _ranks(text: str, count: int) -> tuple[int, ...]:
     return ranks
 
 
-def _cycle(args: argparse.Namespace, found: "Found", watch: "Watch") -> "Cycle":
+def _of_role(found: "Found", role: str | None) -> "Found":
+    """The files of one role. Raises UsageError when none was named, or the job has no such role."""
+    from dataclasses import replace
+
+    from trainmaster.errors import UsageError
+    from trainmaster.launcher.find import read_plan
+
+    if role not in found.plan.roles:
+        there = ", ".join(found.plan.roles)
+        said = f"it has no role {role!r}" if role else "say of which role"
+        raise UsageError(f"job {found.job_id} has the roles {there}; {said}", hint="for example: --role " + there[:20])
+    run_dir = found.run_dir / role
+    return replace(found, run_dir=run_dir, plan=read_plan(run_dir, found.id))
+
+
+def _events(found: "Found", watch: "Watch", rank: int) -> "list[Event]":
+    """The record, as far as it is about this rank's files."""
+    plan = found.plan
+    if not plan.agent_per_rank and found.run_dir == watch.run_dir:
+        return list(watch.events())
+    replica = rank if plan.agent_per_rank else None
+    return [event for event in watch.events() if (event.role, event.replica) == (plan.name, replica)]
+
+
+def _cycle(args: argparse.Namespace, found: "Found", watch: "Watch", rank: int, first: "CycleLife | None") -> "Cycle":
     from trainmaster.errors import UsageError
     from trainmaster.launcher import logs
 
-    known = logs.cycles(found.run_dir, watch.events())
+    if first is not None:
+        return logs.Cycle(attempt=first.attempt, cycle=first.cycle)
+    known = logs.cycles(found.run_dir, _events(found, watch, rank))
+    if found.plan.agent_per_rank:
+        # The folders of a role whose replicas restart alone are each shared by some of them.
+        known = tuple(one for one in known if list(one.folder(found.run_dir).glob(f"rank{rank}.*")))
     if not known:
         raise UsageError(
             f"no rank of job {found.job_id} has started yet",
@@ -111,19 +147,19 @@ def _cycle(args: argparse.Namespace, found: "Found", watch: "Watch") -> "Cycle":
     return wanted[-1]
 
 
-def _first_failure(found: "Found", watch: "Watch") -> "tuple[Cycle, tuple[int, ...]]":
+def _first_failure(found: "Found", watch: "Watch", role: str | None) -> "CycleLife":
+    """The newest cycle that a rank's failure ended."""
     from trainmaster.errors import UsageError
     from trainmaster.launcher.life import cycles_of
-    from trainmaster.launcher.logs import Cycle
 
-    for row in reversed(cycles_of(watch.events())):
-        rank = row.failure.get("rank")
-        if isinstance(rank, int) and rank >= 0:
-            return Cycle(attempt=row.attempt, cycle=row.cycle), (rank,)
-    raise UsageError(
-        f"no rank of job {found.job_id} has failed",
-        hint=f"trainmaster jobs show {found.job_id} tells what else ended its cycles",
-    )
+    rows = [row for row in cycles_of(watch.events()) if role in (None, row.role)]
+    failed = [row for row in rows if isinstance(row.failure.get("rank"), int) and row.failure["rank"] >= 0]
+    if not failed:
+        raise UsageError(
+            f"no rank of job {found.job_id} has failed",
+            hint=f"trainmaster jobs show {found.job_id} tells what else ended its cycles",
+        )
+    return max(failed, key=lambda row: row.ended_s or 0.0)
 
 
 def _print_paths(paths: Iterable[Path]) -> None:
@@ -149,28 +185,34 @@ def _content(path: Path) -> Iterator[bytes]:
 
 
 def _follow(
-    found: "Found", watch: "Watch", names: dict[int, str], start: "Cycle | None", wanted: "re.Pattern[bytes] | None"
+    found: "Found",
+    watch: "Watch",
+    names: dict[int, str],
+    starts: "dict[int, Cycle | None]",
+    wanted: "re.Pattern[bytes] | None",
 ) -> None:
     """Follow the files of one or more ranks until the job ends."""
     import time
 
     from trainmaster.launcher import logs
 
-    tails = {rank: logs.Tail(found.run_dir, name, start=start) for rank, name in names.items()}
+    alone = found.plan.agent_per_rank
+    tails = {
+        rank: logs.Tail(found.run_dir, name, start=starts[rank], recorded_only=alone) for rank, name in names.items()
+    }
     keep = {rank: _Filter(wanted, _prefix(rank, names)) for rank in names}
     while True:
         # Asked before reading: what was written before the end is read below.
         ended = watch.settle() is not None
-        events = watch.events()
         for rank, tail in tails.items():
-            for piece in tail.more(events):
+            for piece in tail.more(_events(found, watch, rank)):
                 _write(keep[rank].pass_on(piece))
             if ended:
                 _write(keep[rank].rest())
         if ended:
             break
         time.sleep(_POLL_S * max(1.0, len(names) / 32))
-    if not logs.cycles(found.run_dir, watch.events()):
+    if not logs.cycles(found.run_dir, _events(found, watch, 0)):
         text = f"job {found.job_id} has ended and no rank of it ever started; trainmaster jobs logs --supervisor"
         print(f"{text} {found.job_id} shows what ran before them", file=sys.stderr)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from trainmaster.launcher.find import Found
     from trainmaster.launcher.jobs_args_cli import Verbs
     from trainmaster.launcher.life import CycleLife
+    from trainmaster.launcher.plan import Plan
     from trainmaster.launcher.record import Event
     from trainmaster.launcher.watch import Watch
     from trainmaster.slurm.values import Job
@@ -98,9 +99,10 @@ def _print_job(found: "Found", watch: "Watch", end: "Event | None", facts: dict[
     if facts["cancelled_by"]:
         notes.append(f"cancelled by {facts['cancelled_by']}")
     _headline(f"job {found.job_id} {plan.name!r}", facts["state"], f" ({'; '.join(notes)})" if notes else "")
-    print(f"runs    {' '.join(plan.program) if plan.program else 'a Python callable'}")
-    spares = f" and {plan.spares} spare" if plan.spares else ""
-    print(f"on      {plan.nodes} nodes{spares}, {plan.tasks_per_node} rank(s) each")
+    for label, one in _plans(found):
+        print(f"{label:<8}{' '.join(one.program) if one.program else 'a Python callable'}")
+        spares = f" and {one.spares} spare" if one.spares else ""
+        print(f"on      {one.nodes} nodes{spares}, {one.tasks_per_node} rank(s) each")
     print(f"folder  {found.run_dir}")
     if facts["last_step"] is not None:
         print(f"step    {facts['last_step']}")
@@ -116,6 +118,15 @@ def _print_job(found: "Found", watch: "Watch", end: "Event | None", facts: dict[
         print(f"\nnothing of it has run yet; what its setup writes: trainmaster jobs logs --supervisor {found.job_id}")
     if end is not None and end.state != "SUCCEEDED":
         _print_end(end, found)
+
+
+def _plans(found: "Found") -> "list[tuple[str, Plan]]":
+    """What it runs and where; of a job of roles each."""
+    from trainmaster.launcher.find import read_plan
+
+    if not found.plan.roles:
+        return [("runs", found.plan)]
+    return [(f"{role} runs ", read_plan(found.run_dir / role, found.id)) for role in found.plan.roles]
 
 
 def _headline(job: str, state: str, notes: str) -> None:
@@ -134,12 +145,15 @@ def _print_life(rows: "Sequence[CycleLife]", last_step: int | None) -> None:
     from trainmaster.launcher.tables_cli import print_table
 
     titles = ("CYCLE", "STARTED", "RAN s", "LOST s", "STEP", "ENDED", "WHY", "NODES", "LOST NODES")
+    roles = any(row.role for row in rows)
     table = []
     for row in rows:
         ran_s = (row.ended_s or time.time()) - row.running_s if row.running_s is not None else None
-        step = last_step if row is rows[-1] and row.ended_s is None else row.step
+        step = last_step if row is rows[-1] and row.ended_s is None and not roles else row.step
+        of_role = [row.role if row.replica is None else f"{row.role} {row.replica}"] if roles else []
         table.append(
             [
+                *of_role,
                 f"{row.attempt}.{row.cycle}",
                 "" if row.running_s is None else _clock(row.running_s),
                 _seconds(ran_s),
@@ -151,7 +165,7 @@ def _print_life(rows: "Sequence[CycleLife]", last_step: int | None) -> None:
                 _names(row.dead),
             ]
         )
-    print_table(titles, table, states=5)
+    print_table(("ROLE", *titles) if roles else titles, table, states=6 if roles else 5)
 
 
 def _clock(epoch_s: float) -> str:

@@ -1,6 +1,6 @@
 """The life of a job as a table: one row for each cycle, with what ended it and what it cost. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +17,8 @@ class CycleLife:
 
     attempt: int
     cycle: int
+    role: str = ""
+    replica: int | None = None
     nodes: tuple[str, ...] = ()
     spares: tuple[str, ...] = ()
     ranks: int = 0
@@ -62,7 +64,38 @@ class CycleLife:
 
 
 def cycles_of(events: Sequence[Event]) -> tuple[CycleLife, ...]:
-    """The rows of a job's record, in the order in which they happened."""
+    """The rows of a job's record, in the order in which they happened; of a job of roles, role after role."""
+    lives = dict.fromkeys((event.role, event.replica) for event in events if event.role)
+    if not lives:
+        return _cycles_of_one(events)
+    return tuple(
+        replace(row, role=role, replica=replica)
+        for role, replica in lives
+        for row in _cycles_of_one(_as_seen_by(role, replica, events))
+    )
+
+
+def _as_seen_by(role: str, replica: int | None, events: Sequence[Event]) -> Iterator[Event]:
+    """The events of one role, or one replica of it, and those that end or restart the whole job."""
+    now: tuple[int, int] | None = None
+    over = False
+    for event in events:
+        whole = event.role == "" or event.state == "REQUEUED" or event.ends
+        if (event.role, event.replica) == (role, replica):
+            now, over = (event.attempt, event.cycle), event.state == "FINISHED"
+            yield event
+        elif event.state == "STARTING":
+            now, over = (event.attempt, 0), False
+            yield replace(event, ranks=0)
+        elif whole and not over and now is not None:
+            cause = f"{event.role}: {event.cause}" if event.role else event.cause
+            detail = {key: value for key, value in event.detail.items() if key != "failure"}
+            yield replace(
+                event, cycle=now[1], cause=cause, nodes=(), spares=(), dead=(), ranks=0, step=None, detail=detail
+            )
+
+
+def _cycles_of_one(events: Iterable[Event]) -> tuple[CycleLife, ...]:
     rows: list[CycleLife] = []
     for event in events:
         if event.state == "SUBMITTED":
@@ -94,12 +127,13 @@ def _with(row: CycleLife, event: Event) -> CycleLife:
         return replace(row, running_s=event.epoch_s, state="RUNNING")
     if event.state == "PROGRESS":
         return replace(row, first_step_s=float(event.detail.get("first_step_epoch_s") or event.epoch_s))
-    if event.state in ("RESTARTING", "REQUEUED") or event.ends:
+    if event.state in ("RESTARTING", "REQUEUED", "FINISHED") or event.ends:
+        well = event.state in ("SUCCEEDED", "FINISHED")
         failure = event.detail.get("failure")
         return replace(
             row,
             ended_s=event.epoch_s,
-            fault_s=None if event.state == "SUCCEEDED" else float(event.detail.get("fault_epoch_s") or event.epoch_s),
+            fault_s=None if well else float(event.detail.get("fault_epoch_s") or event.epoch_s),
             state=event.state,
             cause=event.cause,
             failure=failure if isinstance(failure, dict) else {},
@@ -134,7 +168,7 @@ def _with_losses(rows: Sequence[CycleLife]) -> list[CycleLife]:
 def lost_by_cause(rows: Sequence[CycleLife]) -> dict[str, float]:
     """Seconds that the job lost, by the cause of the fault, the dearest first."""
     lost: dict[str, float] = {}
-    for row in rows:
+    for row in _dearest(rows):
         if row.lost_s is not None:
             cause = row.lost_to or "unknown"
             lost[cause] = lost.get(cause, 0.0) + row.lost_s
@@ -142,5 +176,13 @@ def lost_by_cause(rows: Sequence[CycleLife]) -> dict[str, float]:
 
 
 def lost_s(rows: Sequence[CycleLife]) -> float:
-    """Seconds that the job lost to faults, all together."""
-    return sum(row.lost_s for row in rows if row.lost_s is not None)
+    """Seconds that the job lost to faults, all together; of a job of roles, what the one lost that lost most."""
+    return sum(row.lost_s for row in _dearest(rows) if row.lost_s is not None)
+
+
+def _dearest(rows: Sequence[CycleLife]) -> list[CycleLife]:
+    """The rows of the role, or replica, that lost most: roles that are put back together lose the same seconds."""
+    lives: dict[tuple[str, int | None], list[CycleLife]] = {}
+    for row in rows:
+        lives.setdefault((row.role, row.replica), []).append(row)
+    return max(lives.values(), key=lambda life: sum(row.lost_s or 0.0 for row in life), default=[])

@@ -73,8 +73,14 @@ def content(path: Path) -> Iterator[bytes]:
 class Tail:
     """One file of one rank as it grows, from a cycle into the next. A mark says where each further cycle begins."""
 
-    def __init__(self, run_dir: Path, file_name: str, *, start: Cycle | None = None) -> None:
-        """`start`: the cycle to begin with; the newest when not given."""
+    def __init__(
+        self, run_dir: Path, file_name: str, *, start: Cycle | None = None, recorded_only: bool = False
+    ) -> None:
+        """`start`: the cycle to begin with; the newest when not given.
+
+        `recorded_only`: go by the record alone, since a folder may be another replica's.
+        """
+        self._recorded_only = recorded_only
         self._run_dir = run_dir
         self._name = file_name
         self._cycle = start
@@ -84,7 +90,10 @@ class Tail:
         """What was written since the last call, through all cycles that have begun by now. `events`: the record."""
         known = tuple(events)
         if self._cycle is None:
-            self._cycle = max(cycles(self._run_dir, known), default=None)
+            found = cycles(self._run_dir, known)
+            if self._recorded_only:
+                found = tuple(one for one in found if (one.folder(self._run_dir) / self._name).exists())
+            self._cycle = max(found, default=None)
         while self._cycle is not None:
             for piece in _from(self._cycle.folder(self._run_dir) / self._name, self._position):
                 self._position += len(piece)
@@ -100,7 +109,7 @@ class Tail:
         for newer in sorted(cycle for cycle in told if cycle > current):
             if newer.folder(self._run_dir).is_dir():
                 return newer
-        return current.successor(self._run_dir)
+        return None if self._recorded_only else current.successor(self._run_dir)
 
 
 def follow(

@@ -27,6 +27,8 @@ _COLOURS = {
 def line_of(event: Event) -> str:
     """One event in words, bounded to a line."""
     words = [f"{event.attempt}.{event.cycle}", event.state]
+    if event.role:
+        words.append(event.role if event.replica is None else f"{event.role} {event.replica}")
     if event.cause and event.state not in ("RUNNING", "PROGRESS"):
         words.append(event.cause)
     if event.dead:

@@ -101,7 +101,8 @@ class RolesJob(Following):
         return self._text(role, f"rank{index}.err")
 
     def _text(self, role: str, name: str) -> str:
-        for cycle in reversed(logs.cycles(self.run_dir / role)):
+        own = [event for event in self.events() if event.role == role]
+        for cycle in reversed(logs.cycles(self.run_dir / role, own)):
             path = cycle.folder(self.run_dir / role) / name
             if path.exists():
                 return path.read_text(errors="replace")
