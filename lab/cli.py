@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--partition",
         action="append",
         default=[],
-        metavar="NAME:NODES[xGPUS]",
+        metavar="NAME:NODES[xGPUS][,cpus=N][,mem=SIZE]",
         help="a kind of node, instead of --nodes and --gpus; repeat for more, the first is the default partition",
     )
     verb.add_argument(

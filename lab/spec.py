@@ -20,11 +20,15 @@ HIGH_PARTITION = "high"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionSpec:
-    """One kind of node: its partition's name, how many, and how many GPUs in each."""
+    """One kind of node: its partition's name, how many, and what each has."""
 
     name: str
     nodes: int
     gpus: int = 0
+    cpus: int | None = None
+    """None for as many as the lab's nodes have."""
+    memory_mib: int | None = None
+    """None for what the kind is known for: 4 TiB in `highmem`, 256 GiB in `cpu`, else 1 TiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,19 +67,34 @@ class NodePlan:
     features: tuple[str, ...]
 
 
+_PARTITION = re.compile(
+    r"(?P<name>[A-Za-z][A-Za-z0-9_-]*):(?P<nodes>[0-9]+)(?:x(?P<gpus>[0-9]+))?"
+    r"(?:,cpus=(?P<cpus>[0-9]+))?(?:,mem=(?P<size>[0-9]+)(?P<unit>[MGT]))?"
+)
+_UNIT_MIB = {"M": 1, "G": 1024, "T": 1024 * 1024}
+
+
 def parse_partition(text: str) -> PartitionSpec:
-    """Read `NAME:NODES[xGPUS]`.
+    """Read `NAME:NODES[xGPUS][,cpus=CPUS][,mem=SIZE]`.
 
     >>> parse_partition("gpu:8x4")
-    PartitionSpec(name='gpu', nodes=8, gpus=4)
+    PartitionSpec(name='gpu', nodes=8, gpus=4, cpus=None, memory_mib=None)
+    >>> parse_partition("highmem:2,cpus=32,mem=2T").memory_mib
+    2097152
     """
-    match = re.fullmatch(r"([A-Za-z][A-Za-z0-9_-]*):([0-9]+)(?:x([0-9]+))?", text)
+    match = _PARTITION.fullmatch(text)
     if not match:
         raise LabError(
             f"the partition {text!r} cannot be read",
-            hint="write NAME:NODES or NAME:NODESxGPUS, such as gpu:8x8 or cpu:4",
+            hint="write NAME:NODES, NAME:NODESxGPUS or NAME:NODES,cpus=32,mem=2T, such as gpu:8x8 or cpu:4",
         )
-    return PartitionSpec(name=match[1], nodes=int(match[2]), gpus=int(match[3] or 0))
+    return PartitionSpec(
+        name=match["name"],
+        nodes=int(match["nodes"]),
+        gpus=int(match["gpus"] or 0),
+        cpus=int(match["cpus"]) if match["cpus"] else None,
+        memory_mib=int(match["size"]) * _UNIT_MIB[match["unit"]] if match["size"] else None,
+    )
 
 
 def parse_settings(texts: tuple[str, ...]) -> dict[str, str]:
@@ -105,6 +124,8 @@ def kinds(spec: LabSpec) -> tuple[PartitionSpec, ...]:
     ]
     if spec.real_gpus and sum(kind.nodes for kind in chosen) != 1:
         faults.append("several nodes cannot have this machine's own GPUs")
+    faults += [f"partition {kind.name!r} has nodes without CPUs" for kind in chosen if kind.cpus == 0]
+    faults += [f"partition {kind.name!r} has nodes without memory" for kind in chosen if kind.memory_mib == 0]
     if spec.leaf < 0 or spec.cpus < 1:
         faults.append(f"leaf={spec.leaf} and cpus={spec.cpus} must not be negative, and cpus not 0")
     if faults:
@@ -134,8 +155,8 @@ def plan_nodes(spec: LabSpec) -> tuple[NodePlan, ...]:
                 name=f"{prefix}{number:0{width}}",
                 partition=kind.name,
                 gpus=kind.gpus,
-                cpus=spec.cpus,
-                memory_mib=_MEMORY_MIB.get(kind.name, _MEMORY_DEFAULT_MIB),
+                cpus=kind.cpus or spec.cpus,
+                memory_mib=kind.memory_mib or _MEMORY_MIB.get(kind.name, _MEMORY_DEFAULT_MIB),
                 features=features if kind.name in features or kind.name == "batch" else (kind.name, *features),
             )
             for number in range(1, kind.nodes + 1)

@@ -29,7 +29,19 @@ def test_kinds_differ_in_features_and_memory() -> None:
     assert highmem.memory_mib > gpu.memory_mib > cpu.memory_mib
 
 
-@pytest.mark.parametrize("text", ["", "gpu", "gpu:", "gpu:x8", "gpu:8x", "8:gpu", "gpu:-1", "g pu:1", "gpu:1x8x8"])
+def test_a_kind_may_say_what_its_nodes_have() -> None:
+    kinds = tuple(map(parse_partition, ("gpu:1x8", "highmem:1,cpus=32,mem=2T", "cpu:1,mem=500M")))
+    assert [(node.cpus, node.memory_mib) for node in plan_nodes(LabSpec(partitions=kinds))] == [
+        (8, 1024 * 1024),
+        (32, 2 * 1024 * 1024),
+        (8, 500),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "gpu", "gpu:", "gpu:1,mem=5", "gpu:1,cpus=", "gpu:x8", "gpu:8x", "8:gpu", "gpu:-1", "g pu:1", "gpu:1x8x8"],
+)
 def test_a_partition_that_cannot_be_read(text: str) -> None:
     with pytest.raises(LabError, match="cannot be read"):
         parse_partition(text)
