@@ -141,7 +141,7 @@ def test_a_worker_that_knows_nothing_of_a_batch_can_still_take_its_gradients(sta
     assert np.allclose(after, before - 0.1, atol=1e-6), "the first step of Adagrad is the learning rate"
 
 
-def test_a_shard_does_not_go_back_to_an_earlier_service(start: Start, tmp_path: Path) -> None:
+def test_a_shard_does_not_go_back_to_an_earlier_session(start: Start, tmp_path: Path) -> None:
     shard = start(tmp_path).peer("embedding 0")
     shard.ask("restore", session=2, step=0)
     with pytest.raises(Refused, match="session 1 is over, 2 has begun"):
