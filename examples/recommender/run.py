@@ -1,6 +1,6 @@
 """Train a recommender with four roles on three kinds of nodes, and compare it with plain training.
 
-    trainmaster lab up --partition cpu:3 --partition highmem:2 --partition gpu:2x1 && eval "$(trainmaster lab env)"
+    trainmaster lab up --partition cpu:5 --partition highmem:3 --partition gpu:3x1 && eval "$(trainmaster lab env)"
     python examples/recommender/run.py
 
 On another cluster name its partitions: --gpu-partition a100 --highmem-partition big --cpu-partition batch.
@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from baseline import baseline
@@ -29,6 +30,7 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--servers", type=int, default=2, help="high-memory nodes, a shard of the table on each")
     parser.add_argument("--workers", type=int, default=2, help="CPU nodes with an embedding worker each")
     parser.add_argument("--loaders", type=int, default=2, help="data loaders, all on one CPU node")
+    parser.add_argument("--cpus", type=int, default=1, help="of each process")
     parser.add_argument("--spares", type=int, default=0, help="nodes more for each role")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--rows", type=int, default=256, help="views per trainer and step")
@@ -39,6 +41,7 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
 def roles(args: argparse.Namespace) -> dict[str, Role]:
     """Who runs where, waits for whom, and restarts with whom."""
     model = args.folder.resolve() / "model"
+    spec = partial(JobSpec, cpus_per_task=args.cpus, spares=args.spares)
 
     def program(name: str, *arguments: object) -> list[str]:
         return [sys.executable, str(HERE / name), *map(str, arguments)]
@@ -47,7 +50,7 @@ def roles(args: argparse.Namespace) -> dict[str, Role]:
         # A server that dies has lost what it was taught since the snapshot: the trainers must go back there as well.
         "embedding": Role(
             target=program("embedding_server.py", "--folder", model),
-            spec=JobSpec(partition=args.highmem_partition, nodes=args.servers, spares=args.spares),
+            spec=spec(partition=args.highmem_partition, nodes=args.servers),
             service=True,
             restart="rollback",
             rolls_back=("trainer",),
@@ -55,13 +58,13 @@ def roles(args: argparse.Namespace) -> dict[str, Role]:
         # Loaders and workers have nothing to lose: the dead one starts again, and the others wait for it.
         "loader": Role(
             target=program("data_loader.py"),
-            spec=JobSpec(partition=args.cpu_partition, tasks_per_node=args.loaders, spares=args.spares),
+            spec=spec(partition=args.cpu_partition, tasks_per_node=args.loaders),
             service=True,
             restart="alone",
         ),
         "worker": Role(
             target=program("embedding_worker.py"),
-            spec=JobSpec(partition=args.cpu_partition, nodes=args.workers, spares=args.spares),
+            spec=spec(partition=args.cpu_partition, nodes=args.workers),
             service=True,
             restart="alone",
             after=("embedding", "loader"),
@@ -69,7 +72,7 @@ def roles(args: argparse.Namespace) -> dict[str, Role]:
         # All-reduce needs every rank: the trainers die and restart together. When they are done, the job is.
         "trainer": Role(
             target=program("trainer.py", "--folder", model, "--steps", args.steps, "--rows", args.rows),
-            spec=JobSpec(partition=args.gpu_partition, nodes=args.trainers, gpus_per_node=1, spares=args.spares),
+            spec=spec(partition=args.gpu_partition, nodes=args.trainers, gpus_per_node=1),
             restart="gang",
             after=("worker",),
         ),
