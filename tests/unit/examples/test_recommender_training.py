@@ -101,8 +101,8 @@ def contents(folder: Path, step: int) -> list[np.ndarray]:
 
 def test_it_learns_what_plain_training_learns(start: Start, tmp_path: Path) -> None:
     roles = start(tmp_path)
-    net = roles.train(session=1, steps=600, staleness=2)
-    plain = baseline(steps=600, rows=512)
+    net = roles.train(session=1, steps=400, staleness=2)
+    plain = baseline(steps=400, rows=512)
     assert 0.87 < plain["auc"] < plain["best"] < 0.89
     assert trainer.evaluate(net, roles.peer("worker 0"), session=1, device=DEVICE) > plain["auc"] - 0.01
 
