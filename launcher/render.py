@@ -11,6 +11,7 @@ from trainmaster.launcher import runner
 from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.spec import JobSpec, option_name
 from trainmaster.launcher.timelimit import slurm_time
+from trainmaster.templates.shell import option
 
 
 class Component(Protocol):
@@ -140,31 +141,6 @@ def _options(spec: JobSpec, name: str, run_dir: Path, array: str) -> Iterator[st
         yield option("exclusive", spec.exclusive)
     for given, value in spec.sbatch.items():
         yield option(option_name(given), value)
-
-
-def option(name: str, value: str | int | float | bool) -> str:
-    """One option as sbatch reads it from an `#SBATCH` line.
-
-    >>> option("exclusive", True), option("comment", "it's 5 o'clock")
-    ('--exclusive', '--comment="it\\'s 5 o\\'clock"')
-    """
-    if value is True:
-        return f"--{name}"
-    return f"--{name}={quote(str(value))}"
-
-
-_PLAIN = re.compile(r"[\w@%+=:,./\[\]&|*-]+", re.ASCII)
-
-
-def quote(text: str) -> str:
-    r"""Quote for an `#SBATCH` line, which is not shell: sbatch drops a backslash before any character, and quotes.
-
-    >>> print(quote(r'a "b" \c'))
-    "a \"b\" \\c"
-    """
-    if _PLAIN.fullmatch(text):
-        return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def output_pattern(path: Path) -> str:

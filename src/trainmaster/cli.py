@@ -10,6 +10,7 @@ NOUNS = {
     "run": ("trainmaster.launcher.run_cli", "the same inside an sbatch script: exec trainmaster run -- PROGRAM"),
     "jobs": ("trainmaster.launcher.jobs_cli", "list, show, cancel jobs and read their logs"),
     "config": ("trainmaster.launcher.config_cli", "the cluster's and your own defaults, and where each comes from"),
+    "template": ("trainmaster.launcher.template_cli", "sbatch scripts for those who submit with sbatch"),
     "lab": ("trainmaster.lab.cli", "a real Slurm cluster on this machine, with faults to inject"),
 }
 

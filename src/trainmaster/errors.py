@@ -3,7 +3,8 @@
     TrainmasterError
     ├── UsageError            what the person asked for cannot be meant            exit 2
     │   ├── SpecError         a JobSpec with faults; all of them are listed
-    │   └── ConfigError       a configuration file with faults; all of them are listed
+    │   ├── ConfigError       a configuration file with faults; all of them are listed
+    │   └── TemplateError     a template, or values for one, with faults; all of them are listed
     ├── SlurmError            a Slurm command refused or failed
     │   ├── SlurmMissing      Slurm's commands are not on this machine
     │   ├── SlurmUnreachable  slurmctld did not answer; trying again later may help
@@ -55,6 +56,14 @@ class ConfigError(UsageError):
         self.faults = faults
         many = "faults" if len(faults) > 1 else "fault"
         super().__init__(f"the configuration has {len(faults)} {many}:\n" + "\n".join(f"  - {one}" for one in faults))
+
+
+class TemplateError(UsageError):
+    """A template that cannot be read, or values that it cannot be filled with; `faults` holds every reason."""
+
+    def __init__(self, attempted: str, faults: tuple[str, ...]) -> None:
+        self.faults = faults
+        super().__init__(attempted + ":\n" + "\n".join(f"  - {fault}" for fault in faults))
 
 
 class SlurmError(TrainmasterError):
