@@ -59,8 +59,9 @@ class Template:
 def listed() -> tuple[Template, ...]:
     """All templates, by name. Raises TemplateError for one whose header cannot be read."""
     paths = (templates.path_of(name) for name in templates.names() if name.endswith(_ENDING))
-    found = (_read(path) for path in paths if not path.name.startswith("_"))
-    return tuple(sorted((template for template in found if template is not None), key=lambda template: template.name))
+    # Without a header it is one that the launcher fills in itself.
+    found = (_read(path) for path in paths if not path.name.startswith("_") and _header(path))
+    return tuple(sorted(found, key=lambda template: template.name))
 
 
 def get(name: str) -> Template:
@@ -72,13 +73,12 @@ def get(name: str) -> Template:
         path = Path(name).expanduser().absolute()
         if not path.is_file():
             raise UsageError(f"could not find the template {name}: {path} is not there")
-        found = _read(path)
-    else:
-        found = next((template for template in listed() if template.name == name), None)
-    if found is None:
-        known = ", ".join(template.name for template in listed())
-        raise UsageError(f"there is no template {name!r}", hint=f"there are {known}; or give the path of a .j2 file")
-    return found
+        return _read(path)
+    known = {template.name: template for template in listed()}
+    if name not in known:
+        there = ", ".join(known)
+        raise UsageError(f"there is no template {name!r}", hint=f"there are {there}; or give the path of a .j2 file")
+    return known[name]
 
 
 def script(template: Template, given: Mapping[str, Any]) -> str:
@@ -112,10 +112,8 @@ def _unknown(name: str, template: Template) -> str:
     return f"there is no variable {name!r}{meant} (there are: {', '.join(template.variables)})"
 
 
-def _read(path: Path) -> Template | None:
+def _read(path: Path) -> Template:
     header = _header(path)
-    if header.get("internal", False):
-        return None
     name = path.name.removesuffix(".j2").removesuffix(_ENDING)
     faults = [f"{key!r} is missing" for key in ("summary", "kind") if not isinstance(header.get(key), str)]
     if not faults and header["kind"] not in _KINDS:
@@ -123,7 +121,7 @@ def _read(path: Path) -> Template | None:
     variables = {}
     declared: dict[str, Any] = {}
     # What a template says itself goes before what its parts say; the options that all have in common come last.
-    for part in (path, *reversed(templates.parts_of(path))):
+    for part in (path, *reversed(_parts(path))):
         declared |= {key: entry for key, entry in _header(part).get("variables", {}).items() if key not in declared}
     for key, entry in declared.items():
         try:
@@ -133,6 +131,13 @@ def _read(path: Path) -> Template | None:
     if faults:
         raise TemplateError(f"could not read the header of the template {path}", tuple(faults))
     return Template(name=name, summary=header["summary"], kind=header["kind"], variables=variables, path=path)
+
+
+def _parts(path: Path) -> tuple[Path, ...]:
+    try:
+        return templates.parts_of(path)
+    except ValueError as error:
+        raise TemplateError(f"could not read the template {path}", (str(error),)) from None
 
 
 def _header(path: Path) -> dict[str, Any]:

@@ -30,15 +30,22 @@ def path_of(name: str) -> Path:
 
 
 def parts_of(path: Path) -> tuple[Path, ...]:
-    """The files that a template includes, and those that they include, in the order of their first use."""
-    from jinja2 import meta
+    """The files that a template includes, and those that they include, in the order of their first use.
+
+    Raises ValueError when one is not written as Jinja has it.
+    """
+    from jinja2 import TemplateSyntaxError, meta
 
     environment = _environment()
     found: list[Path] = []
     waiting = [path]
     while waiting:
         text = waiting.pop(0).read_text(encoding="utf-8")
-        for name in meta.find_referenced_templates(environment.parse(text)):
+        try:
+            tree = environment.parse(text)
+        except TemplateSyntaxError as error:
+            raise ValueError(f"line {error.lineno}: {error.message}") from None
+        for name in meta.find_referenced_templates(tree):
             part = _FOLDER / (name or "")
             if name and part.is_file() and part not in found:
                 found.append(part)

@@ -65,6 +65,7 @@ def loaded(argv: list[str]) -> set[str]:
         ["--version"],
         ["submit", "--help"],
         ["run", "--help"],
+        ["template", "--help"],
         ["jobs", "--help"],
         ["jobs", "show", "--help"],
         ["lab", "--help"],
