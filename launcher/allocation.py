@@ -19,6 +19,7 @@ class Allocation:
     job_id: int
     name: str
     cluster: str
+    partition: str
     submit_dir: str
     attempt: int
     """Slurm's restart count."""
@@ -67,6 +68,7 @@ def allocation(env: Mapping[str, str]) -> Allocation:
         job_id=int(job_id),
         name=env.get("SLURM_JOB_NAME", "job"),
         cluster=env.get("SLURM_CLUSTER_NAME", ""),
+        partition=env.get("SLURM_JOB_PARTITION", ""),
         submit_dir=env.get("SLURM_SUBMIT_DIR", ""),
         attempt=int(env.get("SLURM_RESTART_COUNT", "0")),
         nodes=int(env.get("SLURM_JOB_NUM_NODES", "1")),

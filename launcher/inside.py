@@ -27,9 +27,14 @@ log = logging.getLogger("trainmaster")
 IDENTITY = "allocation.json"
 """What tells this job from another that had its number; only in folders that were made inside an allocation."""
 
+DECIDED = ("name", "nodes", "spares", "tasks_per_node", "cpus_per_task", "partition", "python")
+"""Fields that no default may change any more once the job has its nodes."""
+
 
 def fitted(values: Mapping[str, Any], found: Allocation) -> JobSpec:
     """A valid spec from what was asked for, in which the allocation answers the rest. Pure.
+
+    Defaults of the person and the cluster (`defaults`) may still be added to it, but not to what is here.
 
     Args:
         values: Fields of a JobSpec, those that were given.
@@ -50,7 +55,7 @@ def fitted(values: Mapping[str, Any], found: Allocation) -> JobSpec:
     if not found.is_batch_step:
         # Slurm could start the allocation again, but nobody would type the command again.
         given["requeues_max"] = 0
-    spec = decode(given | {"name": found.name})
+    spec = decode(given | {"name": found.name, "partition": found.partition or None})
     if spec.allocated_nodes > found.nodes:
         raise UsageError(
             f"could not run on {spec.nodes} nodes with {spec.spares} spares: job {found.job_id} has {found.nodes}",
@@ -69,7 +74,9 @@ def held(found: Allocation, client: SlurmClient) -> Allocation:
     if job is None or not job.nodes:
         raise UsageError(f"could not run in job {found.job_id}: Slurm says that it holds no nodes")
     nodes = client.hostnames(job.nodes)
-    return replace(found, name=job.name, nodes=len(nodes), attempt=job.restarts, nodelist=job.nodes)
+    return replace(
+        found, name=job.name, partition=job.partition, nodes=len(nodes), attempt=job.restarts, nodelist=job.nodes
+    )
 
 
 def prepare(

@@ -8,8 +8,8 @@ from typing import Any
 # What `#SBATCH` lines say is said there and only there.
 _FIELDS = (
     *("nodes", "spares", "tasks_per_node", "cpus_per_task"),
-    *("restarts_max", "requeues_max", "no_progress_max", "backoff_s", "heartbeat_timeout_s", "stop_grace_s"),
-    "checkpoint_signal_s",
+    *("restarts_max", "requeues_max", "no_progress_max", "backoff_s", "heartbeat_timeout_s", "hang_timeout_s"),
+    *("stop_grace_s", "checkpoint_signal_s"),
 )
 _HELP = {
     "nodes": "nodes that run ranks (default: all but the spares)",
@@ -45,10 +45,12 @@ def run(args: argparse.Namespace) -> int:
     import logging
     import os
     import shutil
+    from dataclasses import replace
 
     from trainmaster.clock import SystemClock
     from trainmaster.launcher import inside, submission
     from trainmaster.launcher.allocation import allocation, cluster_of, step_environment
+    from trainmaster.launcher.defaults import with_defaults
     from trainmaster.launcher.target import program
     from trainmaster.slurm.commands import Commands
 
@@ -61,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
     # The script may have activated an environment of its own, which is the one that its `train.py` means.
     target = program(words, python=shutil.which("python3") or sys.executable)
     spec = inside.fitted(_values(args), found)
+    # Variables of the fabric, and how much trouble jobs may survive here. What sbatch has decided is decided.
+    spec = with_defaults(replace(spec, python=sys.executable), given=inside.DECIDED)
     folder = Path.cwd() / (args.folder or Path(submission.DEFAULT_FOLDER)).expanduser()
     if args.dry_run:
         _print_plan(submission.plan_of(target, spec, folder / "UID", python=sys.executable), args.json)

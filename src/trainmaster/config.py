@@ -1,7 +1,7 @@
 """The cluster's configuration: one TOML file as one typed tree, which names every fault at once with file and key.
 
 `/etc/trainmaster/config.toml`, or the file that `$TRAINMASTER_CONFIG` names (empty: none); a person's own defaults are
-in `~/.config/trainmaster/config.toml`. Nothing that runs on a node imports this: msgspec need not be there.
+in `~/.config/trainmaster/config.toml`. Of what runs on nodes only `trainmaster run` imports this, and with it msgspec.
 """
 
 import os

@@ -74,7 +74,7 @@ TYPED = {
 }
 # Who is attached stays longer than the nodes would be held without anybody.
 ATTACHED = (
-    "until grep -q overlap {out}; do sleep 0.1; done; srun --jobid={job} --overlap bash -c 'sleep 14; echo was there'"
+    "until grep -q overlap {out}; do sleep 0.1; done; srun --jobid={job} --overlap bash -c 'sleep 14; echo there'"
 )
 
 

@@ -13,6 +13,7 @@ from fakes.slurm import FakeSlurm
 from trainmaster.errors import SlurmUnreachable, SpecError, UsageError
 from trainmaster.launcher import index, inside, plan, record
 from trainmaster.launcher.allocation import Allocation
+from trainmaster.launcher.defaults import with_defaults
 from trainmaster.launcher.queue import Queue
 from trainmaster.launcher.target import Program
 from trainmaster.launcher.watch import Watch
@@ -22,6 +23,7 @@ JOB = Allocation(
     job_id=12,
     name="train",
     cluster="lab",
+    partition="gpu",
     submit_dir="/work",
     attempt=0,
     nodes=5,
@@ -91,6 +93,22 @@ def test_an_attached_step_is_told_about_its_job_by_slurm():
     assert (found.nodes, found.name, found.attempt, found.nodelist) == (2, "train", 3, "n01,n02")
     with pytest.raises(UsageError, match="holds no nodes"):
         inside.held(JOB, slurm(nodes=""))
+
+
+def test_defaults_add_to_what_sbatch_has_decided_and_change_none_of_it(tmp_path):
+    cluster = tmp_path / "cluster.toml"
+    cluster.write_text(
+        '[profiles.gpu]\npartitions = ["gpu"]\n[profiles.gpu.fabric]\nsocket_interface = "ib0"\n'
+        "[profiles.gpu.job]\nspares = 2\ncpus_per_task = 1\nrestarts_max = 4\n"
+    )
+    env = {"TRAINMASTER_CONFIG": str(cluster), "XDG_CONFIG_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    spec = with_defaults(inside.fitted({}, JOB), given=inside.DECIDED, env=env)
+    assert (spec.nodes, spec.spares, spec.cpus_per_task, spec.partition) == (5, 0, 8, "gpu")
+    assert spec.restarts_max == 4
+    run_dir = inside.prepare(
+        PROGRAM, spec, JOB, slurm(), tmp_path, clock=FakeClock(), python="/py", slurm_conf="/lab.conf"
+    )
+    assert plan.read(run_dir).env_defaults["NCCL_SOCKET_IFNAME"] == "=ib0"
 
 
 # --- the first start --------------------------------------------------------------------------------------------------
