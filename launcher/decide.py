@@ -48,6 +48,8 @@ class RankExit:
     """We had told it to stop, so its way of ending says nothing."""
     raised: bool = False
     """A submitted callable raised an exception."""
+    oom: bool = False
+    """The kernel killed it, or a helper of it, for want of memory; its counters say so."""
     text: str = ""
     """Its traceback, or the end of what it wrote to stderr."""
 
@@ -216,8 +218,12 @@ def _after_crash(outcome: Outcome, failure: RankExit, budget: Budget, limits: Li
     spent = _spend(outcome, budget)
     if failure.raised and not outcome.steps_known:
         # A submitted callable is a future: what it raises is its result, as with submitit.
-        return Decision(action=Action.END, cause="program", state="FAILED_USER", budget=spent, failure=failure)
-    return _restart("rank_crash", spent, limits, failure=failure)
+        state = "OUT_OF_MEMORY" if failure.oom else "FAILED_USER"
+        return Decision(action=Action.END, cause="program", state=state, budget=spent, failure=failure)
+    if not failure.oom:
+        return _restart("rank_crash", spent, limits, failure=failure)
+    decision = _restart("out_of_memory", spent, limits, failure=failure)
+    return decision if decision.action is Action.RESTART else replace(decision, state="OUT_OF_MEMORY")
 
 
 def _after_hang(outcome: Outcome, budget: Budget, limits: Limits, *, enough: bool) -> Decision:

@@ -229,6 +229,7 @@ class Group:
             # What a submitted function raises is its result; in a role, which others go on with, it is a crash.
             raised=message["raised"] and self.role is None,
             text=message["text"][-TEXT_MAX:],
+            oom=message.get("oom", False),
         )
         self.cycle.end_rank(entry)
         self.registered.pop(entry.rank, None)

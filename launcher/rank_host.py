@@ -17,6 +17,7 @@ from typing import Any
 
 from trainmaster.launcher import enter, page, ports, processes, rank_env, record, worker
 from trainmaster.launcher.announce import Announcements
+from trainmaster.launcher.oom import MemoryKills
 from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.ranks import TAIL_BYTES, LocalRank, Ranks, start_cold, tail
 from trainmaster.launcher.stacks import Stacks
@@ -30,6 +31,8 @@ STUCK_S = 10.0
 CALM_S = 20.0
 """After so long a cycle without any report of a step counts as under way."""
 EXIT_COULD_NOT_START = 71
+_KILLED = "killed by signal: Killed"
+"""What torch's data loader says of a worker that died of SIGKILL; the rank itself then ends with an exception."""
 EXIT_FORK_SERVER_GONE = 70
 
 
@@ -53,6 +56,7 @@ class RankHost:
             self._base_env.setdefault("OMP_NUM_THREADS", "1")
         self._program = as_python_program(plan.program) if plan.program else None
         self._ranks: Ranks | None = None
+        self._kills = MemoryKills()
         self._awaited_forks: set[int] = set()
         self._forks_asked_at = 0.0
         self._early_exits: dict[int, int] = {}
@@ -183,6 +187,7 @@ class RankHost:
             self._tell({"do": "stopped", "cycle": facts.cycle, "port": self.offer_port()})
             return
         self._ranks = Ranks(facts.cycle)
+        self._kills.begin()
         self._first_steps, self._awaited_forks, self._early_exits = set(), set(), {}
         self._held, self._store_port = [], 0
         self._forks_asked_at = time.monotonic()
@@ -307,13 +312,16 @@ class RankHost:
 
     def _report_exit(self, entry: LocalRank, text: str) -> None:
         assert self._ranks is not None and entry.code is not None
-        raised = False
+        raised, oom = False, ""
         if entry.code == 0 and self.plan.program is None and not entry.out.with_suffix(".result.pkl").exists():
             # os._exit(0), or a library that does it: the submitter waits for a result that will never be.
             entry.code, raised = 1, True
             text = "the function ended its process with exit code 0 and left no result"
         elif entry.code != 0 and not text:
             text, raised = _explanation(entry)
+            if not entry.stopped and (entry.code == -signal.SIGKILL or _KILLED in text):
+                oom = self._kills.evidence()
+                text = f"{oom}\n{text}" if oom else text
             if not text and _is_full(self.run_dir):
                 # It could not even write its traceback.
                 text = f"No space left on device: the file system of {self.run_dir} is full"
@@ -327,6 +335,7 @@ class RankHost:
                 "stopped": entry.stopped,
                 "raised": raised and self.plan.program is None,
                 "text": text,
+                "oom": bool(oom),
                 "steps": self.steps(),
             }
         )
@@ -344,6 +353,7 @@ class RankHost:
 
     def carry_on(self) -> None:
         """Carry a stop, or a round of asking for stacks, on."""
+        self._kills.look()
         if self.stacks is not None and self._ranks is not None and (answer := self.stacks.answer()) is not None:
             self.stacks = None
             self._tell({"do": "stacks", "cycle": self._ranks.cycle, "ranks": [asdict(where) for where in answer]})
