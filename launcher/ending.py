@@ -30,6 +30,7 @@ class Ending:
         self._run_dir = run_dir
         self._job_id = job_id
         self._attempt = attempt
+        self._output_from = slurm_side.output_size(run_dir)
         self._lead_s = lead_s
         self._taken_over = taken_over
         self._inquiry: slurm_side.Inquiry | None = None
@@ -70,7 +71,8 @@ class Ending:
         calm = job is None or (job.state == "RUNNING" and job.preempt_time is None)
         if reason is Reason.RUMOUR and calm and not cancelled:
             return False
-        self.cause = slurm_side.ending_of(job, self._run_dir, attempt=self._attempt)
+        told = slurm_side.told_by_stepd(slurm_side.output_since(self._run_dir, self._output_from))
+        self.cause = slurm_side.ending_of(job, self._run_dir, attempt=self._attempt, told=told)
         if self._taken_over and self.cause == "node_failure":
             # The batch step is dead, and Slurm is now ending the job for it. Its process alone was killed.
             self.cause = "supervisor_death"

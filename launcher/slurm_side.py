@@ -16,6 +16,7 @@ from trainmaster.launcher.takeover import Post
 from trainmaster.slurm.commands import Commands
 from trainmaster.slurm.values import Job
 
+OUTPUT = "batch.out"
 CANNOT_SEE = "cannot see"
 """What an agent says on stderr when the run folder is not there on its node."""
 LAUNCH_FAILED = "launch failed"
@@ -88,23 +89,68 @@ def component_ids(env: Mapping[str, str]) -> tuple[int, ...]:
     return tuple(found[number] for number in sorted(found))
 
 
-def ending_of(job: Job | None, run_dir: Path, *, attempt: int) -> str:
+# What slurmstepd writes to the batch step's output before it signals (22.05 and 24.11 after "slurmstepd-n01: error:",
+# 26.05 after a date). The one place in which Slurm tells a preemption from a requeue while the job still runs.
+_STEPD = re.compile(r"\*\*\* JOB \S+ ON \S+ CANCELLED AT \S+(?: DUE TO (?P<why>[^*]+?))? \*\*\*")
+_STEPD_WHY = {
+    "TIME LIMIT": "timeout",
+    "PREEMPTION": "preemption",
+    "JOB REQUEUE": "requeue",
+    "NODE FAILURE": "node_failure",
+    "": "user",
+}
+
+
+def told_by_stepd(text: str) -> str | None:
+    """Why Slurm ends the job by slurmstepd's own words in the batch step's output; None when it has not said.
+
+    >>> told_by_stepd("slurmstepd-n01: error: *** JOB 19 ON n01 CANCELLED AT 2026-11-23T10:57:00 DUE TO TIME LIMIT ***")
+    'timeout'
+    """
+    found = list(_STEPD.finditer(text))
+    why = (found[-1]["why"] or "").partition(",")[0].strip() if found else None
+    return None if why is None else _STEPD_WHY.get(why)
+
+
+def output_since(run_dir: Path, position: int) -> str:
+    """What was written to the batch step's output since it was `position` bytes long; at most the last 64 KiB."""
+    try:
+        with (run_dir / OUTPUT).open("rb") as stream:
+            size = stream.seek(0, 2)
+            stream.seek(max(position, size - (64 << 10)))
+            return stream.read(64 << 10).decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def output_size(run_dir: Path) -> int:
+    """How long the batch step's output is; 0 when there is none."""
+    try:
+        return (run_dir / OUTPUT).stat().st_size
+    except OSError:
+        return 0
+
+
+def ending_of(job: Job | None, run_dir: Path, *, attempt: int, told: str | None = None) -> str:
     """Why Slurm is ending this job: user, requeue, timeout, preemption or node_failure.
 
-    Whoever cancels or requeues through us has left word; for the rest Slurm's own state is the evidence.
+    Whoever cancels or requeues through us has left word. For the rest slurmstepd's words are the evidence (`told`), and
+    where it could say none, Slurm's own state: while the job is COMPLETING that hides every other (seen on 22.05.8).
     """
     if intent.found(run_dir, intent.CANCEL) is not None:
         return "user"
     if intent.found(run_dir, intent.REQUEUE, attempt=attempt) is not None:
         return "requeue"
+    if told is not None:
+        return told
     if job is None:
         return "node_failure"
-    if job.state == "TIMEOUT":
+    if job.state == "TIMEOUT" or job.reason == "TimeLimit":
         return "timeout"
     if job.state == "PREEMPTED" or job.preempt_time is not None:
         return "preemption"
     if job.state == "COMPLETING" and job.restarts > attempt:
-        # `scontrol requeue` counts the restart at once (seen on 22.05.8).
+        # A requeue counts the restart at once.
         return "requeue"
     # CANCELLED by scancel; or still RUNNING, when somebody signalled the batch script by hand.
     return "user" if job.state in ("CANCELLED", "RUNNING") else "node_failure"

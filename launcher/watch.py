@@ -147,19 +147,19 @@ class Watch:
         if end is not None or (self._gone_s is None and now_s - self._alive_s < self.queue.every_s):
             return end
         age_s = self.queue.every_s if self._gone_s is None else GRACE_S
-        # Who asked before the record said what it says now, perhaps of a requeue, heard of another end than this one.
-        answer = self.queue.ask(
-            self.job_id,
-            closer=not self._known_ours,
-            max_age_s=age_s,
-            after_s=self._changed_s,
-            patience_s=patience_s,
-        )
+        closer = not self._known_ours
+        answer = self.queue.ask(self.job_id, closer=closer, max_age_s=age_s, patience_s=patience_s)
         if answer is None or answer.asked_s <= self._alive_s:
             return None
         job = self._ours(answer)
         if answer.asked_s < self._changed_s and (job is None or not job.active):
-            return None
+            # Somebody asked before the record said what it says now, and heard of another end: that before a requeue.
+            answer = self.queue.ask(
+                self.job_id, closer=True, max_age_s=age_s, after_s=self._changed_s, patience_s=patience_s
+            )
+            if answer is None or answer.asked_s < self._changed_s:
+                return None
+            job = self._ours(answer)
         if job is not None and job.active:
             self._alive_s, self._gone_s, self._known_ours = answer.asked_s, None, True
             self._help(job)
