@@ -17,7 +17,7 @@ HEAD = "slurmstepd-n01: error: *** JOB 19 ON n01 CANCELLED AT 2026-11-23T10:57:0
         (f"{HEAD} DUE TO JOB REQUEUE ***\n", "requeue"),
         (f"{HEAD} DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***\n", "node_failure"),
         (f"{HEAD} ***\n", "user"),
-        ("[2026-11-23T10:57:00.123] error: *** JOB 4 ON n01 CANCELLED AT 2026-11-23T10:57:00 DUE TO TIME LIMIT ***", "timeout"),
+        (f"[2026-11-23T10:57:00.123] {HEAD.partition(': ')[2]} DUE TO TIME LIMIT ***", "timeout"),
         (f"{HEAD} DUE TO SOMETHING NEW ***\n", None),
         ("slurmstepd-n01: error: *** STEP 19.0 ON n01 CANCELLED AT 2026-11-23T10:57:00 ***\n", None),
         ("nothing of the kind", None),
