@@ -190,7 +190,7 @@ def _unit(text: str) -> str:
 class Recording:
     """The recorded outputs, taken apart: `report_gpu` and `xml_gpu` hold what is repeated for each GPU."""
 
-    def __init__(self, captures: str, xml: str) -> None:
+    def __init__(self, captures: str, xml: str, every_field: str = "") -> None:
         self.outputs = sections(captures)
         report = self.outputs["nvidia-smi -q"]
         start = report.index("\nGPU ") + 1
@@ -213,6 +213,18 @@ class Recording:
             if query:
                 names = [self.field(name) for name in query[1].split(",")]
                 self.recorded_csv |= dict(zip(names, output.splitlines()[1].split(", "), strict=True))
+        # Of all other fields, the first recording with a header: the idle GPU's. Its units stand in the header.
+        self.units: dict[str, str] = {}
+        for command, output in sections(every_field).items():
+            if command.startswith("nvidia-smi --query-gpu=") and command.endswith("--format=csv"):
+                header, row = (line.split(", ") for line in output.splitlines()[:2])
+                for title, value in zip(header, row, strict=True):
+                    name, _, unit = title.partition(" [")
+                    field, unit = self.field(name), unit.rstrip("]")
+                    if field not in self.recorded_csv and field not in FIELDS:
+                        self.units[field] = f" {unit}" if unit else ""
+                        self.recorded_csv[field] = value.removesuffix(self.units[field])
+                break
 
     def field(self, name: str) -> str:
         """The name in FIELDS of a name that a query may use."""
@@ -229,6 +241,8 @@ class Recording:
 
     def csv_unit(self, field: str) -> str:
         """The unit that CSV adds to a field, such as " MiB"; none for what was recorded without one."""
+        if field in self.units:
+            return self.units[field]
         if field in self.recorded_csv or field.startswith(("temperature.", "pcie.")):
             return ""
         return _unit(self.reported.get(field, ""))
@@ -239,6 +253,8 @@ def _reported(recording: Recording, values: dict[str, str]) -> tuple[dict[str, s
     text: dict[str, str] = {}
     xml: dict[str, str] = {}
     for field, value in values.items():
+        if field not in FIELDS:
+            raise Refused(f"the reports cannot show a change of {field!r}; ask with --query-gpu", NOT_RECORDED)
         place, tag = FIELDS[field]
         if place:
             text[place] = xml[tag] = value + _unit(recording.reported[field])
@@ -263,7 +279,7 @@ class Tool:
 
     def __init__(self, recording: Recording, gpus: Sequence[dict[str, str]]) -> None:
         for values in gpus:
-            unknown = sorted(set(values) - set(FIELDS))
+            unknown = sorted(set(values) - set(FIELDS) - set(recording.units))
             if unknown:
                 raise Refused(f"the state file names fields that are not known: {unknown}", NOT_RECORDED)
         self.recording = recording
@@ -414,7 +430,7 @@ def run(root: Path, arguments: Sequence[str]) -> tuple[str, str, int]:
         return reply["text"], "", reply["exit_code"]
     folder = Path(state["captures"])
     recording = Recording(
-        (folder / "captures.txt").read_text(encoding="utf-8"), (folder / "query.xml").read_text(encoding="utf-8")
+        *((folder / name).read_text(encoding="utf-8") for name in ("captures.txt", "query.xml", "every-field.txt"))
     )
     try:
         tool = Tool(recording, [gpu.get("values", {}) for gpu in state["gpus"] if not gpu.get("missing")])

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -140,7 +141,7 @@ def test_an_unknown_field_is_answered_as_the_real_tool_does(root: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--query-gpu=fan.speed", "--format=csv"],
+        ["--query-retired-pages=gpu_uuid", "--format=csv"],
         ["--query-gpu=index"],
         ["--query-compute-apps=process_name", "--format=csv"],
         ["topo", "-m"],
@@ -152,6 +153,16 @@ def test_what_was_not_recorded_is_an_error_and_never_invented(root: Path, argume
     out, err, code = nvidia_smi.run(root, arguments)
     assert (out, code) == ("", nvidia_smi.NOT_RECORDED)
     assert err
+
+
+def test_every_field_that_the_tool_offers_has_an_answer(root: Path) -> None:
+    offered = re.findall(r'^"([\w.]+)"', ask(root, "--help-query-gpu"), re.M)
+    (first, *_) = ask(root, f"--query-gpu={','.join(offered)}", "--format=csv,noheader,nounits").splitlines()
+    answers = dict(zip(offered, first.split(", "), strict=True))
+    assert len(offered) > 200
+    assert answers["temperature.gpu.tlimit"].isdecimal()
+    assert answers["ecc.errors.uncorrected.aggregate.sram.thresholdExceeded"] == "No"
+    assert ask(root, "--query-gpu=power.limit", "--format=csv").splitlines()[:2] == ["power.limit [W]", "700.00 W"]
 
 
 def test_the_installed_tool_runs_on_its_own(root: Path) -> None:
