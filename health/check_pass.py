@@ -1,0 +1,128 @@
+"""One pass over a node: look at the sources, judge, remember. What is done about it is the caller's business."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from trainmaster.health import policy, runner
+from trainmaster.health.check import Check, Context, Place, Source
+from trainmaster.health.finding import Action, Finding, Verdict
+from trainmaster.health.policy import Decision
+from trainmaster.health.profile import Profile
+from trainmaster.health.runner import Reading
+from trainmaster.health.state import State
+
+
+class Pass(NamedTuple):
+    """All that came of it."""
+
+    decision: Decision
+    state: State
+    """For the next pass."""
+    readings: Mapping[str, Reading]
+    took_s: float
+
+
+def run(
+    checks: Sequence[Check],
+    *,
+    profile: Profile,
+    state: State,
+    root: str = "",
+    budget_s: float = runner.BUDGET_S,
+    now: Callable[[], float] = time.time,
+) -> Pass:
+    """Run these checks, looking at each source once."""
+    began_s = time.monotonic()
+
+    def place(source: Source) -> Place:
+        return Place(root, profile, state.sources.get(source.name))
+
+    readings = runner.read_all(sources_of(checks), place, budget_s=budget_s)
+    now_s = now()
+    findings = judge(checks, readings, profile=profile, state=state, now_s=now_s)
+    known = {check.id: check for check in checks}
+    known.update({source.name: _of_source(source) for source in sources_of(checks) if source.name not in known})
+    decision = policy.decide(findings, checks=known, strikes=state.strikes, profile=profile, now_s=now_s)
+    after = remembered(checks, readings, profile=profile, state=state, now_s=now_s)
+    after = after._replace(strikes=decision.strikes, passes=state.passes + 1)
+    return Pass(decision, after, readings, time.monotonic() - began_s)
+
+
+def sources_of(checks: Sequence[Check]) -> list[Source]:
+    """Each source of these checks once, commands first: they take longest."""
+    found = {source.name: source for check in checks for source in check.sources}
+    return sorted(found.values(), key=lambda source: source.ask is None)
+
+
+def _of_source(source: Source) -> Check:
+    return Check(source.name, source.about, (source,), lambda context, value: [])
+
+
+def judge(
+    checks: Sequence[Check], readings: Mapping[str, Reading], *, profile: Profile, state: State, now_s: float
+) -> list[Finding]:
+    """What the readings say. Pure.
+
+    Trouble with a source is one finding, under the source's name; the checks that rest on it say "unknown" and ask for
+    nothing themselves, so that one stuck tool does not read like a dozen faults.
+    """
+    findings = [finding for source in sources_of(checks) for finding in trouble(source, readings[source.name])]
+    for check in checks:
+        values, gone = _values(check, readings)
+        if gone is not None:
+            # The trouble with a source already stands there under its name.
+            findings += [gone] if gone.check not in {finding.check for finding in findings} else []
+            continue
+        context = Context(profile, state.checks.get(check.id), now_s)
+        try:
+            judged = check.judge(context, *values)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            # A fault of ours, or a tool whose output nobody has seen yet: it must not cost the other checks.
+            detail = f"could not be judged: {type(error).__name__}: {error}"
+            judged = [Finding(check.id, Verdict.UNKNOWN, Action.COMMENT, detail=detail)]
+        findings += [finding._replace(check=check.id) for finding in judged] or [Finding(check.id, Verdict.OK)]
+    return findings
+
+
+def trouble(source: Source, reading: Reading) -> list[Finding]:
+    """The finding about a source that could not be read. Pure."""
+    if reading.state == "hung":
+        return [Finding(source.hung_id or source.name, Verdict.HUNG, source.hung, detail=reading.detail)]
+    if reading.state == "missing":
+        return [Finding(source.name, Verdict.UNKNOWN, source.trouble, detail=reading.detail)]
+    if reading.state == "failed":
+        # What looks broken and asks for a drain is a failure; all else is only not known.
+        verdict = Verdict.UNKNOWN if source.trouble in (Action.NONE, Action.COMMENT) else Verdict.FAIL
+        return [Finding(source.name, verdict, source.trouble, detail=reading.detail)]
+    return []
+
+
+def _values(check: Check, readings: Mapping[str, Reading]) -> tuple[list[Any], Finding | None]:
+    """The values for a check's judgement, or the finding that says why there are none."""
+    for source in check.sources:
+        reading = readings[source.name]
+        if reading.state == "absent":
+            return [], Finding(check.id, Verdict.SKIP, detail=reading.detail)
+        if reading.state != "ok":
+            return [], Finding(check.id, Verdict.UNKNOWN, detail=f"{source.name} {reading.state}")
+    return [readings[source.name].value for source in check.sources], None
+
+
+def remembered(
+    checks: Sequence[Check], readings: Mapping[str, Reading], *, profile: Profile, state: State, now_s: float
+) -> State:
+    """What the next pass shall know; what could not be read this time is kept as it was. Pure."""
+    sources = dict(state.sources)
+    for source in sources_of(checks):
+        reading = readings[source.name]
+        if source.remember is not None and reading.state == "ok":
+            sources[source.name] = source.remember(reading.value)
+    kept = dict(state.checks)
+    for check in checks:
+        values, gone = _values(check, readings)
+        if check.remember is not None and gone is None:
+            kept[check.id] = check.remember(Context(profile, state.checks.get(check.id), now_s), *values)
+    return state._replace(sources=sources, checks=kept)
