@@ -1,0 +1,25 @@
+"""All CPUs run: as many as the profile says, or as the kernel found at boot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainmaster.health.check import Check, Context
+from trainmaster.health.finding import Action, Finding, fail, skip, warn
+from trainmaster.health.sources import cpu
+
+
+def judge(context: Context, value: Any) -> list[Finding]:
+    """Count those that are online."""
+    online, present = value["online"], value["present"]
+    expected = context.profile.raw.get("cpus")
+    if online is None:
+        return [skip("the kernel does not say which CPUs are online")]
+    if isinstance(expected, int) and online < expected:
+        return [fail(Action.DRAIN, f"{online} of {expected} CPUs", value=online, threshold=expected)]
+    if present is not None and online < present and not isinstance(expected, int):
+        return [warn(f"{online} of {present} CPUs are online", value=online, threshold=present)]
+    return []
+
+
+CHECK = Check(id="cpu.count", about="fewer CPUs than the profile says", sources=(cpu.SOURCE,), judge=judge)

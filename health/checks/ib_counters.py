@@ -1,0 +1,134 @@
+"""Error counters of the ports: what was added since the last pass, never what has gathered over a node's life.
+
+The first pass of a boot only takes the baseline. A counter that went back was cleared; what it shows now is new.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from trainmaster.health.check import Check, Context
+from trainmaster.health.finding import Action, Finding, fail, warn
+from trainmaster.health.sources import infiniband
+
+DOWNS_WINDOW_S = 3 * 3600.0
+# A rate is not judged over less than this: two passes close together would magnify one error. It has a baseline of its
+# own, which stays until then.
+RATE_AFTER_S = 10.0
+# counter: more than this many a second asks for the action.
+RATES = (
+    ("symbol_error", 120 / 3600, Action.DRAIN_RESET),
+    ("link_error_recovery", 5 / 60, Action.COMMENT),
+    ("port_rcv_errors", 10.0, Action.COMMENT),
+    ("port_xmit_discards", 100.0, Action.COMMENT),
+    ("local_ack_timeout_err", 1.0, Action.COMMENT),
+)
+ANY = ("local_link_integrity_errors", "excessive_buffer_overrun_errors", "rnr_nak_retry_err")
+
+
+class Change(NamedTuple):
+    """What happened at one port."""
+
+    name: str
+    added: dict[str, int]
+    """Since the last pass."""
+    rated: dict[str, int]
+    """Since the baseline for rates, `elapsed_s` ago."""
+    elapsed_s: float
+    downs: list[float]
+    """When its link went down, in the last hours."""
+
+
+def added_since(then: dict[str, int], now: dict[str, int]) -> dict[str, int]:
+    """By counter. One that went back was cleared: all that it shows is new. Pure.
+
+    >>> added_since({"a": 5, "b": 5}, {"a": 7, "b": 1})
+    {'a': 2, 'b': 1}
+    """
+    return {
+        name: value - then.get(name, value) if value >= then.get(name, value) else value for name, value in now.items()
+    }
+
+
+def changes(context: Context, value: Any) -> dict[str, Change]:
+    """By port: the adapter's GUID and the port, so that an exchanged adapter begins anew. Pure."""
+    old = context.memory if isinstance(context.memory, dict) else {}
+    found = {}
+    for device, facts in sorted(value.items()):
+        for number, port in facts["ports"].items():
+            key = f"{facts['node_guid']}/{number}"
+            before = old.get(key)
+            added: dict[str, int] = {}
+            rated: dict[str, int] = {}
+            elapsed_s, downs = 0.0, []
+            if isinstance(before, dict):
+                added = added_since(before["counters"], port["counters"])
+                rated = added_since(before["rated"], port["counters"])
+                elapsed_s = max(0.0, context.now_s - before["rated_at_s"])
+                downs = [moment for moment in before["downs"] if 0 <= context.now_s - moment <= DOWNS_WINDOW_S]
+            downs += [context.now_s] * min(added.get("link_downed", 0), 10)
+            found[key] = Change(f"{device}/{number}", added, rated, elapsed_s, downs)
+    return found
+
+
+def judge(context: Context, value: Any) -> list[Finding]:
+    """Additions, and rates of them."""
+    found = []
+    for change in changes(context, value).values():
+        limit = context.profile.threshold("ib.counters.link_downed", 3)
+        if len(change.downs) > limit:
+            detail = f"link down {len(change.downs)} times in three hours"
+            found.append(
+                fail(Action.DRAIN_RESET, detail, subject=change.name, value=len(change.downs), threshold=limit)
+            )
+        elif change.added.get("link_downed"):
+            detail = f"link down {change.added['link_downed']} times since the last pass"
+            found.append(warn(detail, subject=change.name, value=change.added["link_downed"]))
+        for name in ANY:
+            if change.added.get(name):
+                detail = f"{name} +{change.added[name]}"
+                found.append(
+                    fail(Action.DRAIN_RESET, detail, subject=change.name, value=change.added[name], threshold=0)
+                )
+        if change.elapsed_s < RATE_AFTER_S:
+            continue
+        for name, default, action in RATES:
+            rate = change.rated.get(name, 0) / change.elapsed_s
+            limit = context.profile.threshold(f"ib.counters.{name}", default)
+            if rate > limit:
+                detail = f"{name} +{change.rated[name]} in {change.elapsed_s:.0f} s"
+                if action is Action.COMMENT:
+                    found.append(warn(detail, subject=change.name, value=round(rate, 3), threshold=round(limit, 3)))
+                else:
+                    found.append(
+                        fail(action, detail, subject=change.name, value=round(rate, 3), threshold=round(limit, 3))
+                    )
+    return found
+
+
+def remember(context: Context, value: Any) -> Any:
+    """The baselines for the next pass."""
+    old = context.memory if isinstance(context.memory, dict) else {}
+    found = changes(context, value)
+    kept = {}
+    for facts in value.values():
+        for number, port in facts["ports"].items():
+            key = f"{facts['node_guid']}/{number}"
+            change, counters = found[key], port["counters"]
+            young = key in old and change.elapsed_s < RATE_AFTER_S
+            kept[key] = {
+                "counters": counters,
+                "rated": old[key]["rated"] if young else counters,
+                "rated_at_s": old[key]["rated_at_s"] if young else context.now_s,
+                "downs": change.downs[-20:],
+            }
+    return kept
+
+
+CHECK = Check(
+    id="ib.counters",
+    about="errors at an InfiniBand port since the last pass, or its link went down again and again",
+    sources=(infiniband.SOURCE,),
+    judge=judge,
+    remember=remember,
+)

@@ -1,0 +1,55 @@
+"""`trainmaster health`: looks at this node. The hooks start the same through `health/__main__.py`, without argparse."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Describe `trainmaster health` to the parser."""
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    verb = verbs.add_parser("check", help="look at this node; exit code 0 ok, 1 warn, 2 fail, 3 unknown")
+    add_options(verb)
+    verb.set_defaults(run=_check)
+    verb = verbs.add_parser("list", help="every check: its id and what it finds")
+    verb.add_argument("--json", action="store_true", help="print one JSON value")
+    verb.set_defaults(run=_list)
+
+
+def add_options(verb: argparse.ArgumentParser) -> None:
+    """The options of `check`; `health/__main__.py` reads the same words by itself."""
+    verb.add_argument("--set", choices=("fast", "full"), default="fast", help="full: also what takes longer")
+    verb.add_argument("--only", action="append", default=[], metavar="ID", help="this check, or all below it (gpu.ecc)")
+    verb.add_argument("--skip", action="append", default=[], metavar="ID", help="not this check, nor those below it")
+    verb.add_argument("--profile", metavar="FILE", help="what this node should have, as JSON")
+    verb.add_argument("--state", metavar="FOLDER", help="what one pass leaves for the next")
+    verb.add_argument("--forget", action="store_true", help="as if there were no state, and leave none")
+    verb.add_argument("--root", default="", metavar="FOLDER", help="look below this folder instead of /")
+    verb.add_argument("--budget", type=float, metavar="SECONDS", help="be done by then, whatever hangs")
+    verb.add_argument("--verbose", action="store_true", help="also what is well")
+    form = verb.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one line of JSON a finding, and one about the pass")
+    form.add_argument("--prometheus", action="store_true", help="for node_exporter's textfile collector")
+
+
+def _check(args: argparse.Namespace) -> int:
+    from trainmaster.health.__main__ import check
+
+    words = [f"--{name}" for name in ("json", "prometheus", "verbose", "forget") if getattr(args, name)]
+    words += [f"--set={args.set}", f"--root={args.root}"]
+    words += [f"--{name}={value}" for name in ("only", "skip") for value in getattr(args, name)]
+    words += [f"--{name}={getattr(args, name)}" for name in ("profile", "state", "budget") if getattr(args, name)]
+    return check(words)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from trainmaster.health import registry, report
+
+    rows = [(check.id, ", ".join(source.about for source in check.sources), check.about) for check in registry.CHECKS]
+    if args.json:
+        import json
+
+        print(json.dumps([{"id": row[0], "sources": row[1], "about": row[2]} for row in rows], indent=1))
+    else:
+        print(report.as_table(rows))
+    return 0

@@ -1,0 +1,82 @@
+"""One pass on this node, from the profile's file to the state's: what hooks and commands share."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import NamedTuple
+
+from trainmaster.health import check_pass, profile, registry, runner, state
+from trainmaster.health.check_pass import Pass
+from trainmaster.health.finding import Action, Finding, Verdict
+
+DISABLED = "/etc/trainmaster/health.d/off"
+"""A file of a check's name in this folder switches the check off, from the next pass on."""
+
+
+class Options(NamedTuple):
+    """What a caller may choose."""
+
+    root: str = ""
+    profile: str = profile.FILE
+    state: str = state.FOLDER
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    slow: bool = False
+    """Also what takes longer."""
+    budget_s: float = runner.BUDGET_S
+    forget: bool = False
+    """As if there were no state, and leave none."""
+
+
+def run(options: Options) -> Pass:
+    """Look, judge and remember. Never raises for what it meets on the node."""
+    began_s = time.monotonic()
+    found, faults = read_profile(options.root + options.profile)
+    off = (*found.names("off"), *options.skip, *switched_off(options.root + DISABLED))
+    checks = registry.chosen(options.only, off)
+    if not options.slow:
+        checks = tuple(check for check in checks if not any(source.slow for source in check.sources))
+    boot_id = state.read_boot_id(options.root)
+    store = state.Store(options.root + options.state)
+    memory, about = (state.State(boot_id=boot_id), "") if options.forget else store.open(boot_id)
+    try:
+        result = check_pass.run(
+            checks,
+            profile=found,
+            state=memory,
+            root=options.root,
+            budget_s=options.budget_s - (time.monotonic() - began_s),
+        )
+        if not options.forget:
+            store.save(result.state)
+    finally:
+        store.close()
+    notes = [f"profile: {fault}" for fault in faults] + ([store.trouble] if store.trouble else [])
+    notes += [about] if about.endswith("damaged") else []
+    if not notes:
+        return result
+    told = tuple(Finding("node.health", Verdict.WARN, Action.COMMENT, "", note) for note in notes)
+    decision = result.decision._replace(findings=result.decision.findings + told)
+    return result._replace(decision=decision._replace(exit_code=max(decision.exit_code, 1)))
+
+
+def read_profile(path: str) -> tuple[profile.Profile, tuple[str, ...]]:
+    """The node's profile; an empty one where there is none, and what is wrong with it."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            raw = json.load(stream)
+    except FileNotFoundError:
+        return profile.Profile({}), ()
+    except (OSError, ValueError) as error:
+        return profile.Profile({}), (f"{path} cannot be read: {error}",)
+    return profile.decode(raw)
+
+
+def switched_off(folder: str) -> tuple[str, ...]:
+    """The checks whose kill switch is thrown."""
+    try:
+        return tuple(sorted(os.listdir(folder)))
+    except OSError:
+        return ()

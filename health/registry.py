@@ -1,0 +1,112 @@
+"""All checks. A new one is one file in `health/checks`, one line here and one test."""
+
+from __future__ import annotations
+
+from trainmaster.health.check import Check
+from trainmaster.health.checks import (
+    cpu_clocksource,
+    cpu_count,
+    cpu_gov,
+    fs_alive,
+    fs_errors,
+    fs_mount,
+    fs_usage,
+    gpu_driver,
+    gpu_dstate,
+    gpu_ecc_sram_threshold,
+    gpu_ecc_uncorr,
+    gpu_fabric,
+    gpu_pages,
+    gpu_pcie_gen,
+    gpu_pcie_width,
+    gpu_persistence,
+    gpu_present,
+    gpu_query,
+    gpu_recovery,
+    gpu_remap_failure,
+    gpu_remap_pending,
+    gpu_remap_uncorr,
+    gpu_sxid,
+    gpu_temp,
+    gpu_throttle,
+    gpu_vbios,
+    gpu_xid,
+    ib_counters,
+    ib_fw,
+    ib_kmsg,
+    ib_present,
+    ib_rate,
+    ib_state,
+    limits_hugepages,
+    limits_memlock,
+    mem_edac,
+    mem_mce,
+    mem_total,
+    node_kmsg,
+    proc_room,
+    proc_zombies,
+    svc_active,
+    time_sync,
+)
+
+CHECKS: tuple[Check, ...] = (
+    gpu_present.CHECK,
+    gpu_query.CHECK,
+    gpu_driver.CHECK,
+    gpu_recovery.CHECK,
+    gpu_xid.CHECK,
+    gpu_sxid.CHECK,
+    gpu_ecc_uncorr.CHECK,
+    gpu_ecc_sram_threshold.CHECK,
+    gpu_remap_failure.CHECK,
+    gpu_remap_pending.CHECK,
+    gpu_remap_uncorr.CHECK,
+    gpu_pages.CHECK,
+    gpu_pcie_width.CHECK,
+    gpu_pcie_gen.CHECK,
+    gpu_throttle.CHECK,
+    gpu_temp.CHECK,
+    gpu_vbios.CHECK,
+    gpu_persistence.CHECK,
+    gpu_fabric.CHECK,
+    gpu_dstate.CHECK,
+    ib_present.CHECK,
+    ib_state.CHECK,
+    ib_rate.CHECK,
+    ib_fw.CHECK,
+    ib_counters.CHECK,
+    ib_kmsg.CHECK,
+    fs_mount.CHECK,
+    fs_alive.CHECK,
+    fs_usage.CHECK,
+    fs_errors.CHECK,
+    mem_total.CHECK,
+    mem_edac.CHECK,
+    mem_mce.CHECK,
+    cpu_count.CHECK,
+    cpu_gov.CHECK,
+    cpu_clocksource.CHECK,
+    time_sync.CHECK,
+    limits_memlock.CHECK,
+    limits_hugepages.CHECK,
+    proc_room.CHECK,
+    proc_zombies.CHECK,
+    svc_active.CHECK,
+    node_kmsg.CHECK,
+)
+
+
+def matches(check_id: str, patterns: tuple[str, ...]) -> bool:
+    """Whether an id is one of these, or below one: `gpu` and `gpu.ecc` both mean gpu.ecc.uncorr.
+
+    >>> matches("gpu.ecc.uncorr", ("gpu.ecc",)), matches("gpu.eccx", ("gpu.ecc",))
+    (True, False)
+    """
+    return any(check_id == pattern or check_id.startswith(pattern + ".") for pattern in patterns)
+
+
+def chosen(only: tuple[str, ...] = (), off: tuple[str, ...] = ()) -> tuple[Check, ...]:
+    """The checks to be run: `only` these if any are named, and none that is `off`."""
+    return tuple(
+        check for check in CHECKS if (not only or matches(check.id, only)) and not (off and matches(check.id, off))
+    )

@@ -1,0 +1,151 @@
+"""Everything about all GPUs, by one child: `nvidia-smi --query-gpu=…`.
+
+The fields are those that this driver offers, since one that it does not know fails the whole query; they are asked for
+once a boot and driver. On an H100 the query takes 30 ms; `inforom.checksum_validation` alone would take 70 ms more
+(lab/data/h100/timings.txt) and has a source of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from typing import Any
+
+from trainmaster.health import children, files
+from trainmaster.health.check import Absent, Completed, Missing, Place, Source, SourceFault
+from trainmaster.health.finding import Action
+from trainmaster.health.sources import pci
+
+WANTED = (
+    "index",
+    "uuid",
+    "pci.bus_id",
+    "name",
+    "driver_version",
+    "vbios_version",
+    "persistence_mode",
+    "ecc.mode.current",
+    "ecc.errors.uncorrected.volatile.total",
+    "ecc.errors.uncorrected.aggregate.sram.thresholdExceeded",
+    "remapped_rows.uncorrectable",
+    "remapped_rows.pending",
+    "remapped_rows.failure",
+    "retired_pages.double_bit.count",
+    "retired_pages.single_bit_ecc.count",
+    "retired_pages.pending",
+    "gpu_recovery_action",
+    "pcie.link.width.current",
+    "pcie.link.width.max",
+    "pcie.link.gen.current",
+    "pcie.link.gen.gpumax",
+    "pcie.link.gen.max",
+    "clocks_event_reasons.active",
+    "temperature.gpu.tlimit",
+    "fabric.state",
+    "fabric.status",
+    "fabric.health.summary",
+    "mig.mode.current",
+    "memory.used",
+    "pstate",
+    "utilization.gpu",
+)
+# nvidia-smi(1), RETURN VALUE.
+EXITS = {
+    2: "an argument is invalid",
+    3: "the operation is not available on this device",
+    4: "no permission",
+    6: "no device was found",
+    8: "a GPU's external power cables are not attached",
+    9: "the driver is not loaded",
+    10: "the kernel met an interrupt problem with a GPU",
+    12: "the NVML library was not found",
+    13: "NVML lacks a function",
+    14: "the infoROM is corrupt",
+    15: "a GPU has fallen off the bus or is otherwise inaccessible",
+    17: "the operating system blocks the GPU",
+}
+
+
+def tool(place: Place) -> str:
+    """Where nvidia-smi is. Raises Absent where no GPU is or should be, Missing where one is and the tool is not."""
+    chosen = place.profile.table("tools").get("nvidia-smi")
+    found = chosen if isinstance(chosen, str) else children.which("nvidia-smi", place.root)
+    if not (place.profile.gpus or pci.nvidia_devices(place.root)):
+        raise Absent("no GPU is here, and none is expected")
+    if found is None:
+        raise Missing("nvidia-smi is not installed, and this node has or should have GPUs")
+    return found
+
+
+def ask(place: Place) -> Generator[list[str], Completed, Any]:
+    """Yields the commands; returns {"driver", "fields", "gpus": [{field: text}]}."""
+    program = tool(place)
+    version = files.text(place.root + "/sys/module/nvidia/version") or ""
+    memory = place.memory if isinstance(place.memory, dict) else {}
+    known = memory.get("fields") if version and memory.get("driver") == version else None
+    fields = [str(field) for field in known] if isinstance(known, list) and known else None
+    for last in (False, True):
+        if fields is None:
+            fields = offered(succeeded((yield [program, "--help-query-gpu"])))
+            last = True
+        done = yield [program, "--query-gpu=" + ",".join(fields), "--format=csv,noheader,nounits"]
+        if done.code == 2 and not last:
+            fields = None  # the driver was exchanged under us
+            continue
+        break
+    assert fields is not None
+    return {"driver": version, "fields": fields, "gpus": rows(succeeded(done), fields)}
+
+
+def succeeded(done: Completed) -> str:
+    """What the tool printed. Raises SourceFault with its own words when it failed."""
+    said = " ".join((done.out + " " + done.err).split())[:160]
+    if done.code != 0:
+        how = f"signal {-done.code}" if done.code < 0 else f"exit status {done.code}"
+        raise SourceFault(f"nvidia-smi: {how}, {EXITS.get(done.code, 'unknown')}: {said}")
+    # The exit status is 0 now and then although a GPU could not be read.
+    for words in ("Unable to determine the device handle", "No devices were found", "has failed because it couldn't"):
+        if words in done.out + done.err:
+            raise SourceFault(f"nvidia-smi: {said}")
+    return done.out
+
+
+def offered(help_text: str) -> list[str]:
+    """Those of the wanted fields that the help text names. Pure; raises SourceFault when it names none of use."""
+    known = set(re.findall(r'"([\w.]+)"', help_text))
+    fields = [field for field in WANTED if field in known]
+    if not {"index", "uuid", "pci.bus_id"} <= set(fields):
+        raise SourceFault("nvidia-smi --help-query-gpu does not name index, uuid and pci.bus_id")
+    return fields
+
+
+def rows(text: str, fields: list[str]) -> list[dict[str, str]]:
+    """One dict a GPU. Pure; raises SourceFault for anything but a table of that width."""
+    found = []
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        values = [value.strip() for value in line.split(",")]
+        if len(values) != len(fields):
+            raise SourceFault(
+                f"nvidia-smi printed a line of {len(values)} values for {len(fields)} fields: {line[:80]!r}"
+            )
+        found.append({field: values[number] for number, field in enumerate(fields)})
+    return found
+
+
+def remember(value: Any) -> Any:
+    """The fields, so that the next pass need not ask which there are."""
+    return {"driver": value["driver"], "fields": value["fields"]}
+
+
+SOURCE = Source(
+    name="gpu.query",
+    about="one `nvidia-smi --query-gpu=…` for all GPUs",
+    ask=ask,
+    deadline_s=20.0,
+    trouble=Action.DRAIN,
+    hung=Action.DRAIN,
+    hung_id="gpu.hung",
+    remember=remember,
+)

@@ -1,0 +1,98 @@
+"""The kernel's log since the last pass: /dev/kmsg with a cursor. Each event is seen once, whatever logrotate does.
+
+A gap in the numbers means that the kernel's ring was overrun between two passes, and is told.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from typing import Any
+
+from trainmaster.health.check import Absent, Place, Source
+
+PATH = "/dev/kmsg"
+RECORDS_MAX = 20_000
+# What any check asks about; the rest of the log stays where it is. Patterns stand as text here and in the checks: they
+# are compiled when there is something to look at, and mostly there is nothing.
+OF_INTEREST = (
+    r"NVRM|nvidia-nvswitch|mlx5|Hardware Error|I/O error|Remounting filesystem|EXT4-fs error|XFS .*[Cc]orruption"
+    r"|nvme.*(timeout|controller is down|removing)|md/raid|not responding, still trying|lock reclaim"
+)
+
+
+def read(place: Place) -> Any:
+    """{"records": [[number, microseconds, priority, text], …], "last": number, "lost": how many}."""
+    memory = place.memory if isinstance(place.memory, dict) else {}
+    cursor = memory.get("last", -1)
+    try:
+        descriptor = os.open(place.root + PATH, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise Absent("there is no /dev/kmsg") from None
+        raise
+    try:
+        return collect(_lines(descriptor), cursor)
+    finally:
+        os.close(descriptor)
+
+
+def _lines(descriptor: int) -> Any:
+    """Records of a log, or of a file that holds such lines."""
+    rest = b""
+    while True:
+        try:
+            data = os.read(descriptor, 8192)
+        except BlockingIOError:
+            break
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                continue  # overrun while we read; the next read goes on with the oldest record there is
+            raise
+        if not data:
+            break
+        *whole, rest = (rest + data).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest
+
+
+def collect(lines: Any, cursor: int) -> dict[str, Any]:
+    """The records after `cursor` that are of interest. Pure."""
+    records: list[list[Any]] = []
+    last, lost = cursor, 0
+    for line in lines:
+        record = parse(line.decode(errors="replace"))
+        if record is None or record[0] <= last:
+            continue
+        if last >= 0 and record[0] > last + 1:
+            lost += record[0] - last - 1
+        last = record[0]
+        if re.search(OF_INTEREST, record[3]) and len(records) < RECORDS_MAX:
+            records.append(list(record))
+    return {"records": records, "last": last, "lost": lost}
+
+
+def parse(line: str) -> tuple[int, int, int, str] | None:
+    """Number, microseconds since boot, priority, text; None for the continuation lines between records.
+
+    >>> parse("4,361,226868903,c;NVRM: Xid (PCI:0000:00:06): 43, pid=4420, name=python3")
+    (361, 226868903, 4, 'NVRM: Xid (PCI:0000:00:06): 43, pid=4420, name=python3')
+    """
+    head, separator, text = line.partition(";")
+    fields = head.split(",")
+    if not separator or len(fields) < 3 or line.startswith(" "):
+        return None
+    try:
+        return int(fields[1]), int(fields[2]), int(fields[0]), text
+    except ValueError:
+        return None
+
+
+def remember(value: Any) -> Any:
+    """How far it was read."""
+    return {"last": value["last"]}
+
+
+SOURCE = Source(name="node.kmsg", about="/dev/kmsg after the last record seen", read=read, remember=remember)

@@ -1,0 +1,168 @@
+"""The InfiniBand checks on a simulated /sys, laid out as mlx5 lays it out."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recorded_h100 import DRAIN, REQUEUE, RESET, SKIP, WARN, judge, told
+from trainmaster.health.check import Absent, Context, Place
+from trainmaster.health.checks import ib_counters, ib_fw, ib_present, ib_rate, ib_state
+from trainmaster.health.profile import Profile
+from trainmaster.health.sources import infiniband
+
+NDR = "400 Gb/sec (4X NDR)"
+
+
+def port(**different: Any) -> dict[str, Any]:
+    facts = {"state": "4: ACTIVE", "phys_state": "5: LinkUp", "rate": NDR, "link_layer": "InfiniBand"}
+    counters = dict.fromkeys(infiniband.COUNTERS + infiniband.HW_COUNTERS, 0)
+    return {**facts, "counters": counters | different.pop("counters", {}), **different}
+
+
+def adapters(*ports: dict[str, Any], fw_ver: str = "28.39.1002") -> dict[str, Any]:
+    return {
+        f"mlx5_{number}": {"fw_ver": fw_ver, "node_guid": f"0c42:a103:0000:000{number}", "ports": {"1": facts}}
+        for number, facts in enumerate(ports)
+    }
+
+
+def test_the_files_of_an_adapter_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / "sys/class/infiniband/mlx5_0"
+    files = {"fw_ver": "28.39.1002", "node_guid": "0c42:a103:0065:7a5e", "node_desc": "n01 mlx5_0"}
+    files |= {f"ports/1/{name}": text for name, text in port().items() if name != "counters"}
+    files |= {"ports/1/counters/link_downed": "3", "ports/1/counters/symbol_error": "N/A (no PMA)"}
+    files |= {"ports/1/hw_counters/rnr_nak_retry_err": "7"}
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text + "\n")
+    value = infiniband.read(Place(str(tmp_path)))
+    assert value["mlx5_0"]["ports"]["1"]["counters"] == {"link_downed": 3, "rnr_nak_retry_err": 7}
+    assert value["mlx5_0"]["ports"]["1"]["rate"] == NDR
+    for check in (ib_state, ib_rate, ib_fw, ib_counters):
+        assert judge(check.CHECK, value) == []
+    with pytest.raises(Absent):
+        infiniband.read(Place(str(tmp_path / "elsewhere")))
+    assert infiniband.read(Place(str(tmp_path / "elsewhere"), Profile({"ib": {"mlx5_0": {}}}))) == {}
+
+
+def test_an_expected_adapter_is_missed_by_its_name() -> None:
+    assert told(judge(ib_present.CHECK, adapters(port()))) == [SKIP]
+    value = adapters(port(), port())
+    assert judge(ib_present.CHECK, value, ib={"mlx5_0": {}, "mlx5_1/1": {}}) == []
+    # As many as expected, and still one is not there.
+    findings = judge(ib_present.CHECK, value, ib={"mlx5_0": {}, "mlx5_7": {}})
+    assert told(findings) == [REQUEUE] and findings[0].subject == "mlx5_7"
+    assert told(judge(ib_present.CHECK, {}, ib={"mlx5_0": {}})) == [REQUEUE]
+
+
+@pytest.mark.parametrize(
+    ("different", "expected"),
+    [
+        ({}, []),
+        ({"state": "1: DOWN", "phys_state": "3: Disabled"}, [DRAIN]),
+        ({"state": "1: DOWN", "phys_state": "2: Polling"}, [DRAIN]),
+        ({"state": "2: INIT"}, [WARN]),
+        ({"state": None, "phys_state": None}, [DRAIN]),
+    ],
+)
+def test_every_expected_port_has_to_be_active(different: dict[str, Any], expected: Any) -> None:
+    value = adapters(port(), port(**different))
+    findings = judge(ib_state.CHECK, value, ib={"mlx5_0": {}, "mlx5_1": {}})
+    assert told(findings) == expected
+    assert {finding.subject for finding in findings} <= {"mlx5_1/1"}
+
+
+def test_a_port_without_a_cable_is_no_fault_where_nobody_expects_it() -> None:
+    assert judge(ib_state.CHECK, adapters(port(), port(state="1: DOWN", phys_state="2: Polling"))) == []
+
+
+def test_a_port_that_stays_in_init_drains() -> None:
+    value = adapters(port(state="2: INIT"))
+    memory = ib_state.remember(Context(Profile({}), None, 1000.0), value)
+    assert told(judge(ib_state.CHECK, value, memory=memory, now_s=1030.0)) == [WARN]
+    memory = ib_state.remember(Context(Profile({}), memory, 1030.0), value)
+    assert told(judge(ib_state.CHECK, value, memory=memory, now_s=1061.0)) == [DRAIN]
+
+
+def test_rates() -> None:
+    slow = port(rate="200 Gb/sec (2X NDR)")
+    assert judge(ib_rate.CHECK, adapters(port(), port())) == []
+    assert told(judge(ib_rate.CHECK, adapters(port(), slow))) == [WARN]
+    findings = judge(ib_rate.CHECK, adapters(port(), slow), ib={"mlx5_0": {"rate": NDR}, "mlx5_1": {"rate": NDR}})
+    assert told(findings) == [DRAIN] and findings[0].subject == "mlx5_1/1"
+    wrong = adapters(port(link_layer="Ethernet"))
+    assert told(judge(ib_rate.CHECK, wrong, ib={"mlx5_0": {"link_layer": "InfiniBand"}})) == [DRAIN]
+
+
+def test_firmware() -> None:
+    assert judge(ib_fw.CHECK, adapters(port(), port())) == []
+    mixed = adapters(port()) | {"mlx5_9": {**adapters(port())["mlx5_0"], "fw_ver": "28.40.1000"}}
+    assert told(judge(ib_fw.CHECK, mixed)) == [WARN]
+    # Another generation has another firmware.
+    bluefield = adapters(port()) | {"mlx5_9": {**adapters(port())["mlx5_0"], "fw_ver": "32.40.1000"}}
+    assert judge(ib_fw.CHECK, bluefield) == []
+
+
+def passes(*counters: dict[str, int], every_s: float = 60.0) -> Any:
+    """The findings of the last of several passes."""
+    memory: Any = None
+    for number, changed in enumerate(counters):
+        now_s = 1e9 + every_s * number
+        value = adapters(port(counters=changed))
+        findings = judge(ib_counters.CHECK, value, memory=memory, now_s=now_s)
+        memory = ib_counters.remember(Context(Profile({}), memory, now_s), value)
+    return findings
+
+
+def test_counters_of_a_whole_life_are_only_a_baseline() -> None:
+    assert passes(dict.fromkeys(infiniband.COUNTERS, 10**9)) == []
+    assert passes({"link_downed": 40, "symbol_error": 10**7}, {"link_downed": 40, "symbol_error": 10**7}) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ({"link_downed": 4}, {"link_downed": 5}, [WARN]),
+        ({"link_downed": 4}, {"link_downed": 8}, [RESET]),
+        ({"local_link_integrity_errors": 1}, {"local_link_integrity_errors": 2}, [RESET]),
+        ({"rnr_nak_retry_err": 0}, {"rnr_nak_retry_err": 1}, [RESET]),
+        ({"symbol_error": 0}, {"symbol_error": 1}, []),
+        ({"symbol_error": 0}, {"symbol_error": 3}, [RESET]),
+        ({"port_xmit_discards": 0}, {"port_xmit_discards": 5000}, []),
+        ({"port_xmit_discards": 0}, {"port_xmit_discards": 7000}, [WARN]),
+        # Cleared by perfquery -R between the passes: only what it shows now is new.
+        ({"link_downed": 40}, {"link_downed": 0}, []),
+        ({"link_downed": 40}, {"link_downed": 1}, [WARN]),
+    ],
+    ids=str,
+)
+def test_what_was_added_in_a_minute(before: Any, after: Any, expected: Any) -> None:
+    assert told(passes(before, after)) == expected
+
+
+def test_a_link_that_flaps_is_found_over_several_passes() -> None:
+    assert told(passes(*({"link_downed": count} for count in (0, 1, 2, 3, 4)), every_s=600.0)) == [RESET]
+    assert told(passes(*({"link_downed": count} for count in (0, 1, 2, 3, 4)), every_s=7200.0)) == [WARN]
+
+
+def test_two_passes_close_together_do_not_magnify_one_error() -> None:
+    assert passes({"symbol_error": 0}, {"symbol_error": 1}, {"symbol_error": 1}, every_s=0.5) == []
+    # And none of the errors of such passes is forgotten.
+    many = [{"symbol_error": count} for count in range(40)]
+    assert told(passes(*many, every_s=4.0)) in ([RESET], [])
+    assert any(told(passes(*many[:length], every_s=4.0)) == [RESET] for length in range(2, 40))
+
+
+def test_an_exchanged_adapter_begins_anew() -> None:
+    value = adapters(port(counters={"link_downed": 9}))
+    memory = ib_counters.remember(Context(Profile({}), None, 1e9), value)
+    other = {"mlx5_0": {**adapters(port(counters={"link_downed": 90}))["mlx5_0"], "node_guid": "another"}}
+    assert judge(ib_counters.CHECK, other, memory=memory, now_s=1e9 + 60) == []
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(infiniband.COUNTERS), st.integers(0, 2**64)), min_size=1, max_size=5))
+def test_no_sequence_of_counters_breaks_the_check(counters: list[dict[str, int]]) -> None:
+    passes(*counters)
