@@ -70,6 +70,7 @@ def loaded(argv: list[str]) -> set[str]:
         ["jobs", "show", "--help"],
         ["lab", "--help"],
         ["config", "--help"],
+        ["health", "--help"],
     ],
     ids=" ".join,
 )

@@ -11,6 +11,7 @@ NOUNS = {
     "jobs": ("trainmaster.launcher.jobs_cli", "list, show, cancel jobs and read their logs"),
     "config": ("trainmaster.launcher.config_cli", "the cluster's and your own defaults, and where each comes from"),
     "template": ("trainmaster.launcher.template_cli", "sbatch scripts for those who submit with sbatch"),
+    "health": ("trainmaster.health.cli", "check this node's health"),
     "lab": ("trainmaster.lab.cli", "a real Slurm cluster on this machine, with faults to inject"),
 }
 
