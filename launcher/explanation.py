@@ -34,6 +34,8 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 _OURS = {
     "output": "what runs around the ranks writes there; each rank has files of its own",
+    "error": "the same file",
+    "array": "the indices of its tasks, and after % how many may run at the same time",
     "ntasks-per-node": "one agent a node, which starts the ranks",
     "no-kill": "the job outlives a node; the supervisor decides what happens next",
     "requeue": "Slurm refuses to requeue a job that does not say so",
