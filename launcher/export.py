@@ -30,7 +30,7 @@ BASE = (
     *("BASH_ENV", "BASH_FUNC_*"),
     # a fabric chosen by hand
     *("NCCL_*", "UCX_*", "GLOO_*", "TP_SOCKET_*", "FI_*", "OMPI_*", "OMP_*", "MKL_*", "TORCH_*", "PYTORCH_*"),
-    *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_*"),
+    *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_*", "*_CA_BUNDLE"),
 )
 """What a program needs to start as it does here; exported whatever the patterns, unless one says `!`."""
 

@@ -102,7 +102,8 @@ def estimate(script: str, client: "SlurmClient") -> str:
     try:
         found = client.estimate(script)
     except SubmitRefused as error:
-        return f"Slurm could not place it: {error.message.rpartition('said: ')[2]}"
+        said = error.message.rpartition("said: ")[2]
+        return f"Slurm could not place it: {said} (it says so also of nodes that are reserved, down or drained)"
     except SlurmError as error:
         return f"Slurm does not tell: {error.message}"
     if found is None:
