@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from trainmaster.launcher.spec import JobSpec
 from trainmaster.launcher.target import script_of
 from trainmaster.slurm.values import Partition
 
+SCRIPT = "job.sbatch"
 SECRETS = "secrets.sh"
 """In the run folder, mode 0600; the batch script reads it, so all that the job starts has what is in it."""
 
@@ -103,6 +104,35 @@ def gather(spec: JobSpec, plan: Plan, *, folder: Path, env: Mapping[str, str] = 
         remarks=(*yours, *_code_remarks(found)),
     )
     return found_there.moved(plan), found_there
+
+
+def read(run_dir: Path) -> tuple[str, Explanation | None]:
+    """The script of a job and where its values came from; a task of an array finds those of the array.
+
+    "" and None for what is not there, as in the folders of older versions.
+    """
+    folder = next((one for one in (run_dir, run_dir.parent) if (one / SCRIPT).exists()), None)
+    if folder is None:
+        return "", None
+    script = (folder / SCRIPT).read_text()
+    try:
+        return script, Explanation.from_json((folder / FILE).read_text())
+    except (OSError, ValueError, KeyError, TypeError):
+        return script, None
+
+
+def for_all_roles(lead: JobSpec, specs: Iterable[JobSpec], *, env: Mapping[str, str] = os.environ) -> JobSpec:
+    """`lead`, with the snapshot and the secrets of all roles: they share one run folder and one batch script."""
+    specs = tuple(specs)
+    taking = next((one for one in (lead, *specs) if one.snapshot is not None), lead)
+    secrets: dict[str, str] = {}
+    missing: list[str] = []
+    for one in specs:
+        missing += export.missing_secrets(env, one.secrets)
+        secrets |= export.inherited(env, ("!*",), one.secrets).secret
+    together = secrets if not missing else (*secrets, *missing)
+    made = replace(lead, snapshot=taking.snapshot, snapshot_dirty=taking.snapshot_dirty, secrets=together)
+    return made.with_origins(lead.origins)
 
 
 def _copy_around(folder: Path) -> Path | None:

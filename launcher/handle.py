@@ -12,6 +12,7 @@ from trainmaster.launcher.again import Requeued, again
 from trainmaster.launcher.watch import Watch
 
 if TYPE_CHECKING:
+    from trainmaster.launcher.explanation import Explanation
     from trainmaster.launcher.job import TrainmasterJob
     from trainmaster.launcher.roles_job import RolesJob
 
@@ -25,6 +26,12 @@ class Following:
     def life(self) -> tuple[life.CycleLife, ...]:
         """Every cycle of every attempt so far: why it ended, on which nodes, what that cost, how far it came."""
         return life.cycles_of(self._watch.events())
+
+    def explain(self) -> "Explanation | None":
+        """Where each value of the submission came from, and what was remarked on; None when that was not kept."""
+        from trainmaster.launcher.belongings import read
+
+        return read(self.run_dir)[1]
 
     def logs(
         self,

@@ -9,7 +9,6 @@ from trainmaster.launcher.jobs_args_cli import new_verb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from trainmaster.launcher.explanation import Explanation
     from trainmaster.launcher.find import Found
@@ -25,6 +24,7 @@ def add(verbs: "Verbs") -> None:
 
 def run_explain(args: argparse.Namespace) -> int:
     """Print the script, the origin of its values, and why the job waits."""
+    from trainmaster.launcher.belongings import read
     from trainmaster.launcher.find import find
     from trainmaster.launcher.watch import PATIENCE_S, Watch
 
@@ -51,21 +51,6 @@ def run_explain(args: argparse.Namespace) -> int:
         return 0
     print_values(explanation)
     return 0
-
-
-def read(run_dir: "Path") -> "tuple[str, Explanation | None]":
-    """The script and the explanation of a run folder; those of an array lie above its tasks."""
-    from trainmaster.launcher.explanation import FILE, Explanation
-    from trainmaster.launcher.submission import SCRIPT
-
-    folders = [folder for folder in (run_dir, run_dir.parent) if (folder / SCRIPT).exists()]
-    if not folders:
-        return "", None
-    script = (folders[0] / SCRIPT).read_text()
-    try:
-        return script, Explanation.from_json((folders[0] / FILE).read_text())
-    except (OSError, ValueError, KeyError, TypeError):
-        return script, None
 
 
 def why_it_waits(found: "Found", script: str, client: "SlurmClient") -> "Mapping[str, Any] | None":

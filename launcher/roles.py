@@ -15,6 +15,7 @@ from typing import Any
 from trainmaster.clock import SystemClock
 from trainmaster.errors import SpecError
 from trainmaster.launcher import role_plan, submission
+from trainmaster.launcher.belongings import for_all_roles
 from trainmaster.launcher.defaults import with_defaults
 from trainmaster.launcher.interplay import cycle_in
 from trainmaster.launcher.render import render_roles
@@ -41,8 +42,9 @@ class Role:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the callable."""
     spec: JobSpec = field(default_factory=JobSpec)
-    """What it needs. It has nodes x tasks_per_node replicas. Of time, setup, requeues_max, checkpoint_signal_s and
-    heartbeat_timeout_s those of the first role count for the whole job."""
+    """What it needs. It has nodes x tasks_per_node replicas. Of time, setup, requeues_max, checkpoint_signal_s,
+    heartbeat_timeout_s and export those of the first role count for the whole job; a snapshot or secrets of any role
+    are all roles'."""
     after: tuple[str, ...] = ()
     """Roles whose replicas must all be ready before this one is started, each time that it is."""
     restart: str = "gang"
@@ -94,7 +96,10 @@ def draft_roles(roles: Mapping[str, Role], *, name: str | None, folder: Path) ->
     import_path = script_folder()
     job = submission.draft(
         targets[next(iter(roles))],
-        replace(first.spec, name=name or first.spec.name or next(iter(roles))),
+        for_all_roles(
+            replace(first.spec, name=name or first.spec.name or next(iter(roles))),
+            [role.spec for role in roles.values()],
+        ),
         folder,
         uid=submission.new_uid(SystemClock()),
         python=sys.executable,

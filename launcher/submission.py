@@ -15,6 +15,7 @@ from pathlib import Path
 from trainmaster.clock import Clock, SystemClock
 from trainmaster.errors import SlurmError, SlurmUnreachable, SpecError, SubmitRefused, UsageError
 from trainmaster.launcher import array_layout, index, plan, record, role_plan, runner, runner_check
+from trainmaster.launcher.belongings import SCRIPT as SCRIPT
 from trainmaster.launcher.belongings import SECRETS, Belongings, gather
 from trainmaster.launcher.export import inherited
 from trainmaster.launcher.foresight import foresee, partition_of, say
@@ -30,7 +31,6 @@ from trainmaster.slurm.client import SlurmClient
 log = logging.getLogger("trainmaster")
 
 PICKLE = "submitted.pkl"
-SCRIPT = "job.sbatch"
 KEY = "key"
 OUTPUT = "batch.out"
 

@@ -213,6 +213,8 @@ def test_a_callable_is_imported_from_the_copy(lab, tmp_path, monkeypatch):
     (tmp_path / "near.py").write_text("VERSION = 'later'\n")
     version, file = job.result()
     assert version == "submitted" and Path(file).parent.name == "code"
+    explanation = job.explain()
+    assert explanation is not None and "near.py" in next(row.why for row in explanation.rows if row.group == "code")
 
 
 def test_a_job_that_runs_into_a_maintenance_is_told_so_before_and_after(lab, shell, tmp_path):

@@ -11,11 +11,11 @@ from fakes.slurm import FakeSlurm
 from trainmaster.config import Cluster, Environment, Fabric, NodeFacts, Personal, Profile, Settings
 from trainmaster.errors import UsageError
 from trainmaster.launcher import submission
+from trainmaster.launcher.belongings import for_all_roles, read
 from trainmaster.launcher.code_scan import CodeFile, Scan
 from trainmaster.launcher.defaults import apply
 from trainmaster.launcher.explanation import Explanation, as_text, explain
 from trainmaster.launcher.export import inherited
-from trainmaster.launcher.jobs_explain_cli import read
 from trainmaster.launcher.lint import Remark
 from trainmaster.launcher.render import render
 from trainmaster.launcher.spec import JobSpec
@@ -144,3 +144,12 @@ def test_what_the_shell_sets_against_the_profile_is_said(tmp_path, monkeypatch):
     )
     monkeypatch.setenv("NCCL_DEBUG", "WARN")
     assert draft(tmp_path).remarks == ()
+
+
+def test_the_snapshot_and_the_secrets_of_any_role_are_all_roles():
+    env = {"HF_TOKEN": "h", "OTHER_KEY": "o"}
+    lead, worker = JobSpec(nodes=2, secrets=("HF_TOKEN",)), JobSpec(snapshot="git", secrets={"W": "w"})
+    made = for_all_roles(lead, [lead, worker], env=env)
+    assert (made.nodes, made.snapshot, made.secrets) == (2, "git", {"HF_TOKEN": "h", "W": "w"})
+    # One that is missing is refused, as for any job.
+    assert "GONE" in for_all_roles(lead, [lead, JobSpec(secrets=("GONE",))], env=env).secrets
