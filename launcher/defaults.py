@@ -16,6 +16,7 @@ from trainmaster.errors import ConfigError, SpecError, UsageError
 from trainmaster.launcher import proportion
 from trainmaster.launcher.origin import DEFAULT, YOU, Origin, Source
 from trainmaster.launcher.spec import JobSpec, gpu_count, option_name
+from trainmaster.launcher.spec_file import as_fields
 
 if TYPE_CHECKING:
     from trainmaster.config import Cluster, Profile, Settings
@@ -37,6 +38,15 @@ class Layer:
     source: Source
     where: str
     """File and table; the key is added to it, unless it ends with a colon."""
+
+    faults: tuple[str, ...] = ()
+    """What could not even become a field of JobSpec."""
+
+    @staticmethod
+    def of_file(values: Mapping[str, Any], source: Source, where: str) -> "Layer":
+        """A table of JobSpec's fields."""
+        found, faults = as_fields(values)
+        return Layer(values=found, source=source, where=where, faults=tuple(faults))
 
     def origin(self, key: str) -> Origin:
         """The origin of one value of this layer."""
@@ -191,13 +201,13 @@ def faults_of(settings: "Settings") -> tuple[str, ...]:
 
 
 def _personal(settings: "Settings") -> Layer:
-    return Layer(values=settings.personal.job, source=Source.USER_FILE, where=f"{settings.personal_file}: job")
+    return Layer.of_file(settings.personal.job, Source.USER_FILE, f"{settings.personal_file}: job")
 
 
 def _profile_layers(cluster: "Cluster", name: str | None, file: Path | None) -> Iterator[Layer]:
     for table, profile in _tables(cluster, name):
         where = f"{file}: {table}"
-        yield Layer(values=profile.job, source=Source.PROFILE, where=f"{where}.job")
+        yield Layer.of_file(profile.job, Source.PROFILE, f"{where}.job")
         if profile.environment.export is not None:
             values = {"export": profile.environment.export}
             yield Layer(values=values, source=Source.PROFILE, where=f"{where}.environment")
@@ -249,7 +259,7 @@ def _join(layers: list[Layer], said_by: Mapping[str, str]) -> tuple[dict[str, An
                         table[key] = one
                         origins[f"{name}.{key}"] = you if not number else layer.origin(_key(name, key, layer))
             elif name not in values:
-                values[name] = tuple(value) if isinstance(value, list) else value
+                values[name] = value
                 origins[name] = you if not number else layer.origin(name)
     return values, origins
 
@@ -265,16 +275,14 @@ def _check(layers: Iterable[Layer]) -> None:
     for layer in layers:
         unknown = sorted(set(layer.values) - set(_NAMES) | set(layer.values) & set(_NOT_FOR_FILES))
         faults += [f"{layer.where}.{key}: there is no default for such a field" for key in unknown]
-        known: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in layer.values.items()
-            if key not in unknown
-        }
+        known: dict[str, Any] = {key: value for key, value in layer.values.items() if key not in unknown}
+        wrong = list(layer.faults)
         try:
             JobSpec(**known).validate()
         except SpecError as error:
-            for fault in error.faults:
-                key = (re.match(r"\w+", fault) or [""])[0]
-                faults.append(f"{layer.where}.{key}: {fault}" if key in known else f"{layer.where}: {fault}")
+            wrong += error.faults
+        for fault in wrong:
+            key = (re.match(r"\w+", fault) or [""])[0]
+            faults.append(f"{layer.where}.{key}: {fault}" if key in known else f"{layer.where}: {fault}")
     if faults:
         raise ConfigError(tuple(faults))

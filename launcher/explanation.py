@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trainmaster.launcher import runner
 from trainmaster.launcher.code_scan import Scan
 from trainmaster.launcher.export import Inherited
 from trainmaster.launcher.lint import Remark
@@ -134,6 +135,8 @@ def _option_rows(spec: JobSpec, script: str) -> Iterator[Row]:
             origin = _strongest(origin_of(spec, field) for field in fields)
         else:
             origin, why = DEFAULT, _OURS.get(name, "")
+        if name in ("ntasks-per-node", "cpus-per-task") and spec.chosen_runner in runner.TASK_A_RANK:
+            why = "each rank is a task" if name == "ntasks-per-node" else ""
         if name == "nodes" and spec.spares:
             why = f"{spec.nodes} that run ranks and {spec.spares} spare"
         if name in ("ntasks-per-node", "cpus-per-task") and spec.chosen_runner in TASK_A_RANK:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from trainmaster.launcher import runner
 from trainmaster.launcher.proportion import mib
 from trainmaster.launcher.refusal import chosen_partitions
 from trainmaster.launcher.spec import JobSpec, gpu_count
@@ -168,7 +169,9 @@ def _proportion(spec: JobSpec, partitions: Sequence[Partition], nodes: Sequence[
     cpus = None if spec.cpus_per_task is None else spec.cpus_per_task * ranks
     told = {"cpus-per-gpu", "cores-per-socket", "exclusive", "ntasks-per-core"} & set(spec.sbatch)
     by_default = any("DefCpuPerGPU" in one.job_defaults for one in partitions) and asked
-    if cpus is None and (asked or ranks > 1) and not spec.exclusive and not told and not by_default:
+    # Where each rank is a task of Slurm, each has a CPU, as MPI programs are used to.
+    shared = spec.chosen_runner not in runner.TASK_A_RANK
+    if cpus is None and (asked or ranks > 1) and shared and not spec.exclusive and not told and not by_default:
         rank_word = "1 rank" if ranks == 1 else f"{ranks} ranks"
         text = f"it names no CPUs, so Slurm gives 1 CPU of each node to its {rank_word} and their data loaders"
         yield Remark(check="cpus", text=f"{text}; give `cpus_per_task`, or have a cluster profile work it out")

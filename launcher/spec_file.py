@@ -31,23 +31,29 @@ def read_values(path: Path) -> dict[str, Any]:
 
 def decode(values: Mapping[str, Any]) -> JobSpec:
     """A valid JobSpec from plain values. Raises SpecError that names every fault, unknown keys included."""
-    known: dict[str, Any] = dict(values)
-    for key in ("setup", "teardown", "srun_args", "export", "secrets"):
-        if isinstance(known.get(key), list):
-            known[key] = tuple(known[key])
+    known, more = as_fields(values)
     unknown = [key for key in known if key not in FIELDS]
     for key in unknown:
         del known[key]
     faults = [_unknown_key(key) for key in unknown]
     if faults:
         faults[-1] += f" (valid keys: {', '.join(FIELDS)})"
-    known["container"], more = containers.from_value(known.get("container"))
     faults += more
     spec = JobSpec(**known)
     faults += spec.faults()
     if faults:
         raise SpecError(tuple(faults))
     return spec
+
+
+def as_fields(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Plain values as JobSpec has them: lists become tuples, a container's table a Container. And what is wrong."""
+    found = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    faults: list[str] = []
+    if found.get("container") is not None:
+        found["container"], wrong = containers.from_value(found["container"])
+        faults += wrong
+    return found, faults
 
 
 def _unknown_key(key: str) -> str:

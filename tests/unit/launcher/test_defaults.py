@@ -125,6 +125,13 @@ def test_faults_of_defaults_are_named_with_file_and_key():
         apply(JobSpec(nodes=0), settings())
 
 
+def test_a_container_of_a_file_is_one():
+    spec = apply(JobSpec(), settings(container={"image": "train.sif", "mounts": ["/data"]}))
+    assert spec.container is not None and spec.container.mounts == ("/data",) and spec.faults() == ()
+    with pytest.raises(ConfigError, match=r"/me\.toml: job\.container: container: there is no key 'imag'"):
+        apply(JobSpec(), settings(container={"image": "x", "imag": "y"}))
+
+
 def test_defaults_are_applied_once():
     from trainmaster.launcher.defaults import with_defaults
 

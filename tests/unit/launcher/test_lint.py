@@ -132,6 +132,7 @@ def test_out_of_proportion(spec, check, words):
         JobSpec(gpus_per_node=8, cpus_per_task=12, mem="0"),
         JobSpec(gpus_per_node=2, exclusive=True, mem="0"),
         JobSpec(gpus_per_node=2, sbatch={"cpus-per-gpu": 12}),
+        JobSpec(tasks_per_node=8, mpi="pmix"),
         JobSpec(),
     ],
 )
