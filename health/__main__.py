@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
 import time
 
-from trainmaster.health import node, report
+from trainmaster.health import node, registry, report
 
 FLAGS = ("json", "prometheus", "verbose", "forget")
 VALUES = ("set", "only", "skip", "profile", "state", "root", "budget")
@@ -49,6 +49,8 @@ def check(words: list[str]) -> int:
         budget_s = float(given.get("budget", node.Options().budget_s))
     except ValueError:
         fault = fault or f"--budget is {given['budget']!r}, not seconds"
+    if given.get("set", "fast") not in registry.SETS:
+        fault = fault or f"--set is one of {', '.join(registry.SETS)}, not {given['set']!r}"
     if fault:
         sys.stderr.write(f"trainmaster health: {fault}\n")
         return 2
@@ -60,7 +62,7 @@ def check(words: list[str]) -> int:
             state=given.get("state", defaults.state),
             only=tuple(options.get("only", ())),
             skip=tuple(options.get("skip", ())),
-            slow=given.get("set") == "full",
+            set=given.get("set", "fast"),
             budget_s=budget_s,
             forget="forget" in given,
         )
@@ -80,7 +82,7 @@ def main(argv: list[str]) -> int:
     """`check` and its options."""
     if not argv or argv[0] != "check":
         sys.stderr.write(
-            "usage: check [--set fast|full] [--only ID] [--skip ID] [--json|--prometheus] [--root FOLDER]\n"
+            "usage: check [--set fast|full|deep] [--only ID] [--skip ID] [--json|--prometheus] [--root FOLDER]\n"
         )
         return 2
     return check(argv[1:])

@@ -57,8 +57,8 @@ class Source(NamedTuple):
     hung: Action = Action.DRAIN
     hung_id: str = ""
     """The id under which a hang is reported, if not `name`."""
-    slow: bool = False
-    """Only in the full set."""
+    set: str = "fast"
+    """The smallest of `registry.SETS` that it belongs to: full takes a moment longer, deep loads the hardware."""
     remember: Callable[[Any], Any] | None = None
     """What of the value the next pass shall see as `Place.memory`."""
 

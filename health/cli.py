@@ -11,6 +11,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verb = verbs.add_parser("check", help="look at this node; exit code 0 ok, 1 warn, 2 fail, 3 unknown")
     add_options(verb)
     verb.set_defaults(run=_check)
+    verb = verbs.add_parser("genconf", help="a profile from this node, or what most of several profiles have")
+    verb.add_argument("--root", default="", metavar="FOLDER", help="look below this folder instead of /")
+    verb.add_argument("--fleet", nargs="+", metavar="FILE", help="profiles of other nodes; who differs goes to stderr")
+    verb.set_defaults(run=_genconf)
     verb = verbs.add_parser("list", help="every check: its id and what it finds")
     verb.add_argument("--json", action="store_true", help="print one JSON value")
     verb.set_defaults(run=_list)
@@ -18,7 +22,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def add_options(verb: argparse.ArgumentParser) -> None:
     """The options of `check`; `health/__main__.py` reads the same words by itself."""
-    verb.add_argument("--set", choices=("fast", "full"), default="fast", help="full: also what takes longer")
+    verb.add_argument(
+        "--set",
+        choices=("fast", "full", "deep"),
+        default="fast",
+        help="full: also what takes a moment longer; deep: also loads the GPUs, for seconds, on a node without a job",
+    )
     verb.add_argument("--only", action="append", default=[], metavar="ID", help="this check, or all below it (gpu.ecc)")
     verb.add_argument("--skip", action="append", default=[], metavar="ID", help="not this check, nor those below it")
     verb.add_argument("--profile", metavar="FILE", help="what this node should have, as JSON")
@@ -40,6 +49,33 @@ def _check(args: argparse.Namespace) -> int:
     words += [f"--{name}={value}" for name in ("only", "skip") for value in getattr(args, name)]
     words += [f"--{name}={getattr(args, name)}" for name in ("profile", "state", "budget") if getattr(args, name)]
     return check(words)
+
+
+def _genconf(args: argparse.Namespace) -> int:
+    import json
+    import sys
+    from pathlib import Path
+
+    from trainmaster.errors import UsageError
+    from trainmaster.health import genconf
+
+    if not args.fleet:
+        print(json.dumps(genconf.from_node(args.root.rstrip("/")), indent=1))
+        return 0
+    profiles = []
+    for name in args.fleet:
+        try:
+            found = json.loads(Path(name).read_text())
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{name} is no profile: {error}", hint="`trainmaster health genconf` writes one") from None
+        if not isinstance(found, dict):
+            raise UsageError(f"{name} is no profile: it holds no object")
+        profiles.append(found)
+    usual, odd = genconf.majority(profiles)
+    for number, key in odd:
+        print(f"{args.fleet[number]} differs in {key}", file=sys.stderr)
+    print(json.dumps(usual, indent=1))
+    return 0
 
 
 def _list(args: argparse.Namespace) -> int:

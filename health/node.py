@@ -23,8 +23,8 @@ class Options(NamedTuple):
     state: str = state.FOLDER
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
-    slow: bool = False
-    """Also what takes longer."""
+    set: str = "fast"
+    """Of `registry.SETS`."""
     budget_s: float = runner.BUDGET_S
     forget: bool = False
     """As if there were no state, and leave none."""
@@ -35,9 +35,7 @@ def run(options: Options) -> Pass:
     began_s = time.monotonic()
     found, faults = read_profile(options.root + options.profile)
     off = (*found.names("off"), *options.skip, *switched_off(options.root + DISABLED))
-    checks = registry.chosen(options.only, off)
-    if not options.slow:
-        checks = tuple(check for check in checks if not any(source.slow for source in check.sources))
+    checks = registry.chosen(options.only, off, options.set)
     boot_id = state.read_boot_id(options.root)
     store = state.Store(options.root + options.state)
     memory, about = (state.State(boot_id=boot_id), "") if options.forget else store.open(boot_id)

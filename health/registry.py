@@ -7,6 +7,9 @@ from trainmaster.health.checks import (
     cpu_clocksource,
     cpu_count,
     cpu_gov,
+    deep_gpu_computes,
+    deep_gpu_memory,
+    deep_gpu_speed,
     fs_alive,
     fs_errors,
     fs_mount,
@@ -16,6 +19,7 @@ from trainmaster.health.checks import (
     gpu_ecc_sram_threshold,
     gpu_ecc_uncorr,
     gpu_fabric,
+    gpu_inforom,
     gpu_pages,
     gpu_pcie_gen,
     gpu_pcie_width,
@@ -69,6 +73,7 @@ CHECKS: tuple[Check, ...] = (
     gpu_vbios.CHECK,
     gpu_persistence.CHECK,
     gpu_fabric.CHECK,
+    gpu_inforom.CHECK,
     gpu_dstate.CHECK,
     ib_present.CHECK,
     ib_state.CHECK,
@@ -93,7 +98,14 @@ CHECKS: tuple[Check, ...] = (
     proc_zombies.CHECK,
     svc_active.CHECK,
     node_kmsg.CHECK,
+    deep_gpu_computes.CHECK,
+    deep_gpu_memory.CHECK,
+    deep_gpu_speed.CHECK,
 )
+
+
+SETS = ("fast", "full", "deep")
+"""Each holds those before it: a prolog runs fast, a pass once an hour full, a job on an idle node deep."""
 
 
 def matches(check_id: str, patterns: tuple[str, ...]) -> bool:
@@ -105,8 +117,13 @@ def matches(check_id: str, patterns: tuple[str, ...]) -> bool:
     return any(check_id == pattern or check_id.startswith(pattern + ".") for pattern in patterns)
 
 
-def chosen(only: tuple[str, ...] = (), off: tuple[str, ...] = ()) -> tuple[Check, ...]:
-    """The checks to be run: `only` these if any are named, and none that is `off`."""
+def chosen(only: tuple[str, ...] = (), off: tuple[str, ...] = (), largest: str = "fast") -> tuple[Check, ...]:
+    """The checks of a set to be run: `only` these if any are named, and none that is `off`."""
+    within = SETS[: SETS.index(largest) + 1]
     return tuple(
-        check for check in CHECKS if (not only or matches(check.id, only)) and not (off and matches(check.id, off))
+        check
+        for check in CHECKS
+        if all(source.set in within for source in check.sources)
+        and (not only or matches(check.id, only))
+        and not (off and matches(check.id, off))
     )

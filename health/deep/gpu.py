@@ -1,7 +1,7 @@
-"""Loads one GPU for some seconds and measures it: tensor cores, memory, PCIe. `python3 -I -S gpu.py [INDEX [SECONDS]]`.
+"""Loads GPUs for some seconds and measures them: tensor cores, memory, PCIe. `gpu.py [INDEX | FIRST-LAST [SECONDS]]`.
 
-The last line on stdout is one JSON object: `{"name": …, "tensor_tflops": …, "tensor_wrong_warps": 0, …}`, or an `error`
-with what the driver said. Nothing is judged here (health/checks/deep_*.py do that). Only the driver is needed.
+One JSON object a GPU and line: `{"name": …, "tensor_tflops": …, "tensor_wrong_warps": 0, …}`, or an `error` with what
+the driver said. Nothing is judged here (health/checks/deep_gpu_*.py do that). Only the driver is needed.
 
 - tensor: bf16 products in registers, the same on every warp; the rate over the whole time, and how many warps came to
   another result than the others, with the multiprocessors on which they ran. `mma.sync` reaches about two thirds of
@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -183,11 +185,29 @@ def measure(index: int, seconds: float) -> dict[str, Any]:
     return figures
 
 
+def measure_all(indexes: Sequence[int], seconds: float) -> list[str]:
+    """A line for each GPU. They run at once, each in a process of its own: a broken one must not end the others."""
+    readers = []
+    for index in indexes:
+        read_end, write_end = os.pipe()
+        if os.fork() == 0:
+            os.write(write_end, json.dumps(measure(index, seconds)).encode())
+            os._exit(0)
+        os.close(write_end)
+        readers.append((index, read_end))
+    lines = []
+    for index, read_end in readers:
+        with os.fdopen(read_end) as stream:
+            lines.append(stream.read() or json.dumps({"index": index, "error": "the process that measured it died"}))
+    return lines
+
+
 def main(argv: list[str]) -> int:
     """Measure and print; 1 when the driver refused something."""
-    figures = measure(int(argv[0]) if argv else 0, float(argv[1]) if len(argv) > 1 else 3.0)
-    sys.stdout.write(json.dumps(figures) + "\n")
-    return 1 if "error" in figures else 0
+    first, _, last = (argv[0] if argv else "0").partition("-")
+    lines = measure_all(range(int(first), int(last or first) + 1), float(argv[1]) if len(argv) > 1 else 3.0)
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 1 if any("error" in json.loads(line) for line in lines) else 0
 
 
 if __name__ == "__main__":

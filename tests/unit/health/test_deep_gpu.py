@@ -38,3 +38,8 @@ def test_without_a_driver_it_says_so_and_runs_under_a_bare_python() -> None:
     )
     figures = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == 1 and figures["index"] == 99 and figures["error"], done.stderr
+
+
+def test_each_gpu_has_a_line_also_when_none_is_there() -> None:
+    lines = [json.loads(line) for line in gpu.measure_all(range(90, 93), 0.1)]
+    assert [line["index"] for line in lines] == [90, 91, 92] and all(line["error"] for line in lines)
