@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -631,6 +631,9 @@ class Supervisor:
                 self.verdicts.append(Verdict(decision, group, (), {}))
         decision = interplay.overall([verdict.decision for verdict in self.verdicts])
         verdict = next(one for one in self.verdicts if one.decision is decision)
+        if saving and self.roles:
+            # Whichever role was the first to end: it was the whole job that was told to.
+            verdict = replace(verdict, group=None)
         if decision.action is Action.REQUEUE:
             self._requeue(verdict)
         else:

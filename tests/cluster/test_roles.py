@@ -73,33 +73,31 @@ class Story:
         (self.job.run_dir / name).touch()
 
 
-def recommender(folder: Path, *, loader_spares: int = 0, embedding_spares: int = 0) -> Story:
-    small: dict[str, Any] = {"mem": "500M"}
-    job = submit_roles(
-        {
-            "loader": Role(
-                target=[*REPLICA, "--serve"],
-                restart="alone",
-                service=True,
-                spec=JobSpec(partition="cpu", tasks_per_node=2, spares=loader_spares, time=10, **small),
-            ),
-            "embedding": Role(
-                target=[*REPLICA, "--serve"],
-                restart="rollback",
-                rolls_back=("trainer",),
-                service=True,
-                spec=JobSpec(partition="highmem", nodes=2, spares=embedding_spares, **small),
-            ),
-            "trainer": Role(
-                target=[*REPLICA, "--checkpoint", "--use", "embedding"],
-                after=("embedding", "loader"),
-                spec=JobSpec(partition="gpu", nodes=2, gpus_per_node=1, **small),
-            ),
-        },
-        name="recommender",
-        folder=folder,
-    )
-    return Story(job)
+def recommender(folder: Path, *, first: str, loader_spares: int = 0, embedding_spares: int = 0) -> Story:
+    """Submit loaders, embedding servers and trainers; `first` leads."""
+    small: dict[str, Any] = {"mem": "500M", "time": 10}
+    roles = {
+        "loader": Role(
+            target=[*REPLICA, "--serve"],
+            restart="alone",
+            service=True,
+            spec=JobSpec(partition="cpu", tasks_per_node=2, spares=loader_spares, **small),
+        ),
+        "embedding": Role(
+            target=[*REPLICA, "--serve"],
+            restart="rollback",
+            rolls_back=("trainer",),
+            service=True,
+            spec=JobSpec(partition="highmem", nodes=2, spares=embedding_spares, **small),
+        ),
+        "trainer": Role(
+            target=[*REPLICA, "--checkpoint", "--use", "embedding"],
+            after=("embedding", "loader"),
+            spec=JobSpec(partition="gpu", nodes=2, gpus_per_node=1, **small),
+        ),
+    }
+    order = sorted(roles, key=lambda name: name != first)
+    return Story(submit_roles({name: roles[name] for name in order}, name="recommender", folder=folder))
 
 
 def causes(job: RolesJob) -> list[tuple[str, str, str | None]]:
@@ -115,7 +113,7 @@ def nothing_left(job: RolesJob) -> bool:
 
 
 def test_each_role_restarts_as_it_was_asked_to(lab: Lab, tmp_path: Path) -> None:
-    story = recommender(tmp_path, embedding_spares=1)
+    story = recommender(tmp_path, first="trainer", loader_spares=1, embedding_spares=1)
     job = story.job
     story.wait("trainer uses", 2)
     order = [line.split()[0] + " " + line.split()[4] for line in story.lines()]
@@ -141,7 +139,12 @@ def test_each_role_restarts_as_it_was_asked_to(lab: Lab, tmp_path: Path) -> None
     assert story.cycles("trainer")[2::3] == ["0 0.2 1 rollback", "1 0.2 1 rollback"]
     assert len(story.lines("loader", "starts")) == 3
 
-    stays, dies = story.node("embedding", 1), story.node("embedding", 0)
+    loaders, stays, dies = story.node("loader", 0), story.node("embedding", 1), story.node("embedding", 0)
+    lab.fault("node-death", loaders)
+    story.wait("loader serves", 5)
+    assert story.cycles("loader")[1::2] == ["0 0.1 1 node_death", "1 0.1 0 rank_crash"]
+    assert story.cycles("loader")[-1] == "1 0.2 1 node_death" and story.node("loader", 0) != loaders
+    assert len(story.lines("trainer", "starts")) == 6
     lab.fault("node-death", dies)
     try:
         story.wait("trainer uses", 8)
@@ -150,12 +153,12 @@ def test_each_role_restarts_as_it_was_asked_to(lab: Lab, tmp_path: Path) -> None
         view = json.loads((job.run_dir / "registry.json").read_text())
         assert view["generation"] == 2
         assert {one["generation"] for one in view["roles"]["embedding"]["replicas"].values()} == {2}
-        assert {one["generation"] for one in view["roles"]["loader"]["replicas"].values()} == {0}
+        assert {one["generation"] for one in view["roles"]["loader"]["replicas"].values()} == {1}
 
         story.order("finish.trainer")
         assert job.exception() is None
     finally:
-        lab.fault("node-return", dies)
+        lab.fault("node-return", f"{dies},{loaders}")
     assert ("trainer", "FINISHED", "program") in causes(job)
     assert [cause for role, state, cause in causes(job) if (role, state) == ("embedding", "RESTARTING")] == [
         "rank_crash",
@@ -165,7 +168,7 @@ def test_each_role_restarts_as_it_was_asked_to(lab: Lab, tmp_path: Path) -> None
 
 
 def test_without_a_spare_the_whole_job_is_requeued_through_its_leader(lab: Lab, tmp_path: Path) -> None:
-    story = recommender(tmp_path)
+    story = recommender(tmp_path, first="loader")
     job = story.job
     story.wait("trainer uses", 2)
     victim = story.node("trainer", 1)
@@ -185,12 +188,12 @@ def test_without_a_spare_the_whole_job_is_requeued_through_its_leader(lab: Lab, 
     story.wait("trainer 2.0 uses", 2)
     job.cancel()
     end = job.wait(timeout_s=60)
-    assert end is not None and (end.state, end.cause) == ("CANCELLED", "user")
+    assert end is not None and (end.state, end.cause, end.role) == ("CANCELLED", "user", "")
     until(lambda: nothing_left(job), "everything is gone")
 
 
 def test_the_death_of_the_supervisors_node_puts_all_roles_back(lab: Lab, tmp_path: Path) -> None:
-    story = recommender(tmp_path, loader_spares=1)
+    story = recommender(tmp_path, first="loader", loader_spares=1)
     job = story.job
     story.wait("trainer uses", 2)
     victim = story.node("loader", 0)
