@@ -7,7 +7,7 @@ from typing import Any
 
 # What `#SBATCH` lines say is said there and only there.
 _FIELDS = (
-    *("nodes", "spares", "tasks_per_node", "cpus_per_task"),
+    *("nodes", "spares", "tasks_per_node", "cpus_per_task", "runner", "mpi"),
     *("restarts_max", "requeues_max", "no_progress_max", "backoff_s", "heartbeat_timeout_s", "hang_timeout_s"),
     *("stop_grace_s", "checkpoint_signal_s"),
 )
@@ -22,13 +22,14 @@ _HELP = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
-    from trainmaster.launcher.submit_cli import OPTIONS
+    from trainmaster.launcher.submit_cli import OPTIONS, add_container_options
 
     parser.usage = "exec trainmaster run [options] -- PROGRAM ARGS...    (in an sbatch script)"
     for flag, field, kind, text in OPTIONS:
         if field in _FIELDS:
             metavar = flag[2:].upper().replace("-", "_")
             parser.add_argument(flag, dest=field, type=kind, metavar=metavar, help=_HELP.get(field, text))
+    add_container_options(parser)
     parser.add_argument("--cold", action="store_true", help="start every rank as a new process, never from a warm one")
     parser.add_argument("--env", action="append", metavar="NAME=VALUE", help="a variable for the ranks (repeatable)")
     parser.add_argument(
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from trainmaster.clock import SystemClock
-    from trainmaster.launcher import inside, submission
+    from trainmaster.launcher import inside, runner_check, submission
     from trainmaster.launcher.allocation import allocation, cluster_of, step_environment
     from trainmaster.launcher.defaults import with_defaults
     from trainmaster.launcher.target import program
@@ -61,10 +62,13 @@ def run(args: argparse.Namespace) -> int:
         found = inside.held(found, client)
     words = args.program[1:] if args.program[:1] == ["--"] else args.program
     # The script may have activated an environment of its own, which is the one that its `train.py` means.
-    target = program(words, python=shutil.which("python3") or sys.executable)
     spec = inside.fitted(_values(args), found)
     # Variables of the fabric, and how much trouble jobs may survive here. What sbatch has decided is decided.
     spec = with_defaults(replace(spec, python=sys.executable), given=inside.DECIDED)
+    in_image = spec.container is not None
+    target = program(words, python=shutil.which("python3") or sys.executable, in_image=in_image)
+    runner_check.require_program(target, spec)
+    runner_check.require_slurm(spec, client)
     folder = Path.cwd() / (args.folder or Path(submission.DEFAULT_FOLDER)).expanduser()
     if args.dry_run:
         _print_plan(submission.plan_of(target, spec, folder / "UID", python=sys.executable), args.json)
@@ -88,12 +92,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _values(args: argparse.Namespace) -> dict[str, Any]:
-    from trainmaster.launcher.submit_cli import with_env
+    from trainmaster.launcher.submit_cli import with_container, with_env
 
     values = {field: getattr(args, field) for field in _FIELDS if getattr(args, field) is not None}
     if args.cold:
         values["warm"] = False
-    return with_env(values, args.env)
+    return with_env(with_container(values, args), args.env)
 
 
 def _warn_of_a_shell_between(batch_pid: int, own_pid: int) -> None:

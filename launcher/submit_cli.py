@@ -64,11 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sbatch", action="append", metavar="OPTION[=VALUE]", help="another option of sbatch (repeatable)"
     )
-    parser.add_argument(
-        "--container", metavar="IMAGE", help="what ranks run in: a .sif file, docker://..., a .sqsh file"
-    )
-    parser.add_argument("--container-runtime", metavar="NAME", help="apptainer (default), singularity or pyxis")
-    parser.add_argument("--mount", action="append", metavar="HOST[:INSIDE[:ro]]", help="seen inside too (repeatable)")
+    add_container_options(parser)
     parser.add_argument(
         "--spec",
         type=Path,
@@ -83,6 +79,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("program", nargs=argparse.REMAINDER, help="what every rank runs")
     parser.set_defaults(run=run)
+
+
+def add_container_options(parser: argparse.ArgumentParser) -> None:
+    """Describe what says which container ranks run in."""
+    parser.add_argument(
+        "--container", metavar="IMAGE", help="what ranks run in: a .sif file, docker://..., a .sqsh file"
+    )
+    parser.add_argument("--container-runtime", metavar="NAME", help="apptainer (default), singularity or pyxis")
+    parser.add_argument("--mount", action="append", metavar="HOST[:INSIDE[:ro]]", help="seen inside too (repeatable)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -158,7 +163,7 @@ def _values(args: argparse.Namespace) -> dict[str, Any]:
         values["exclusive"] = True
     if args.cold:
         values["warm"] = False
-    values = with_env(_with_container(values, args), args.env)
+    values = with_env(with_container(values, args), args.env)
     if args.secret:
         values["secrets"] = _secrets(args.secret, values.get("secrets", ()))
     if args.export:
@@ -171,7 +176,8 @@ def _values(args: argparse.Namespace) -> dict[str, Any]:
     return values
 
 
-def _with_container(values: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+def with_container(values: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """Plain values of a spec, with the container of the command line."""
     given = {"image": args.container, "runtime": args.container_runtime, "mounts": args.mount}
     given = {key: value for key, value in given.items() if value is not None}
     if not given:

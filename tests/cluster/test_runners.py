@@ -93,6 +93,20 @@ def test_exit_codes_of_mpi_ranks_count(tmp_path: Path) -> None:
     ]
 
 
+def test_mpi_under_somebodys_own_sbatch_script(lab: Lab, tmp_path: Path) -> None:
+    script = tmp_path / "job.sbatch"
+    run_line = f"{sys.executable} -m trainmaster run --nodes 2 --mpi pmix --folder {tmp_path} -- {' '.join(ALLREDUCE)}"
+    script.write_text(
+        "#!/bin/bash\n#SBATCH --nodes=3 --ntasks-per-node=2 --cpus-per-task=2 --mem=1G --time=5 --no-kill --requeue\n"
+        f"#SBATCH --output={tmp_path}/out\nexport OMPI_MCA_btl=self,tcp OMPI_MCA_btl_tcp_if_include=lo\n"
+        f"exec {run_line} --steps 2\n"
+    )
+    lab.run(["sbatch", "--wait", str(script)], timeout_s=120)
+    (run_dir,) = tmp_path.glob("2*-*-*")
+    for rank in range(4):
+        assert "the total of 2 steps is 20" in (run_dir / f"attempt0.0/rank{rank}.out").read_text()
+
+
 def test_a_callable_under_mpi_has_results(tmp_path: Path) -> None:
     def total(number: int) -> tuple[int, int]:
         from mpi4py import MPI
