@@ -16,8 +16,10 @@ from trainmaster.launcher.spec import JobSpec
 def environment_of(lab: Lab, folder: Path) -> Iterator[None]:
     """What is submitted meanwhile goes to the lab, and not into the person's list of jobs."""
     before = dict(os.environ)
+    # The lab cleans the environment of this moment, so it must be asked before that is emptied.
+    wanted = lab.env | {"XDG_STATE_HOME": str(folder / "state")}
     os.environ.clear()
-    os.environ.update(lab.env | {"XDG_STATE_HOME": str(folder / "state")})
+    os.environ.update(wanted)
     try:
         yield
     finally:

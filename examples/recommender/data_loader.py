@@ -11,7 +11,7 @@ from typing import Any
 
 from clicks import Clicks
 from messages import Answer
-from peers import serve
+from wires import serve
 
 
 class DataLoader:

@@ -19,7 +19,7 @@ from typing import Any
 import snapshots
 from embedding_table import EmbeddingTable, Ids, Rows
 from messages import Answer, Refused
-from peers import serve
+from wires import serve
 
 from trainmaster import registry
 

@@ -17,7 +17,7 @@ from clicks import TRAIN
 from embedding_table import Ids, Rows, shard_of
 from messages import Answer, Peer, Values
 from numpy.typing import NDArray
-from peers import peers, serve
+from wires import peers, serve
 
 
 class TrainerService:

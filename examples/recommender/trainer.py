@@ -28,10 +28,10 @@ import torch.distributed as dist
 from clicks import FIELDS, TEST, TEST_BATCHES, TEST_ROWS, TRAIN, Clicks, auc
 from dense_net import DenseNet
 from messages import Peer, Values
-from peers import peers
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from wires import peers
 
 from trainmaster import registry
 from trainmaster import step as report_step
