@@ -142,7 +142,7 @@ def end_state(cause: str) -> str:
 def decide(outcome: Outcome, budget: Budget, limits: Limits, *, attempt: int, healthy: int, wanted: int) -> Decision:
     """What to do after `outcome`, with `healthy` nodes left of which `wanted` are needed.
 
-    `attempt` is Slurm's restart count, that is the requeues spent.
+    `attempt` is how many requeues were spent (`record.requeues_spent`).
     """
     failure = first_failure(outcome.exits)
     codes = {entry.code for entry in outcome.exits if entry.failed}
@@ -182,7 +182,9 @@ def _requeue(
     failure: RankExit | None,
     exclude: tuple[str, ...] = (),
 ) -> Decision:
-    if attempt >= limits.requeues_max:
+    # A preemption is nobody's fault and says nothing of the job, so it is for free.
+    free = cause == "preemption" and limits.requeues_max > 0
+    if attempt >= limits.requeues_max and not free:
         return Decision(
             action=Action.END, cause="requeues_exhausted", state=state, budget=budget, failure=failure, exclude=exclude
         )

@@ -310,6 +310,11 @@ class TrainmasterJob(SlurmJob[R], Following):
                 raise
             log.warning("could not cancel job %s: %s", self.job_id, error)
 
+    def _interrupt(self, timeout: bool = False) -> None:
+        """Ask for a checkpoint and a requeue, as Slurm does before a time limit or a preemption; for tests. Which of
+        the two it is, nobody has to guess here, so `timeout` changes nothing."""
+        self._watch.queue.client.signal(self._job_id, "USR2")
+
     def __del__(self) -> None:
         """Cancel when that was asked for and the job still lives."""
         if getattr(self, "_cancel_at_deletion", False) and self._watch.end() is None:

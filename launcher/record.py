@@ -141,6 +141,12 @@ def end_of(events: Iterable[Event]) -> Event | None:
     return end
 
 
+def requeues_spent(events: Iterable[Event], attempt: int) -> int:
+    """How many of the `attempt` times that a job went back to the queue count: preemptions do not."""
+    free = {event.attempt for event in events if event.state == "REQUEUED" and event.cause == "preemption"}
+    return attempt - len([one for one in free if one < attempt])
+
+
 def last_step(run_dir: Path, events: Iterable[Event] = ()) -> int | None:
     """The last step that any rank is known to have done, at most a second or so ago; None when none was reported."""
     known = [event.step for event in events if event.step is not None]

@@ -97,6 +97,7 @@ class Supervisor:
         """Places of an earlier epoch, whose agents are expected."""
         events = [event for event in record.read(run_dir) if event.job_id == self.job_id]
         self.earlier = [event for event in events if event.attempt == self.attempt]
+        self.spent = record.requeues_spent(events, self.attempt)
         self.excluded = sorted({node for event in events for node in event.detail.get("excluded", ())})
         roles = role_plan.read(run_dir)
         self.roles = {role.name: role for role in roles}
@@ -388,7 +389,7 @@ class Supervisor:
         failure = RankExit(rank=-1, node=gone, code=71, epoch_s=time.time(), text=text)
         # A folder that is not shared will not be shared after a requeue either.
         hopeless = slurm_side.CANNOT_SEE in said or (MISSING in said and not self.links.members)
-        if hopeless or self.attempt >= self.plan.requeues_max or not self.dead:
+        if hopeless or self.spent >= self.plan.requeues_max or not self.dead:
             decision = Decision(action=Action.END, cause="start", state="FAILED_INFRA", failure=failure)
         else:
             decision = Decision(action=Action.REQUEUE, cause="start", failure=failure, exclude=tuple(self.dead))
@@ -487,7 +488,7 @@ class Supervisor:
             group.outcome(self.ending),
             group.budget,
             group.limits,
-            attempt=self.attempt,
+            attempt=self.spent,
             healthy=self._healthy(group),
             wanted=group.wanted,
         )
@@ -627,7 +628,7 @@ class Supervisor:
         for group in self.groups if saving else ():
             if group is not first.group and any(e.code == EXIT_REQUEUE for e in group.cycle.exits.values()):
                 outcome = group.outcome(self.ending)
-                decision = decide(outcome, group.budget, group.limits, attempt=self.attempt, healthy=1, wanted=1)
+                decision = decide(outcome, group.budget, group.limits, attempt=self.spent, healthy=1, wanted=1)
                 self.verdicts.append(Verdict(decision, group, (), {}))
         decision = interplay.overall([verdict.decision for verdict in self.verdicts])
         verdict = next(one for one in self.verdicts if one.decision is decision)

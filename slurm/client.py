@@ -41,6 +41,9 @@ class SlurmClient(Protocol):
     def cancel(self, job_id: int | str, *, signal: str | None = None) -> None:
         """End a job, or only send its steps a signal."""
 
+    def signal(self, job_id: int | str, name: str) -> None:
+        """Send a signal to a job's batch step alone."""
+
     def requeue(self, job_id: int | str, *, incomplete: bool = True) -> None:
         """Put a job back into the queue under the same id; `incomplete` refuses for one that is already over."""
 

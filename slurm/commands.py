@@ -149,6 +149,10 @@ class Commands:
         """`scancel`."""
         self._run("scancel", *([f"--signal={signal}"] if signal else []), str(job_id))
 
+    def signal(self, job_id: int | str, name: str) -> None:
+        """`scancel --batch --signal`."""
+        self._run("scancel", "--batch", f"--signal={name}", str(job_id))
+
     def requeue(self, job_id: int | str, *, incomplete: bool = True) -> None:
         """`scontrol requeue`."""
         self._run("scontrol", "requeue", *(["Incomplete"] if incomplete else []), str(job_id))

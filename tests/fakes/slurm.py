@@ -78,6 +78,9 @@ class FakeSlurm:
         self._count("cancel")
         self.cancelled.append(job_id)
 
+    def signal(self, job_id: int | str, name: str) -> None:
+        self._count("signal")
+
     def requeue(self, job_id: int | str, *, incomplete: bool = True) -> None:
         self._count("requeue")
         self.requeued.append(job_id)

@@ -187,7 +187,8 @@ def test_laws(outcome: Outcome, budget: Budget, attempt: int, healthy: int, want
     if decision.action is Action.SUCCEED:
         assert sum(1 for entry in outcome.exits if entry.code == 0) == outcome.world_size
     if decision.action is Action.REQUEUE:
-        assert attempt < LIMITS.requeues_max and outcome.ending != "user"
+        assert outcome.ending != "user"
+        assert attempt < LIMITS.requeues_max or outcome.ending == "preemption"
     if decision.action is Action.RESTART:
         assert outcome.ending is None
         assert 0 <= decision.delay_s <= 60
@@ -202,3 +203,10 @@ def test_nothing_ends_a_cycle_of_healthy_ranks(outcome: Outcome) -> None:
     if not outcome.lost and all(entry.code == 0 or entry.stopped for entry in outcome.exits):
         done = sum(1 for entry in outcome.exits if entry.code == 0)
         assert cycle_is_over(outcome) == (done == outcome.world_size)
+
+
+def test_a_preemption_is_for_free_unless_the_job_must_never_be_requeued():
+    preempted = Outcome(world_size=1, exits=(), ending="preemption")
+    assert decide(preempted, Budget(), LIMITS, attempt=99, healthy=1, wanted=1).action is Action.REQUEUE
+    never = replace(LIMITS, requeues_max=0)
+    assert decide(preempted, Budget(), never, attempt=0, healthy=1, wanted=1).action is Action.END
