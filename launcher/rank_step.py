@@ -29,8 +29,9 @@ HOSTS = "hostfile"
 EXIT_NO_STEP = 71
 NEWS_PATIENCE_S, GOOD_NEWS_PATIENCE_S = 3.0, 15.0
 """How long after srun's end the agents may take to tell how their ranks ended; and after an end with 0."""
-LEAVE_PATIENCE_S = 1.0
-"""How long srun may take to leave once no rank is left, and once it was told to end the step."""
+LEAVE_PATIENCE_S, FORCED_PATIENCE_S = 1.0, 0.5
+"""How long srun may take to leave once no rank is left; and once it was told to end the step, which takes those
+slurmstepd that can be reached milliseconds."""
 
 # What srun takes from its environment as if it stood on its command line (srun(1), INPUT ENVIRONMENT VARIABLES), and
 # what an outer step told its tasks of themselves. These alone are kept:
@@ -198,7 +199,7 @@ class RankStep:
             if hurry or now - self._end_asked_at > LEAVE_PATIENCE_S:
                 self._told_at = now
                 self._srun.send_signal(signal.SIGTERM)
-        elif now - self._told_at > LEAVE_PATIENCE_S:
+        elif now - self._told_at > FORCED_PATIENCE_S:
             self._srun.kill()
             self._srun.wait()
         return False

@@ -174,9 +174,10 @@ def mpi_types(text: str) -> tuple[str, ...]:
     types: list[str] = []
     for line in text.splitlines():
         head, colon, tail = line.partition(":")
-        if colon:
-            # Before 22.05: "srun: pmix".
-            types += tail.replace(",", " ").split() if "versions" in head or head == "srun" else []
-        elif re.fullmatch(r"\s+[a-z]\w*", line):
+        words = tail.replace(",", " ").split()
+        # Before 21.08: "srun: pmix", one a line, below "srun: MPI types are...".
+        if "versions" in head or (head == "srun" and len(words) == 1):
+            types += words
+        elif not colon and re.fullmatch(r"\s+[a-z]\w*", line):
             types.append(line.strip())
     return tuple(dict.fromkeys(types))

@@ -84,3 +84,20 @@ def test_estimate() -> None:
     )
     assert found is not None and (found.nodes, found.partition) == ("n[01-02]", "batch")
     assert parse.estimate("allocation failure: Requested node configuration is not available") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "types"),
+    [
+        (  # 22.05
+            "MPI plugin types are...\n\tpmix\n\tnone\n\tcray_shasta\n\tpmi2\n"
+            "specific pmix plugin versions available: pmix_v4\n",
+            ("pmix", "none", "cray_shasta", "pmi2", "pmix_v4"),
+        ),
+        ("MPI plugin types are...\n\tnone\n\tpmi2\n", ("none", "pmi2")),
+        ("srun: MPI types are...\nsrun: none\nsrun: pmix_v3\nsrun: pmix\n", ("none", "pmix_v3", "pmix")),  # 20.11
+        ("", ()),
+    ],
+)
+def test_mpi_types(text: str, types: tuple[str, ...]) -> None:
+    assert parse.mpi_types(text) == types
