@@ -69,7 +69,7 @@ def judge(
     Trouble with a source is one finding, under the source's name; the checks that rest on it say "unknown" and ask for
     nothing themselves, so that one stuck tool does not read like a dozen faults.
     """
-    findings = [finding for source in sources_of(checks) for finding in trouble(source, readings[source.name])]
+    findings = [finding for source in sources_of(checks) for finding in trouble(source, readings[source.name], profile)]
     for check in checks:
         values, gone = _values(check, readings)
         if gone is not None:
@@ -87,12 +87,14 @@ def judge(
     return findings
 
 
-def trouble(source: Source, reading: Reading) -> list[Finding]:
+def trouble(source: Source, reading: Reading, profile: Profile) -> list[Finding]:
     """The finding about a source that could not be read. Pure."""
     if reading.state == "hung":
         return [Finding(source.hung_id or source.name, Verdict.HUNG, source.hung, detail=reading.detail)]
     if reading.state == "missing":
-        return [Finding(source.name, Verdict.UNKNOWN, source.trouble, detail=reading.detail)]
+        # Nobody said that this node has GPUs: one without its tools is told, and not taken out of service.
+        asked = source.trouble if profile.gpus or not source.name.startswith("gpu.") else Action.COMMENT
+        return [Finding(source.name, Verdict.UNKNOWN, asked, detail=reading.detail)]
     if reading.state == "failed":
         # What looks broken and asks for a drain is a failure; all else is only not known.
         verdict = Verdict.UNKNOWN if source.trouble in (Action.NONE, Action.COMMENT) else Verdict.FAIL

@@ -13,7 +13,12 @@ from typing import Any
 from trainmaster.health.check import Absent, Place, Source
 
 PATH = "/dev/kmsg"
-RECORDS_MAX = 20_000
+ALIKE_MAX = 20
+"""Records that begin alike are kept up to this many: a storm of one error must not drown the others, or fill a pipe."""
+ALIKE_CHARACTERS = 60
+"""Up to the first comma, as in "NVRM: Xid (PCI:0000:0f:00): 119, pid=…"."""
+RECORDS_MAX = 4000
+TEXT_MAX = 400
 # What any check asks about; the rest of the log stays where it is. Patterns stand as text here and in the checks: they
 # are compiled when there is something to look at, and mostly there is nothing.
 OF_INTEREST = (
@@ -61,16 +66,25 @@ def _lines(descriptor: int) -> Any:
 def collect(lines: Any, cursor: int) -> dict[str, Any]:
     """The records after `cursor` that are of interest. Pure."""
     records: list[list[Any]] = []
+    alike: dict[str, int] = {}
     last, lost = cursor, 0
     for line in lines:
+        # Most have been seen before: their number tells, without a closer look.
+        fields = line.split(b",", 2)
+        if len(fields) == 3 and fields[1].isdigit() and int(fields[1]) <= last:
+            continue
         record = parse(line.decode(errors="replace"))
         if record is None or record[0] <= last:
             continue
         if last >= 0 and record[0] > last + 1:
             lost += record[0] - last - 1
         last = record[0]
-        if re.search(OF_INTEREST, record[3]) and len(records) < RECORDS_MAX:
-            records.append(list(record))
+        if not re.search(OF_INTEREST, record[3]) or len(records) >= RECORDS_MAX:
+            continue
+        begin = record[3].partition(",")[0][:ALIKE_CHARACTERS]
+        alike[begin] = alike.get(begin, 0) + 1
+        if alike[begin] <= ALIKE_MAX:
+            records.append([*record[:3], record[3][:TEXT_MAX]])
     return {"records": records, "last": last, "lost": lost}
 
 

@@ -86,6 +86,8 @@ def test_trouble_with_a_source_is_told_once_under_its_name() -> None:
     assert findings(check, Reading("hung")) == [("gpu.hung", Verdict.HUNG, Action.DRAIN), blind]
     assert findings(check, Reading("failed")) == [("a.source", Verdict.FAIL, Action.DRAIN), blind]
     assert findings(check, Reading("missing")) == [("a.source", Verdict.UNKNOWN, Action.DRAIN), blind]
+    found = check_pass.trouble(source(trouble=Action.DRAIN)._replace(name="gpu.x"), Reading("missing"), Profile({}))
+    assert found[0].action is Action.COMMENT, "where nobody said that there are GPUs"
     own = check._replace(id="a.source")
     assert findings(own, Reading("failed")) == [("a.source", Verdict.FAIL, Action.DRAIN)]
 

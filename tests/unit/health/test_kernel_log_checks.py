@@ -63,6 +63,13 @@ def test_no_garbage_in_the_log_is_raised(lines: list[bytes], cursor: int) -> Non
     assert value["last"] >= cursor and value["lost"] >= 0
 
 
+def test_a_storm_of_one_error_does_not_drown_another() -> None:
+    lines = [f"4,{number},0,-;{xid(31, f'pid={number}')}".encode() for number in range(100_000)]
+    value = kernel_log.collect([*lines[:50_000], f"4,50000,0,-;{xid(79)}".encode(), *lines[50_001:]], -1)
+    assert len(value["records"]) <= 2 * kernel_log.ALIKE_MAX and value["last"] == 99_999
+    assert REQUEUE in told(judge(gpu_xid.CHECK, value))
+
+
 # -- every check ---------------------------------------------------------------------------------------------------
 
 
