@@ -36,6 +36,8 @@ class Cycle:
     all_started: bool = False
     asked_why: bool = False
     """Slurm was asked whether it is behind this cycle's end."""
+    asked_to_save: bool = False
+    """Its ranks were asked for a checkpoint."""
     linger_since: float | None = None
     hang: Hang | None = None
     """Ranks that do not move; they have been asked for their stacks."""
@@ -65,9 +67,14 @@ class Cycle:
                 self.first_step_epoch_s = epoch_s
 
     @property
-    def only_asks_for_a_requeue(self) -> bool:
-        """Nothing is wrong but that ranks have written their checkpoint and want to be requeued."""
-        return not self.lost and {entry.code for entry in self.exits.values() if entry.failed} == {EXIT_REQUEUE}
+    def may_be_saving(self) -> bool:
+        """Ranks have ended, but those that still run may be about to say that their checkpoint is written.
+
+        One that was asked to save may also die of it: where a rank's process ends first, the others' connections break,
+        and torch aborts a process that is on its way out.
+        """
+        asks = {entry.code for entry in self.exits.values() if entry.failed} == {EXIT_REQUEUE}
+        return not self.lost and len(self.exits) < self.world_size and (asks or self.asked_to_save)
 
     @property
     def suspects(self) -> tuple[tuple[int, str], ...]:

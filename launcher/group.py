@@ -126,6 +126,7 @@ class Group:
         """Ask the ranks to save, and to end with 75 when they have."""
         if self.phase != "run":
             return
+        self.cycle.asked_to_save = True
         for member in self.crew:
             member.asked, member.listening = None, 0
             self.links.tell(member, {"do": "checkpoint"})
@@ -281,7 +282,7 @@ class Group:
         if now - self.cycle.started > HEAD_START_S:
             self._let_go()
         if cycle_is_over(self.outcome(ending)):
-            if self.cycle.only_asks_for_a_requeue and len(self.cycle.exits) < self.world_size:
+            if self.cycle.may_be_saving:
                 self.cycle.linger_since = self.cycle.linger_since or now
                 return now - self.cycle.linger_since >= REQUEUE_LINGER_S
             return True

@@ -1,0 +1,40 @@
+"""What a cycle knows of itself while it ends."""
+
+import pytest
+
+from trainmaster.launcher.cycle import Cycle
+from trainmaster.launcher.decide import EXIT_REQUEUE, RankExit
+
+
+def cycle(*codes: int, asked: bool = False, lost: bool = False) -> Cycle:
+    made = Cycle(number=0, places=("n1", "n2"), world_size=3, furthest_before=-1, furthest=-1, asked_to_save=asked)
+    for rank, code in enumerate(codes):
+        made.end_rank(RankExit(rank=rank, node="n1", code=code, epoch_s=1.0))
+    if lost:
+        made.lose("n2", "node_death", 1.0)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (cycle(EXIT_REQUEUE), True),
+        (cycle(EXIT_REQUEUE, 0), True),
+        (cycle(EXIT_REQUEUE, 1), False),
+        (cycle(1), False),
+        (cycle(EXIT_REQUEUE, lost=True), False),
+        (cycle(-6, asked=True, lost=True), False),
+        (cycle(EXIT_REQUEUE, EXIT_REQUEUE, EXIT_REQUEUE), False),
+    ],
+)
+def test_who_may_be_saving(made: Cycle, expected: bool) -> None:
+    assert made.may_be_saving is expected
+
+
+def test_a_rank_that_torch_aborts_on_its_way_out_does_not_spoil_the_requeue() -> None:
+    """All ranks had saved the same step; one was slower to end, lost its connections, and its SIGABRT came first."""
+    made = cycle(-6, asked=True)
+    assert made.may_be_saving, "the others are given time to say that they have saved"
+    made.end_rank(RankExit(rank=1, node="n1", code=EXIT_REQUEUE, epoch_s=1.1))
+    made.end_rank(RankExit(rank=2, node="n2", code=EXIT_REQUEUE, epoch_s=1.1))
+    assert not made.may_be_saving, "all have ended: time to judge"
