@@ -82,7 +82,7 @@ def _collect(
 ) -> None:
     """Add the tracked files below `root`, a part of `top`; those of submodules with them."""
     prefix = "" if root == top else f"{root.relative_to(top)}/"
-    for mode, oid, name in _index(root):
+    for tag, mode, oid, name in _index(root):
         path, full = prefix + name, root / name
         if mode == _SUBMODULE:
             if not (full / ".git").exists():
@@ -91,7 +91,8 @@ def _collect(
             _, _, changed, _ = _status(full)
             inner_dirty += [f"{path}/{one}" for one in changed]
             _collect(top, full, set(changed), seen, inner_dirty, empty)
-        elif name in dirty:
+        elif name in dirty or tag != "H":
+            # Of files with another tag git was told not to look whether they changed, or that they need not be there.
             if (now := _on_disk(top, full, path)) is not None:
                 seen.append(now)
         elif mode == _LINK:
@@ -128,14 +129,18 @@ def _target(top: Path, full: Path) -> str:
     return text if os.path.commonpath([meant, top]) == str(top) else meant
 
 
-def _index(root: Path) -> Iterator[tuple[str, str, str]]:
-    """Mode, object and path of all that git tracks and has on disk; of an unmerged file, listed thrice, the last."""
-    entries: dict[str, tuple[str, str, str]] = {}
-    for entry in _git(root, "ls-files", "-t", "--stage", "-z").split("\0"):
+def _index(root: Path) -> Iterator[tuple[str, str, str, str]]:
+    """Tag, mode, object and path of all that git tracks; of an unmerged file, listed thrice, the last.
+
+    Tags (git-ls-files(1), -v): H for cached, S for skip-worktree as in a sparse checkout, M for unmerged, lower case
+    for assume-unchanged.
+    """
+    entries: dict[str, tuple[str, str, str, str]] = {}
+    for entry in _git(root, "ls-files", "-v", "--stage", "-z").split("\0"):
         head, _, path = entry.partition("\t")
-        if path and not head.startswith("S "):  # left out by a sparse checkout
-            _, mode, oid, _ = head.split(" ")
-            entries[path] = (mode, oid, path)
+        if path:
+            tag, mode, oid, _ = head.split(" ")
+            entries[path] = (tag, mode, oid, path)
     yield from entries.values()
 
 

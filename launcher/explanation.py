@@ -244,12 +244,20 @@ def as_text(found: Explanation, *, width: int = 60) -> Iterator[str]:
             group = row.group
             yield f"{group}:"
         value = row.value if len(row.value) <= width else row.value[: width - 1] + "…"
-        value = value.replace("\n", "\\n").replace("\x1b", "?")
         source = f"{row.source} ({row.where})" if row.where else row.source
-        told = f"{row.name}  {value}".rstrip()
-        yield f"  {told:<44}  {source}{': ' + row.why if row.why else ''}"
+        told = f"{row.name}  {printable(value)}".rstrip()
+        yield printable(f"  {told:<44}  {source}{': ' + row.why if row.why else ''}")
     for remark in found.remarks:
-        yield f"warning: {remark.text}"
+        yield printable(f"warning: {remark.text}")
+
+
+def printable(text: str) -> str:
+    r"""One line that any terminal takes: what does not print, and what is not UTF-8, is escaped.
+
+    >>> printable("a\nb \x1b[31m caf\udce9 é")
+    'a\\nb \\x1b[31m caf\\udce9 é'
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def as_data(found: Explanation) -> dict[str, Any]:

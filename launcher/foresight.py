@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from trainmaster.clock import Clock
 from trainmaster.errors import SlurmError, SubmitRefused
+from trainmaster.launcher.explanation import printable
 from trainmaster.launcher.lint import Cluster, Remark, lint
 from trainmaster.launcher.refusal import chosen_partitions, too_much
 from trainmaster.launcher.spec import JobSpec
@@ -104,7 +105,7 @@ def partition_of(spec: JobSpec, slurm_conf: str) -> Partition | None:
 def say(name: str, remarks: Sequence[Remark]) -> None:
     """Tell the person, once for each job's name and remark in this process."""
     for remark in remarks:
-        text = f"job {name!r}: {remark.text}"
+        text = printable(f"job {name!r}: {remark.text}")
         if text not in _said:
             _said.add(text)
             log.warning("warning: %s", text)

@@ -105,14 +105,25 @@ def cluster_path(env: Mapping[str, str]) -> Path | None:
     named = env.get("TRAINMASTER_CONFIG")
     if named is not None:
         return Path(named) if named else None
-    return CLUSTER_FILE if CLUSTER_FILE.exists() else None
+    return CLUSTER_FILE if _is_there(CLUSTER_FILE) else None
 
 
 def personal_path(env: Mapping[str, str]) -> Path | None:
     """The person's file; None when there is none."""
     folder = env.get("XDG_CONFIG_HOME") or (f"{env['HOME']}/.config" if env.get("HOME") else "")
     path = Path(folder) / "trainmaster" / "config.toml"
-    return path if folder and path.exists() else None
+    return path if folder and _is_there(path) else None
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file, even if it cannot be read: that is a fault to tell, not its absence."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 _read_before: dict[Path, tuple[tuple[int, int, int], Any]] = {}

@@ -104,6 +104,14 @@ def test_a_named_file_has_to_be_there_and_an_empty_name_means_none(tmp_path):
     assert config.load({"TRAINMASTER_CONFIG": ""}) == config.Settings()
 
 
+def test_a_file_that_cannot_be_read_is_not_taken_for_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "CLUSTER_FILE", tmp_path / "config.toml")
+    assert config.load({}) == config.Settings()
+    (tmp_path / "config.toml").mkdir()
+    with pytest.raises(ConfigError, match="could not be read: Is a directory"):
+        config.load({})
+
+
 def test_a_changed_file_is_read_again(tmp_path):
     env = written(tmp_path, GOOD)
     assert config.load(env).cluster.default_profile == "h100"

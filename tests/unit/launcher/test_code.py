@@ -174,6 +174,31 @@ def test_files_that_a_sparse_checkout_leaves_out_are_not_missed(tree, tmp_path):
     assert not (code / "pkg").exists() and (code / "train.py").exists()
 
 
+@pytest.mark.parametrize("flag", ["--skip-worktree", "--assume-unchanged"])
+def test_files_that_git_was_told_to_overlook_are_taken_as_they_lie_there(tree, tmp_path, flag):
+    git(tree, "update-index", flag, "train.py")
+    (tree / "train.py").write_text("print('mine')\n")
+    before = scan(tree).digest
+    code, _ = copied(tree, tmp_path / "jobs", "1")
+    assert (code / "train.py").read_text() == "print('mine')\n"
+    (tree / "train.py").write_text("print('other')\n")
+    assert scan(tree).digest != before
+
+
+def test_a_merge_that_is_not_done_is_copied_as_it_lies_there(tree, tmp_path):
+    git(tree, "checkout", "-qb", "side")
+    (tree / "train.py").write_text("print('side')\n")
+    git(tree, "commit", "-qam", "side")
+    git(tree, "checkout", "-q", "main")
+    (tree / "train.py").write_text("print('main')\n")
+    git(tree, "commit", "-qam", "main")
+    with pytest.raises(subprocess.CalledProcessError):
+        git(tree, "merge", "side")
+    assert scan(tree).dirty == ("train.py",)
+    code, _ = copied(tree, tmp_path / "jobs", "1")
+    assert "<<<<<<<" in (code / "train.py").read_text()
+
+
 def test_before_the_first_commit(tmp_path):
     git(tmp_path, "init", "-q", "-b", "main", "new")
     (tmp_path / "new" / "a.py").write_text("1")

@@ -100,6 +100,15 @@ def test_a_spec_without_origins_is_explained_too():
     assert [(row.name, row.source) for row in found.rows[:2]] == [("--nodes", "you"), ("--no-kill", "trainmaster")]
 
 
+def test_no_value_can_play_with_the_terminal():
+    spec = JobSpec(env={"A": "\x1b[2J\n\r caf\udce9"})
+    found = explain(spec, "", taken=inherited({}, None), remarks=[Remark(check="x", text="\x07bell")])
+    lines = list(as_text(found))
+    assert all(line.isprintable() and line.encode() for line in lines)
+    assert any("\\x1b[2J\\n\\r caf\\udce9" in line for line in lines) and "warning: \\x07bell" in lines
+    assert Explanation.from_json(found.to_json()) == found
+
+
 def draft(folder: Path, **values) -> submission.Draft:
     spec = apply(JobSpec(**values), SETTINGS)
     return submission.draft(Program(argv=("true",)), spec, folder, uid="u1", python="python")

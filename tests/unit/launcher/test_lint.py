@@ -1,8 +1,11 @@
 """Remarks about a job: each of them, and its absence where all is well."""
 
+import re
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fakes.clock import FakeClock
 from fakes.slurm import FakeSlurm
@@ -10,6 +13,7 @@ from trainmaster.errors import SlurmError, SubmitRefused
 from trainmaster.launcher.foresight import foresee, partition_of, say
 from trainmaster.launcher.lint import Cluster, Remark, lint
 from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.timelimit import seconds_of
 from trainmaster.slurm.values import Node, Partition, Reservation
 
 NOW_S = datetime(2026, 11, 23, 7, tzinfo=UTC).timestamp()
@@ -100,6 +104,30 @@ def test_without_a_time_limit_the_partitions_counts():
     text = told(JobSpec(nodes=4), cluster(maintenance("n1", 0.5 * HOUR_S, HOUR_S)))["reservation"]
     assert "with a time limit of 0-01:00:00, the partition's" in text and "0-00:30:00" in text
     assert "reservation" not in told(JobSpec(nodes=4), cluster(maintenance("n1", 1.1 * HOUR_S, 2 * HOUR_S)))
+
+
+NODE_LISTS = st.sets(st.integers(1, 4), min_size=1).map(lambda numbers: ",".join(f"n{number}" for number in numbers))
+HOURS = st.integers(-2, 30)
+
+
+@given(st.lists(st.tuples(NODE_LISTS, HOURS, st.integers(1, 9)), max_size=4), st.integers(1, 4), st.integers(1, 40))
+def test_the_time_that_is_offered_fits_and_is_the_longest(reserved, wanted, hours):
+    seen = cluster(
+        *(maintenance(nodes, start * HOUR_S, (start + length) * HOUR_S) for nodes, start, length in reserved)
+    )
+
+    def remark(limit_s: float) -> str | None:
+        return told(JobSpec(nodes=wanted, time=f"{int(limit_s)}s", checkpoint_signal_s=0), seen).get("reservation")
+
+    text = remark(hours * HOUR_S)
+    offered = re.search(r"at most (\S+) it could", text or "")
+    if offered:
+        limit_s = seconds_of(offered[1])
+        assert remark(limit_s) is None and remark(limit_s + 1) is not None
+    elif text is not None:
+        assert remark(60) is not None
+    for shorter in range(1, hours):
+        assert text is not None or remark(shorter * HOUR_S) is None
 
 
 def test_a_shorter_time_is_offered_only_where_it_helps():
