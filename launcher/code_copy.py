@@ -47,16 +47,21 @@ def copy_code(wanted: Scan, folder: Path, run_dir: Path) -> Copied:
     store.mkdir(exist_ok=True)
     for _ in range(_TRIES):
         copied = _keep(wanted, store)
-        if copied is not None:
+        if copied is None:
+            wanted = scan(wanted.root / wanted.cwd)
+        elif _link_tree(store / wanted.digest, run_dir):
             break
-        wanted = scan(wanted.root / wanted.cwd)
+        else:
+            # A job has overwritten its own code, which other jobs share: make that state anew.
+            shutil.rmtree(store / wanted.digest, ignore_errors=True)
+            shutil.rmtree(run_dir / CODE, ignore_errors=True)
     else:
         raise UsageError(
             f"could not take a snapshot of {wanted.root}: its files changed each of the {_TRIES} times that they were "
             "copied",
             hint="submit when nothing writes to tracked files",
         )
-    _link_tree(store / wanted.digest, run_dir)
+    assert copied is not None
     (run_dir / CODE / wanted.cwd).mkdir(parents=True, exist_ok=True)
     (run_dir / SUMMARY).write_text(json.dumps(summary(wanted), indent=1) + "\n")
     return Copied(scan=wanted, copied=copied)
@@ -150,26 +155,22 @@ def _entry(one: CodeFile, root: Path) -> dict[str, Any]:
     return entry | ({"link": one.link} if one.link else {})
 
 
-def _link_tree(kept: Path, run_dir: Path) -> None:
-    """Links to all files of a state in the store, below `run_dir`/code."""
+def _link_tree(kept: Path, run_dir: Path) -> bool:
+    """Links to all files of a state in the store, below `run_dir`/code; False when one is not what was stored."""
     entries = json.loads((kept / MANIFEST).read_text())
     target = run_dir / CODE
     _make_folders(target, [CodeFile(path=one["path"], mode="", oid="") for one in entries])
+    unsound: list[str] = []
 
     def link(one: dict[str, Any]) -> None:
         if one.get("link"):
             (target / one["path"]).symlink_to(one["link"])
         elif not _link_if_sound(f"{kept}/{CODE}/{one['path']}", f"{target}/{one['path']}", one):
-            # The store is to blame: forget this state, so that the next submission makes it anew.
-            (kept / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(kept, ignore_errors=True)
-            raise UsageError(
-                f"could not use the copy of the code in {kept}: {one['path']} was changed there",
-                hint="submit again, the copy is then made anew; a job that overwrites its own code is the likely cause",
-            )
+            unsound.append(one["path"])
 
     _in_threads(link, entries)
     (run_dir / MANIFEST).write_bytes((kept / MANIFEST).read_bytes())
+    return not unsound
 
 
 def _link_if_sound(source: str, target: str, entry: dict[str, Any]) -> bool:

@@ -139,10 +139,15 @@ def test_a_store_that_somebody_wrote_to_is_not_trusted(tree, tmp_path):
     file = first / "train.py"
     file.chmod(0o644)
     file.write_text("print('something else')\n")
-    with pytest.raises(UsageError, match=r"train\.py was changed there"):
-        copied(tree, jobs, "2")
-    third, _ = copied(tree, jobs, "3")
-    assert (third / "train.py").read_text() == "print(1)\n"
+    second, read = copied(tree, jobs, "2")
+    assert (second / "train.py").read_text() == "print(1)\n" and read == 4
+    assert copied(tree, jobs, "3")[1] == 0
+    # A new state does not take it over either.
+    (second / "run.sh").chmod(0o755)
+    (second / "run.sh").write_text("#!/bin/false\n")
+    (tree / "train.py").write_text("print(2)\n")
+    third, read = copied(tree, jobs, "4")
+    assert (third / "run.sh").read_text() == "#!/bin/sh\n" and read == 2
 
 
 def test_submodules_come_along_and_those_without_content_are_told(tree, tmp_path):
