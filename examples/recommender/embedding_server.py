@@ -22,6 +22,7 @@ from messages import Answer, Refused
 from wires import serve
 
 from trainmaster import registry
+from trainmaster import step as report_step
 
 
 class EmbeddingServer:
@@ -69,6 +70,7 @@ class EmbeddingServer:
         with self._lock:
             self._check(session)
             self.table.save(snapshots.shard_file(self._folder, step, *self._shard))
+            report_step(step)  # what a server has to show for itself, should it die again and again
             return {"rows": len(self.table)}
 
     def _check(self, session: int) -> None:

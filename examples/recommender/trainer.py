@@ -33,8 +33,10 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from wires import peers
 
-from trainmaster import registry
+from trainmaster import registry, should_checkpoint, should_stop
 from trainmaster import step as report_step
+
+EXIT_REQUEUE = 75  # EX_TEMPFAIL of sysexits.h
 
 
 def options(argv: Sequence[str]) -> argparse.Namespace:
@@ -136,13 +138,16 @@ def train(
             embeddings.teach(batch["number"], rows.grad)
             step += 1
             report_step(step)
-            if step % args.snapshot_every == 0 or step == args.steps:
+            stop = should_stop()
+            if stop or should_checkpoint() or step % args.snapshot_every == 0 or step == args.steps:
                 embeddings.settle()
                 dist.barrier()
                 if rank == 0:
                     save(args.folder, step, session=session, servers=servers, net=net, optimizer=optimizer)
                     print(f"step {step}/{args.steps}  loss {loss.item():.4f}", flush=True)
                 dist.barrier()  # no gradient of the next step may slip into this snapshot
+            if stop and step < args.steps:
+                raise SystemExit(EXIT_REQUEUE)
     finally:
         embeddings.close()
     return net

@@ -139,3 +139,17 @@ def test_it_survives_the_death_of_their_nodes(start: Callable[..., Run], server:
         run.lab.fault("node-return", node)
     assert len(set(dead)) == 3
     assert plain > 0.87 and hybrid > plain - TOLERANCE
+
+
+@pytest.mark.slow
+def test_asked_to_stop_it_saves_and_goes_on_after_that_very_step(start: Callable[..., Run]) -> None:
+    run = start()
+    run.wait_for_step(100)
+    # What slurmctld sends before a time limit.
+    run.lab.run(["scancel", "--batch", "--signal=USR2", str(run.job_id)])
+    hybrid, plain = run.finish()
+    first, second = (run.job_dir / "trainer" / f"attempt{attempt}.0" / "rank0.out" for attempt in (0, 1))
+    assert "step 600/600" not in first.read_text()
+    *_, saved = re.findall(r"step (\d+)/600", first.read_text())
+    assert f"2 trainers go on after step {saved}\n" in second.read_text()
+    assert plain > 0.87 and hybrid > plain - TOLERANCE
