@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from trainmaster.errors import UsageError
 from trainmaster.launcher.find import Found
+from trainmaster.launcher.part import events_of
 from trainmaster.launcher.record import Event
 
 
@@ -17,42 +18,54 @@ class Target:
     """-1: no rank in particular."""
 
 
-def target_of(found: Found, events: Sequence[Event], *, rank: int | None, node: str | None) -> Target:
+def target_of(part: Found, events: Sequence[Event], *, rank: int | None, node: str | None) -> Target:
     """Where the rank runs, or the node itself. Raises UsageError when there is no such place.
 
     Args:
-        found: The job.
-        events: Its record.
+        part: The job, or one role of it.
+        events: The job's record.
         rank: The rank; 0 when neither is given.
         node: A node of the job, spares too; then the environment is that of its first rank, if it has any.
     """
-    last = next((event for event in reversed(events) if event.nodes), None)
+    wanted = rank or 0
+    if not 0 <= wanted < part.ranks:
+        raise UsageError(f"there are the ranks 0 to {part.ranks - 1}, not {wanted}")
+    last = next((event for event in reversed(events_of(part, events, wanted)) if event.nodes), None)
     if last is None:
         raise UsageError(
-            f"could not attach to job {found.job_id}: none of its ranks has started",
-            hint=f"`trainmaster jobs show {found.job_id}` tells how it stands",
+            "could not attach: no rank has started", hint="`trainmaster jobs show` tells how the job stands"
         )
-    per_node = found.plan.tasks_per_node
+    per_node = part.plan.tasks_per_node
     if node is not None:
         if node not in (*last.nodes, *last.spares):
             there = ", ".join((*last.nodes, *(f"{name} (spare)" for name in last.spares)))
-            raise UsageError(f"job {found.job_id} does not run on {node}", hint=f"its nodes are {there}")
+            raise UsageError(f"the job does not run on {node}", hint=f"its nodes are {there}")
         first = last.nodes.index(node) * per_node if node in last.nodes else -1
         return Target(node=node, rank=first if rank is None else rank)
-    wanted = rank or 0
-    if not 0 <= wanted < len(last.nodes) * per_node:
-        raise UsageError(f"job {found.job_id} has the ranks 0 to {len(last.nodes) * per_node - 1}, not {wanted}")
-    return Target(node=last.nodes[wanted // per_node], rank=wanted)
+    # A replica that restarts alone has events of its own, with the one node that it runs on.
+    return Target(node=last.nodes[0 if last.replica is not None else wanted // per_node], rank=wanted)
 
 
-def command(found: Found, target: Target, words: Sequence[str], *, terminal: bool) -> list[str]:
-    """The command line. `terminal`: the caller has one, so the command gets one too.
+def command(
+    part: Found, target: Target, words: Sequence[str], *, job_id: int, component: int | None = None, terminal: bool
+) -> list[str]:
+    """The command line.
 
     `--overlap`: the agents' step has all that the job has, and shares it. `--mem=0`: so far as it has it.
+
+    Args:
+        part: The job, or one role of it.
+        target: Where to.
+        words: What to run there; nothing for a shell.
+        job_id: Slurm's own number of the job: of an array's task not that of the array.
+        component: Which part of a heterogeneous job, if it is one.
+        terminal: The caller has one, so the command gets one too.
     """
-    line = ["srun", f"--jobid={found.id.job}", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={target.node}"]
+    line = ["srun", f"--jobid={job_id}", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={target.node}"]
+    if component is not None:
+        line.append(f"--het-group={component}")
     line += ["--mpi=none", "--mem=0", "--quiet"]
     if terminal:
         line.append("--pty")
-    line += [found.plan.python, "-P", "-m", "trainmaster.launcher.enter", str(found.run_dir), str(target.rank)]
+    line += [part.plan.python, "-P", "-m", "trainmaster.launcher.enter", str(part.run_dir), str(target.rank)]
     return [*line, *words]

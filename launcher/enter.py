@@ -6,6 +6,7 @@ the fork server's environment in /proc, so its agent keeps what it gave to each 
 
 import json
 import os
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from trainmaster.launcher import processes
 
 SCRATCH_BASES = (Path("/dev/shm"), Path("/tmp"))
 SCRATCH_PREFIX = "trainmaster-"
+_OWNER = "owner.json"
 # What belongs to the terminal of whoever attaches, not to the rank.
 _OF_THE_TERMINAL = ("TERM", "COLORTERM", "COLUMNS", "LINES", "LANG", "LC_ALL")
 
@@ -36,6 +38,31 @@ def env_file(scratch: Path, rank: int) -> Path:
 def leave_env(scratch: Path, rank: int, env: dict[str, str]) -> None:
     """Keep a rank's environment for whoever attaches; the folder is the user's alone. Raises OSError."""
     env_file(scratch, rank).write_text(json.dumps(env))
+
+
+def own(scratch: Path) -> None:
+    """Write down whose scratch folder this is, for `sweep`. Raises OSError."""
+    mark = {"pid": os.getpid(), "started": processes.start_time(os.getpid()), "pids": _pid_namespace()}
+    (scratch / _OWNER).write_text(json.dumps(mark))
+
+
+def sweep(base: Path) -> None:
+    """Remove what agents of this user left behind here when they were killed: it tells of ranks' environments.
+
+    Whose owner lives in another pid namespace, where this process cannot look, is left alone.
+    """
+    for path in base.glob(f"{SCRATCH_PREFIX}*/{_OWNER}"):
+        try:
+            mark = json.loads(path.read_text())
+            ours = path.parent.lstat().st_uid == os.getuid() and mark["pids"] == _pid_namespace()
+            if ours and processes.start_time(mark["pid"]) != mark["started"]:
+                shutil.rmtree(path.parent, ignore_errors=True)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+
+
+def _pid_namespace() -> str:
+    return str(Path("/proc/self/ns/pid").readlink())
 
 
 def find(run_dir: Path, rank: int, *, bases: tuple[Path, ...] = SCRATCH_BASES) -> Place | None:

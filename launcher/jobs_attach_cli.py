@@ -17,13 +17,14 @@ def add(verbs: "Verbs") -> None:
     """Describe the verb."""
     text = "a shell, or a command, on a node of a running job, in a rank's environment and working folder"
     attach = new_verb(verbs, "attach", text, run_attach)
-    attach.usage = "trainmaster jobs attach [--rank N | --node NAME] JOB [-- COMMAND ARGS...]"
+    attach.usage = "trainmaster jobs attach [--role NAME] [--rank N | --node NAME] JOB [-- COMMAND ARGS...]"
     _options(attach)
     attach.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="what to run (default: your shell)")
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rank", type=int, metavar="N", help="beside which rank (default: 0)")
+    parser.add_argument("--role", metavar="NAME", help="of which role, in a job of roles")
     parser.add_argument("--node", metavar="NAME", help="on which node; a spare too")
     parser.add_argument("--dry-run", action="store_true", help="only print the command line")
 
@@ -45,6 +46,7 @@ def run_attach(args: argparse.Namespace) -> int:
     from trainmaster.errors import SlurmMissing, UsageError
     from trainmaster.launcher import attach
     from trainmaster.launcher.find import find
+    from trainmaster.launcher.part import of_role
     from trainmaster.launcher.watch import Watch
     from trainmaster.slurm.commands import clean_environment
 
@@ -54,9 +56,13 @@ def run_attach(args: argparse.Namespace) -> int:
     end = watch.end()
     if end is not None:
         raise UsageError(f"could not attach to job {found.job_id}: it has ended, {end.state}")
-    target = attach.target_of(found, watch.events(), rank=args.rank, node=args.node)
+    part = of_role(found, args.role) if found.plan.roles or args.role is not None else found
+    target = attach.target_of(part, watch.events(), rank=args.rank, node=args.node)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    line = attach.command(found, target, words, terminal=terminal)
+    job = watch.queue.client.job(found.job_id) if found.id.task is not None else None
+    number = job.job_id if job is not None else found.id.job
+    component = found.plan.roles.index(args.role) if found.plan.roles else None
+    line = attach.command(part, target, words, job_id=number, component=component, terminal=terminal)
     if args.dry_run or args.json:
         print(json.dumps(line) if args.json else shlex.join(line))
         return 0

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from trainmaster.launcher.jobs_args_cli import Verbs
     from trainmaster.launcher.life import CycleLife
     from trainmaster.launcher.logs import Cycle
-    from trainmaster.launcher.record import Event
     from trainmaster.launcher.watch import Watch
 
 _POLL_S = 0.2
@@ -40,6 +39,7 @@ def add(verbs: "Verbs") -> None:
 def run_logs(args: argparse.Namespace) -> int:
     """Copy logs to stdout in bounded pieces; with --json only say where they lie."""
     from trainmaster.launcher.find import find
+    from trainmaster.launcher.part import of_role
     from trainmaster.launcher.submission import OUTPUT
     from trainmaster.launcher.watch import Watch
 
@@ -56,7 +56,7 @@ def run_logs(args: argparse.Namespace) -> int:
     stream = "err" if args.err or args.failed else "out"
     first = _first_failure(found, watch, args.role) if args.failed else None
     if found.plan.roles:
-        found = _of_role(found, first.role if first is not None else args.role)
+        found = of_role(found, first.role if first is not None else args.role)
     if first is not None:
         ranks: tuple[int, ...] = (first.failure["rank"],)
     else:
@@ -101,40 +101,17 @@ def _ranks(text: str, count: int) -> tuple[int, ...]:
     return ranks
 
 
-def _of_role(found: "Found", role: str | None) -> "Found":
-    """The files of one role. Raises UsageError when none was named, or the job has no such role."""
-    from dataclasses import replace
-
-    from trainmaster.errors import UsageError
-    from trainmaster.launcher.find import read_plan
-
-    if role not in found.plan.roles:
-        there = ", ".join(found.plan.roles)
-        said = f"it has no role {role!r}" if role else "say of which role"
-        raise UsageError(f"job {found.job_id} has the roles {there}; {said}", hint="for example: --role " + there[:20])
-    run_dir = found.run_dir / role
-    return replace(found, run_dir=run_dir, plan=read_plan(run_dir, found.id))
-
-
-def _events(found: "Found", watch: "Watch", rank: int) -> "list[Event]":
-    """The record, as far as it is about this rank's files."""
-    plan = found.plan
-    if not plan.agent_per_rank and found.run_dir == watch.run_dir:
-        return list(watch.events())
-    replica = rank if plan.agent_per_rank else None
-    return [event for event in watch.events() if (event.role, event.replica) == (plan.name, replica)]
-
-
 def _cycle(args: argparse.Namespace, found: "Found", watch: "Watch", rank: int, first: "CycleLife | None") -> "Cycle":
     from trainmaster.errors import UsageError
     from trainmaster.launcher import logs
+    from trainmaster.launcher.part import events_of
 
     if first is not None:
         return logs.Cycle(attempt=first.attempt, cycle=first.cycle)
-    known = logs.cycles(found.run_dir, _events(found, watch, rank))
+    known = logs.cycles(found.run_dir, events_of(found, watch.events(), rank))
     if found.plan.agent_per_rank:
         # The folders of a role whose replicas restart alone are each shared by some of them.
-        known = tuple(one for one in known if list(one.folder(found.run_dir).glob(f"rank{rank}.*")))
+        known = tuple(one for one in known if (one.folder(found.run_dir) / f"rank{rank}.out").exists())
     if not known:
         raise UsageError(
             f"no rank of job {found.job_id} has started yet",
@@ -195,24 +172,29 @@ def _follow(
     import time
 
     from trainmaster.launcher import logs
+    from trainmaster.launcher.part import events_of
+    from trainmaster.launcher.watch import Spells
 
     alone = found.plan.agent_per_rank
     tails = {
         rank: logs.Tail(found.run_dir, name, start=starts[rank], recorded_only=alone) for rank, name in names.items()
     }
     keep = {rank: _Filter(wanted, _prefix(rank, names)) for rank in names}
+    spells = Spells(watch)
     while True:
         # Asked before reading: what was written before the end is read below.
         ended = watch.settle() is not None
         for rank, tail in tails.items():
-            for piece in tail.more(_events(found, watch, rank)):
+            for piece in tail.more(events_of(found, watch.events(), rank)):
                 _write(keep[rank].pass_on(piece))
             if ended:
                 _write(keep[rank].rest())
         if ended:
             break
+        if (blind := spells.due()) is not None:
+            print(f"trainmaster jobs: {blind}", file=sys.stderr)
         time.sleep(_POLL_S * max(1.0, len(names) / 32))
-    if not logs.cycles(found.run_dir, _events(found, watch, 0)):
+    if not logs.cycles(found.run_dir, events_of(found, watch.events(), 0)):
         text = f"job {found.job_id} has ended and no rank of it ever started; trainmaster jobs logs --supervisor"
         print(f"{text} {found.job_id} shows what ran before them", file=sys.stderr)
 

@@ -222,5 +222,7 @@ def _show_array(found: "Found", as_json: bool) -> int:
     titles = ("JOB", "STATE", "WHY", "CYCLES", "LOST s", "STEP")
     keys = ("job_id", "state", "why", "cycles", "lost_s", "step")
     cells = [["" if row[key] is None else str(row[key]) for key in keys] for row in rows]
+    for cell, row in zip(cells, rows, strict=True):
+        cell[keys.index("lost_s")] = _seconds(row["lost_s"])
     print_table(titles, cells, states=1)
     return 0

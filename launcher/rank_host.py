@@ -49,7 +49,9 @@ class RankHost:
         """The last step that any rank here reported, over all cycles."""
         self._tell = tell
         self._allowed_ports = ports.allowed_ports()
-        self._scratch = Path(tempfile.mkdtemp(prefix="trainmaster-", dir=_scratch_folder()))
+        self._scratch = Path(tempfile.mkdtemp(prefix=enter.SCRATCH_PREFIX, dir=_scratch_folder()))
+        enter.own(self._scratch)
+        enter.sweep(self._scratch.parent)
         self._base_env = rank_env.base_environment(plan, os.environ)
         if plan.tasks_per_node > 1:
             # Read by OpenMP when it is loaded, that is in the fork server, so it must be set there already.

@@ -80,12 +80,12 @@ class Watch:
         self.id = ids.parse(job_id)
         self.job_id = str(self.id)
         self.queue = queue
-        self._clock = clock or SystemClock()
+        self.clock = clock or SystemClock()
         self._events: tuple[Event, ...] = ()
         self._seen: tuple[int, ...] = ()
         self._changed_s = float("-inf")
         """When this process first saw the record as it is now."""
-        self._alive_s = self._clock.monotonic_s() if just_submitted else float("-inf")
+        self._alive_s = self.clock.monotonic_s() if just_submitted else float("-inf")
         self._gone_s: float | None = None
         self._known_ours = just_submitted
 
@@ -105,7 +105,7 @@ class Watch:
                     text = stream.read().decode("utf-8", errors="replace")
                     self._events = record.parse(text.splitlines())
                     self._seen = seen
-                    self._changed_s = self._clock.monotonic_s()
+                    self._changed_s = self.clock.monotonic_s()
         except OSError:
             # Not there yet, or the file system is away for a moment; what was known stays known.
             if self.id.task is not None and not self._seen:
@@ -143,7 +143,7 @@ class Watch:
         `patience_s`: how long to wait for Slurm's answer; without patience a later call gets it.
         """
         end = self.end()
-        now_s = self._clock.monotonic_s()
+        now_s = self.clock.monotonic_s()
         if end is not None or (self._gone_s is None and now_s - self._alive_s < self.queue.every_s):
             return end
         age_s = self.queue.every_s if self._gone_s is None else GRACE_S
@@ -183,7 +183,7 @@ class Watch:
         last = self._events[-1] if self._events else None
         if last is None or last.state != "REQUEUED" or job.state == "CANCELLED" or job.restarts > last.attempt:
             return False
-        since_s = self._clock.now().timestamp() - last.epoch_s
+        since_s = self.clock.now().timestamp() - last.epoch_s
         if since_s > REQUEUE_PATIENCE_S:
             self.queue.do(lambda client: client.requeue(self.job_id, incomplete=False))
         return since_s < REQUEUE_GIVE_UP_S
@@ -193,7 +193,7 @@ class Watch:
         last = self._events[-1] if self._events else None
         if last is None or last.state != "REQUEUED" or job.state != "PENDING" or "BeginTime" not in job.reason:
             return
-        if self._clock.now().timestamp() - last.epoch_s < REQUEUE_PATIENCE_S:
+        if self.clock.now().timestamp() - last.epoch_s < REQUEUE_PATIENCE_S:
             return
         try:
             own = plan.read(self.run_dir).exclude
@@ -216,7 +216,7 @@ class Watch:
             job_id=self.id.job if self.id.task is None else self.job_id,
             cancelled=intent.found(self.run_dir, intent.CANCEL),
             cancelled_by=cancelled_by,
-            now_s=self._clock.now().timestamp(),
+            now_s=self.clock.now().timestamp(),
         )
         try:
             if self.id.task is not None:
@@ -248,7 +248,7 @@ class Watch:
             return False
 
     def _long_over(self, job: Job | None) -> bool:
-        now_s = self._clock.now().timestamp()
+        now_s = self.clock.now().timestamp()
         if job is not None:
             return job.end_time is not None and now_s - job.end_time > GRACE_S
         # Slurm forgets a job MinJobAge (300 s by default) after its end.
@@ -264,7 +264,7 @@ class Watch:
             return None
         return Blind(
             job_id=self.job_id,
-            silent_s=self._clock.monotonic_s() - trouble.since_s,
+            silent_s=self.clock.monotonic_s() - trouble.since_s,
             why=trouble.why,
             state=state_of(self._events),
             sign_s=self.silent_s(),
@@ -279,7 +279,7 @@ class Watch:
             except OSError:
                 continue
         started = any(event.state != "SUBMITTED" for event in self.events())
-        return max(0.0, self._clock.now().timestamp() - max(times)) if times and started else None
+        return max(0.0, self.clock.now().timestamp() - max(times)) if times and started else None
 
     def wait(
         self,
@@ -294,26 +294,41 @@ class Watch:
         `on_blind` is called after a minute without an answer from Slurm, and ever more rarely as that goes on: the end
         of a job whose whole cluster is gone would never be seen.
         """
-        started_s = told_s = self._clock.monotonic_s()
+        started_s = told_s = self.clock.monotonic_s()
         pause_s = _POLL_FIRST_S
-        blind_after_s = BLIND_FIRST_S
+        spells = Spells(self)
         seen: tuple[Event, ...] = ()
         while True:
             end = self.settle()
-            now_s = self._clock.monotonic_s()
+            now_s = self.clock.monotonic_s()
             if on_change is not None and (self._events is not seen or now_s - told_s >= 0.5):
                 seen, told_s = self._events, now_s
                 on_change()
             if end is not None:
                 return end
-            trouble = self.queue.trouble
-            if trouble is None:
-                blind_after_s = BLIND_FIRST_S
-            elif now_s - max(trouble.since_s, started_s) >= blind_after_s and (blind := self.blind()) is not None:
-                blind_after_s += min(2 * blind_after_s, BLIND_LAST_S)
+            if (blind := spells.due()) is not None:
                 on_blind(blind)
             left_s = timeout_s - (now_s - started_s)
             if left_s <= 0:
                 return None
-            self._clock.sleep_s(min(pause_s, left_s))
+            self.clock.sleep_s(min(pause_s, left_s))
             pause_s = min(pause_s * 1.02, _POLL_LAST_S)
+
+
+class Spells:
+    """When to tell somebody who waits that they cannot see: after a minute, and ever more rarely as that goes on."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._began_s = watch.clock.monotonic_s()
+        self._after_s = BLIND_FIRST_S
+
+    def due(self) -> Blind | None:
+        """What cannot be seen, if this is a moment to say so."""
+        trouble = self._watch.queue.trouble
+        if trouble is None:
+            self._after_s = BLIND_FIRST_S
+        elif self._watch.clock.monotonic_s() - max(trouble.since_s, self._began_s) >= self._after_s:
+            self._after_s += min(2 * self._after_s, BLIND_LAST_S)
+            return self._watch.blind()
+        return None
