@@ -64,16 +64,19 @@ def lab(state_home: Path) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def overdue(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> TrainmasterJob[Any]:
-    """A job that will run into its time limit, a minute from now; Slurm knows no shorter one."""
-    spec = small(time=1, checkpoint_signal_s=0, sbatch={"nodelist": "n01"})
-    return submit(SLEEPER, spec=spec, folder=tmp_path_factory.mktemp("overdue"))
+    """A job whose time is up; slurmctld looks for such jobs every half minute."""
+    spec = small(checkpoint_signal_s=0, sbatch={"nodelist": "n01"})
+    job = submit(SLEEPER, spec=spec, folder=tmp_path_factory.mktemp("overdue"))
+    in_state(job, "RUNNING")
+    lab.run(["scontrol", "update", f"JobId={job.job_id}", "EndTime=now+1"])
+    return job
 
 
 @pytest.fixture(autouse=True)
 def started_first(
     overdue: TrainmasterJob[Any], own_state_home: None, state_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its minute passes while the other tests run, and all of them share one list of jobs."""
+    """Its half minute passes while the other tests run, and all of them share one list of jobs."""
     monkeypatch.setenv("XDG_STATE_HOME", str(state_home))
 
 
@@ -345,7 +348,7 @@ def test_gc_cleans_what_ended_and_leaves_what_lives(tmp_path):
     waiting.cancel()
 
 
-# --- last, since their minute has passed, and since they stop slurmctld -----------------------------------------------
+# --- last, since its half minute has passed, and since the other stops slurmctld --------------------------------------
 
 
 def test_timed_out(overdue):
