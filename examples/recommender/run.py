@@ -34,7 +34,7 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--spares", type=int, default=0, help="nodes more for each role")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--rows", type=int, default=256, help="views per trainer and step")
-    parser.add_argument("--folder", type=Path, default=Path("recommender_run"), help="seen by all nodes")
+    parser.add_argument("--folder", type=Path, default=Path("recommender_run"), help="seen by all nodes; goes on there")
     return parser.parse_args(argv)
 
 
