@@ -84,6 +84,26 @@ def to_remove(steps: list[int], *, keep: int, keep_every: int) -> list[int]:
     return [step for step in steps[: max(0, len(steps) - keep)] if not keep_every or step % keep_every]
 
 
+def copy_into(memory: Any, value: Any) -> Any:
+    """A copy of `value` (tensors, nested in dicts and lists), in the tensors of an earlier copy where they fit.
+
+    Memory that is new to the process costs several times the copying itself.
+    """
+    if isinstance(value, dict):
+        old = memory if isinstance(memory, dict) else {}
+        return {key: copy_into(old.get(key), entry) for key, entry in value.items()}
+    if type(value) in (list, tuple):
+        earlier = list(memory) if type(memory) is type(value) else []
+        earlier += [None] * (len(value) - len(earlier))
+        return type(value)(copy_into(*pair) for pair in zip(earlier, value, strict=False))
+    if not isinstance(value, torch.Tensor):
+        return copy.deepcopy(value)
+    value = value.detach()
+    if type(memory) is type(value) and (memory.shape, memory.dtype) == (value.shape, value.dtype):
+        return memory.copy_(value)
+    return copy.deepcopy(value)
+
+
 class Checkpoints:
     """The checkpoints of one run. All ranks must make it, and call its methods, together.
 
@@ -112,6 +132,8 @@ class Checkpoints:
         self._rank, self._world_size = dist.get_rank(), dist.get_world_size()
         # Copies into pinned host memory are several times faster, and worth keeping from save to save.
         self._stager = BlockingAsyncStager(cache_staged_state_dict=True) if torch.cuda.is_available() else None
+        self._staged: dict[str, Any] | None = None
+        """The last copy, whose memory the next one takes."""
         self._pending: Future[None] | None = None
         self._token = str(self._agree(self._take_over))
         self.newest: Path | None = self._find_newest()
@@ -125,8 +147,11 @@ class Checkpoints:
         """
         started = time.perf_counter()
         self.wait()
-        # On a CPU the stager of some releases hands back the very tensors that training is about to change.
-        staged = copy.deepcopy(state) if self._stager is None else self._stager.stage(state)
+        if self._stager is None:
+            # On a CPU the stager of some releases hands back the very tensors that training is about to change.
+            self._staged = staged = copy_into(self._staged, state)
+        else:
+            staged = self._stager.stage(state)
         blocked_s = time.perf_counter() - started
         self._pending = _in_background(lambda: self._write(staged, step, dict(facts or {}), blocked_s))
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainmaster.launcher.checkpoints import MANIFEST, read_manifest, to_remove
+from trainmaster.launcher.checkpoints import MANIFEST, copy_into, read_manifest, to_remove
 
 PROGRAM = Path(__file__).parents[2] / "programs" / "checkpoint_ranks.py"
 
@@ -63,6 +64,25 @@ def test_a_rank_of_an_old_cycle_publishes_and_removes_nothing(tmp_path: Path) ->
 
 def test_nothing_to_load(tmp_path: Path) -> None:
     assert play("load", tmp_path / "checkpoints", ranks=1) == {"step": None, "steps": []}
+
+
+def test_a_copy_is_made_in_the_memory_of_the_one_before() -> None:
+    state = {
+        "a": torch.ones(3),
+        "deep": [{"b": torch.zeros(2)}, 7],
+        "grows": torch.ones(1),
+        "p": torch.nn.Parameter(torch.ones(2)),
+    }
+    first = copy_into(None, state)
+    state["a"].fill_(5.0)
+    assert first["a"].tolist() == [1, 1, 1]
+    state["grows"] = torch.ones(4)
+    state["new"] = "text"
+    again = copy_into(first, state)
+    assert again["a"] is first["a"] and again["a"].tolist() == [5, 5, 5]
+    assert again["deep"][0]["b"] is first["deep"][0]["b"] and again["deep"][1] == 7
+    assert again["grows"].shape == (4,) and again["new"] == "text"
+    assert again["p"] is first["p"] and again["p"].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"step": 1}', '{"step": 1, "files": {"a": 3}}', '{"files": {}, "x": 1}'])

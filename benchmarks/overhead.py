@@ -1,0 +1,136 @@
+"""What trainmaster costs inside the training loop: its calls, and what a checkpoint keeps a step waiting.
+
+    python benchmarks/overhead.py --quick      half a minute
+    python benchmarks/overhead.py              more repeats, a larger state: two minutes
+
+Calls: nanoseconds of `step`, `should_checkpoint` and `section` in a rank, and what they make of a step of 50 ms.
+Checkpoints: one rank's state, saved in turn by torch.distributed.checkpoint's `save`, by its `async_save`, and by
+trainmaster's `Checkpoints`, which also sums the files and publishes them by rename: seconds that training waits.
+
+Progress and tables go to stderr; the last line on stdout is one flat JSON object.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from measure import figures
+from measure.figures import Figures
+from rich.console import Console
+
+from trainmaster import Checkpoints
+from trainmaster.launcher import page, worker
+
+STEP_S = 0.05
+CALLS = 20_000
+GOALS: dict[str, dict[str, float]] = {
+    "calls_per_step_us": {"at_most": 2.0},
+    "calls_of_50_ms_step_percent": {"at_most": 0.5},
+}
+
+
+def nanoseconds(call: Callable[[int], object]) -> float:
+    """Median over rounds of one call's time."""
+    rounds = []
+    for _ in range(7):
+        started = time.perf_counter_ns()
+        for number in range(CALLS):
+            call(number)
+        rounds.append((time.perf_counter_ns() - started) / CALLS)
+    return median(rounds)
+
+
+def section(_: int) -> None:
+    with worker.section("evaluate"):
+        pass
+
+
+def calls(folder: Path) -> Figures:
+    """The calls as a rank makes them, on a page in memory as the agent gives it."""
+    memory = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else folder
+    path = memory / f"trainmaster-overhead-{os.getpid()}"
+    page.create(path)
+    os.environ["TRAINMASTER_STEP_FILE"] = str(path)
+    try:
+        idle = nanoseconds(lambda number: None)
+        found = {
+            "step_ns": nanoseconds(worker.step) - idle,
+            "should_checkpoint_ns": nanoseconds(lambda number: worker.should_checkpoint()) - idle,
+            "should_stop_ns": nanoseconds(lambda number: worker.should_stop()) - idle,
+            "section_ns": nanoseconds(section) - idle,
+        }
+    finally:
+        path.unlink()
+        del os.environ["TRAINMASTER_STEP_FILE"]
+    per_step_ns = found["step_ns"] + found["should_checkpoint_ns"] + found["should_stop_ns"]
+    rounded = {key: round(value, 1) for key, value in found.items()}
+    percent = per_step_ns / (STEP_S * 1e9) * 100
+    return rounded | {
+        "calls_per_step_us": round(per_step_ns / 1000, 3),
+        "calls_of_50_ms_step_percent": round(percent, 5),
+    }
+
+
+def checkpoints(folder: Path, *, size_mib: int, repeats: int) -> Figures:
+    """How long training waits for one save, by who saves. Nothing else runs meanwhile."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    count = 16
+    state = {f"weight.{number}": torch.rand(size_mib * (1 << 20) // count // 4) for number in range(count)}
+    waits: dict[str, list[float | None]] = {"dcp_save": [], "dcp_async_save": [], "trainmaster": []}
+    ours = Checkpoints(folder / "ours", keep=1)
+    for repeat in range(repeats):
+        for who, times in waits.items():
+            place = folder / f"{who}-{repeat}"
+            started = time.perf_counter()
+            if who == "dcp_save":
+                dcp.save(state, storage_writer=dcp.FileSystemWriter(place))
+                times.append(time.perf_counter() - started)
+            elif who == "dcp_async_save":
+                future = dcp.async_save(state, storage_writer=dcp.FileSystemWriter(place))
+                times.append(time.perf_counter() - started)
+                future.result()
+            else:
+                ours.save(state, step=repeat + 1)
+                times.append(time.perf_counter() - started)
+                ours.wait()
+            shutil.rmtree(place, ignore_errors=True)
+    ours.close()
+    dist.destroy_process_group()
+    found: Figures = {"checkpoint_mib": size_mib}
+    for who, times in waits.items():
+        found |= figures.spread(f"{who}_blocked_s", times)
+    found["ratio_dcp_save_to_trainmaster_blocked"] = figures.ratio(found, "dcp_save_blocked_s", "trainmaster_blocked_s")
+    key = "ratio_dcp_async_save_to_trainmaster_blocked"
+    found[key] = figures.ratio(found, "dcp_async_save_blocked_s", "trainmaster_blocked_s")
+    return found
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a state of 64 MiB, three repeats")
+    args = parser.parse_args(argv)
+    console = Console(stderr=True, soft_wrap=True)
+    torch.set_num_threads(1)
+    found: Figures = {"quick": args.quick}
+    with tempfile.TemporaryDirectory(prefix="trainmaster-overhead-") as folder:
+        found |= calls(Path(folder))
+        found |= checkpoints(Path(folder), size_mib=64 if args.quick else 512, repeats=3 if args.quick else 7)
+    for key, value in found.items():
+        console.print(f"{key:<50} {value}", highlight=False)
+    for key, wanted in GOALS.items():
+        console.print(f"goal  {key:<44} {figures.goal(found[key], **wanted)}", highlight=False)
+    print(figures.last_line(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
