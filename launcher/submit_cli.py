@@ -74,6 +74,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folder", type=Path, help="where jobs are kept, seen by all nodes (default: trainmaster_jobs)"
     )
+    parser.add_argument(
+        "--array", metavar="INDICES", help="run it once for each index, in SLURM_ARRAY_TASK_ID: 0-9, 1,5,7 or 0-99%%8"
+    )
     parser.add_argument("--wait", action="store_true", help="stay, show what happens, end as the job ends")
     parser.add_argument("--dry-run", action="store_true", help="check everything and print what would be submitted")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -140,6 +143,9 @@ def _drafted(args: argparse.Namespace, clock: Any) -> Any:
             raise UsageError(f"{args.spec} says what each role runs, so {words!r} cannot be given too")
         name, roles = decode_roles(values)
         return draft_roles(roles, name=name, folder=folder)
+    indices, at_once = _indices(args.array) if args.array is not None else ((), None)
+    if at_once is not None:
+        values["array_parallelism"] = at_once
     spec = with_defaults(decode(values), said_by=_said_by(args))
     target = program(
         words,
@@ -147,7 +153,24 @@ def _drafted(args: argparse.Namespace, clock: Any) -> Any:
         on_path_only_later=bool(spec.setup),
         in_image=spec.container is not None,
     )
-    return submission.draft(target, spec, folder, uid=submission.new_uid(clock), python=sys.executable)
+    origin: dict[str, Any] = {"uid": submission.new_uid(clock), "python": sys.executable}
+    if args.array is None:
+        return submission.draft(target, spec, folder, **origin)
+    if args.wait:
+        raise UsageError("--wait shows the life of one job; follow a task with `trainmaster jobs attach ID_TASK`")
+    return submission.draft_array([target] * len(indices), spec, folder, **origin, indices=indices)
+
+
+def _indices(text: str) -> tuple[tuple[int, ...], int | None]:
+    """The indices of an array and how many tasks may run at a time, from `0-9,12%4`."""
+    from trainmaster.errors import UsageError
+    from trainmaster.launcher.array_layout import indices_of
+
+    try:
+        at_once = text.partition("%")[2]
+        return indices_of(text), int(at_once) if at_once else None
+    except ValueError:
+        raise UsageError(f"could not read --array {text!r}", hint="for example 0-9, 1,5,7 or 0-99%8") from None
 
 
 def _values(args: argparse.Namespace) -> dict[str, Any]:

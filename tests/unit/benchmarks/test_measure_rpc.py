@@ -10,7 +10,10 @@ Remote Procedure Call statistics by message type
 Remote Procedure Call statistics by user
 \troot            (       0) count:435    ave_time:656    total_time:285533
 """
-AFTER = BEFORE.replace("count:14 ", "count:17 ").replace("count:12 ", "count:90 ") + "\tDBD_GET_JOBS_COND ( 1444) count:2 a\n"
+AFTER = (
+    BEFORE.replace("count:14 ", "count:17 ").replace("count:12 ", "count:90 ")
+    + "\tDBD_GET_JOBS_COND ( 1444) count:2 a\n"
+)
 
 
 def test_only_what_clients_ask_counts():
