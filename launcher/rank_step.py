@@ -4,6 +4,7 @@ The step is only how the ranks are started, and the net under them when they are
 from the agents (`step_host`). The step overlaps the agents' own, which holds the job's CPUs, memory and GPUs.
 """
 
+import logging
 import os
 import re
 import signal
@@ -20,10 +21,11 @@ from trainmaster.launcher.group import Group
 from trainmaster.launcher.links import Links
 from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.rank_env import CycleFacts
-from trainmaster.launcher.ranks import tail
+from trainmaster.launcher.ranks import TAIL_BYTES, tail
 from trainmaster.launcher.role_plan import RolePlan
 from trainmaster.launcher.warm import as_python_program
 
+LOGGER = logging.getLogger("trainmaster.supervisor")
 LOG = "step.log"
 HOSTS = "hostfile"
 EXIT_NO_STEP = 71
@@ -33,6 +35,11 @@ LEAVE_PATIENCE_S, FORCED_PATIENCE_S = 1.0, 0.5
 """How long srun may take to leave once no rank is left; and once it was told to end the step, which takes those
 slurmstepd that can be reached milliseconds."""
 
+HEAR_EVERY_S = 1.0
+"""How often to look at what a srun says that runs."""
+AWAY_PAUSE_S = 2.0
+"""Between two tries to start a step while slurmctld is away; srun itself tries for half a minute."""
+
 # What srun takes from its environment as if it stood on its command line (srun(1), INPUT ENVIRONMENT VARIABLES), and
 # what an outer step told its tasks of themselves. These alone are kept:
 _KEPT = re.compile(
@@ -41,6 +48,11 @@ _KEPT = re.compile(
 _SLURMS = ("SLURM_", "SRUN_", "SBATCH_", "PMI_", "PMI2_", "PMIX_")
 # srun's words when tasks will not come; without them it would wait, as --no-kill has it.
 _NOT_LAUNCHED = re.compile(r"Task launch for .*failed on node|Unable to create step|[Aa]pplication launch failed")
+# Its words when it did not come to ask for the step.
+_AWAY = re.compile(
+    r"Unable to confirm allocation for job \d+: (?!Invalid)|Unable to contact slurm controller|"
+    r"Unable to create step for job \d+: (Socket timed out|Zero Bytes|Connection|Unable to contact)"
+)
 
 
 def command(plan: Plan, facts: CycleFacts, *, cwd: str) -> list[str]:
@@ -128,19 +140,25 @@ class RankStep:
         self._facts: CycleFacts | None = None
         self._folder = Path()
         self._srun: subprocess.Popen[bytes] | None = None
+        self._log_from = 0
+        """Where the words of this srun begin in the log of the cycle."""
+        self._words = ""
+        self._heard_at = 0.0
         self._over_at: float | None = None
         self._end_asked_at: float | None = None
         self._told_at: float | None = None
         self._told = False
-        self._words = ""
-        """What went wrong before there was a srun."""
 
     def start(self, facts: CycleFacts) -> None:
         """Start the step of a cycle. What goes wrong shows in `failure`."""
         self._facts = facts
         self._folder = Path(facts.run_dir) / f"attempt{facts.attempt}.{facts.cycle}"
-        self._over_at = self._end_asked_at = self._told_at = None
+        self._end_asked_at = self._told_at = None
         self._told = False
+        self._launch(facts)
+
+    def _launch(self, facts: CycleFacts) -> None:
+        self._over_at = None
         self._words = ""
         hosts = self._folder / HOSTS
         cwd = self._plan.cwd or str(Path.cwd())
@@ -148,6 +166,7 @@ class RankStep:
             self._folder.mkdir(parents=True, exist_ok=True)
             hosts.write_text(host_file(self._plan, facts))
             with (self._folder / LOG).open("ab") as log:
+                self._log_from = log.tell()
                 self._srun = subprocess.Popen(
                     command(self._plan, facts, cwd=cwd),
                     cwd=cwd,
@@ -162,28 +181,49 @@ class RankStep:
             self._words = f"could not start srun: {error}"
 
     def failure(self) -> RankExit | None:
-        """Why the step as a whole is of no use, told once; None while its ranks speak for themselves."""
+        """Why the step as a whole is of no use, told once; None while its ranks speak for themselves.
+
+        A slurmctld that is away is no such reason: the step is started as soon as it is there again.
+        """
         if self._told or self._facts is None:
             return None
         now = time.monotonic()
-        words = self._words or tail(self._folder / LOG)
-        if self._srun is not None and self._srun.poll() is None:
-            if _NOT_LAUNCHED.search(words) is None:
+        alive = self._srun is not None and self._srun.poll() is None
+        if now - self._heard_at > HEAR_EVERY_S or not alive:
+            # The log may lie on storage far away.
+            self._heard_at = now
+            self._hear()
+        if alive:
+            if _NOT_LAUNCHED.search(self._words) is None:
                 return None
         else:
             self._over_at = self._over_at or now
+            if _AWAY.search(self._words):
+                if now - self._over_at > AWAY_PAUSE_S:
+                    LOGGER.warning("slurmctld did not answer srun; trying again")
+                    self._launch(self._facts)
+                return None
             well = self._srun is not None and self._srun.returncode == 0
             if now - self._over_at < (GOOD_NEWS_PATIENCE_S if well else NEWS_PATIENCE_S):
                 return None
         self._told = True
         text = "".join(tail(path) for path in sorted(self._folder.glob("torchrun*.log"))[:1])
+        said = f"{self._words}{advice(self._words)}{text}"
         return RankExit(
             rank=-1,
             node=self._facts.nodes[0],
             code=EXIT_NO_STEP,
             epoch_s=time.time(),
-            text=f"the step of the ranks could not start, or ended early. srun said:\n{words}{advice(words)}{text}",
+            text=f"the step of the ranks could not start, or ended early. srun said:\n{said}",
         )
+
+    def _hear(self) -> None:
+        try:
+            with (self._folder / LOG).open("rb") as log:
+                log.seek(max(self._log_from, log.seek(0, os.SEEK_END) - TAIL_BYTES))
+                self._words = log.read().decode(errors="replace") or self._words
+        except OSError:
+            pass
 
     def ended(self, *, hurry: bool) -> bool:
         """See to the end of the step; True once it is over. `hurry`: a node is gone, and srun would wait for it.

@@ -123,3 +123,26 @@ def test_an_end_that_srun_refuses_is_forced(tmp_path, srun):
 def test_advice_only_where_there_is_some():
     assert "srun --mpi=list" in advice("srun: error: cannot create mpi context for mpi/pmix")
     assert advice("srun: error: n1: task 0: Exited with exit code 3") == ""
+
+
+def test_a_slurmctld_that_is_away_is_waited_for(tmp_path, srun, monkeypatch):
+    """A job would otherwise have used up its restarts in a minute and a half without a controller."""
+    monkeypatch.setattr(rank_step, "NEWS_PATIENCE_S", 0.1)
+    monkeypatch.setattr(rank_step, "AWAY_PAUSE_S", 0.1)
+    tries = tmp_path / "tries"
+    away = "srun: error: Unable to confirm allocation for job 7: Socket timed out on send/recv operation"
+    srun(f"echo >>{tries}; if [ $(wc -l <{tries}) -lt 4 ]; then echo '{away}' >&2; exit 1; fi; exec sleep 60")
+    step = RankStep(plan(tmp_path))
+    step.start(facts(tmp_path))
+    told = []
+    assert soon(lambda: told.append(step.failure()) or (tries.exists() and tries.read_text().count("\n") == 4))
+    assert not any(told) and step.failure() is None
+    assert soon(lambda: step.ended(hurry=True))
+
+
+def test_a_job_that_slurm_does_not_know_is_not_tried_for_ever(tmp_path, srun, monkeypatch):
+    monkeypatch.setattr(rank_step, "NEWS_PATIENCE_S", 0.1)
+    srun("echo 'srun: error: Unable to confirm allocation for job 7: Invalid job id specified' >&2; exit 1")
+    step = RankStep(plan(tmp_path))
+    step.start(facts(tmp_path))
+    assert soon(lambda: step.failure() is not None)
