@@ -14,6 +14,7 @@ from trainmaster.launcher.origin import Source
 from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.spec import JobSpec
 from trainmaster.launcher.target import script_of
+from trainmaster.slurm.commands import clean_environment
 from trainmaster.slurm.values import Partition
 
 SCRIPT = "job.sbatch"
@@ -78,7 +79,7 @@ def gather(spec: JobSpec, plan: Plan, *, folder: Path, env: Mapping[str, str] = 
             f"could not take along the secret {', '.join(missing)}: there is no such variable here",
             hint="export it before you submit, or give its value: secrets={name: value}, --secret NAME=FILE",
         )
-    taken = export.inherited(env, spec.export, spec.secrets)
+    taken = export.inherited(clean_environment(env), spec.export, spec.secrets)
     yours = tuple(_env_remarks(spec, taken))
     if spec.snapshot is None:
         return plan, Belongings(taken=taken, remarks=yours)

@@ -14,6 +14,11 @@ from pathlib import Path
 from trainmaster.errors import UsageError
 
 _LINK, _SUBMODULE = "120000", "160000"
+# git-rev-parse(1), --local-env-vars: what a hook of another tree leaves behind.
+_OF_ANOTHER_TREE = {
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY"),
+    *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE", "GIT_IMPLICIT_WORK_TREE"),
+}
 _HINT = "leave out `snapshot`, or submit from a git working tree"
 
 
@@ -169,8 +174,8 @@ def _status(root: Path) -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
 
 def _git(folder: Path, *words: str) -> str:
     argv: Sequence[str] = ("git", "-C", str(folder), *words)
-    # An index that another git is about to write is not waited for, and GIT_DIR of a hook is not ours.
-    env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")} | {"GIT_OPTIONAL_LOCKS": "0"}
+    # An index that another git is about to write is not waited for, and the tree of the hook that runs us is not ours.
+    env = {key: value for key, value in os.environ.items() if key not in _OF_ANOTHER_TREE} | {"GIT_OPTIONAL_LOCKS": "0"}
     try:
         done = subprocess.run(argv, capture_output=True, env=env | {"LC_ALL": "C"}, check=False)
     except FileNotFoundError:

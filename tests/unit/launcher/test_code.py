@@ -251,6 +251,13 @@ def test_a_tree_that_never_holds_still_is_given_up(tree, tmp_path, monkeypatch):
     assert list((tmp_path / "jobs" / STORE).iterdir()) == []
 
 
+def test_the_tree_of_a_hook_that_submits_is_not_taken_for_ours(tree, tmp_path, monkeypatch):
+    git(tmp_path, "init", "-q", "other")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path / "other"))
+    assert scan(tree).root == tree
+
+
 def test_a_folder_without_git_says_what_git_says(tmp_path):
     with pytest.raises(UsageError, match="not a git repository"):
         scan(tmp_path)

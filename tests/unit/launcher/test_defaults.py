@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from trainmaster.config import Cluster, Environment, Fabric, NodeFacts, Personal, Profile, Settings
 from trainmaster.errors import ConfigError, SpecError, UsageError
 from trainmaster.launcher.defaults import apply, given_fields
+from trainmaster.launcher.executor import TrainmasterExecutor
 from trainmaster.launcher.origin import Source
 from trainmaster.launcher.spec import JobSpec
 
@@ -123,6 +124,16 @@ def test_faults_of_defaults_are_named_with_file_and_key():
     ]
     with pytest.raises(SpecError):
         apply(JobSpec(nodes=0), settings())
+
+
+def test_submitits_executor_has_the_defaults_too(tmp_path, monkeypatch):
+    (tmp_path / "c.toml").write_text('[common.job]\nspares = 2\nqos = "night"\nrestarts_max = 4\n')
+    monkeypatch.setenv("TRAINMASTER_CONFIG", str(tmp_path / "c.toml"))
+    executor = TrainmasterExecutor(tmp_path, JobSpec(nodes=2))
+    executor.update_parameters(timeout_min=30, spares=0)
+    spec = executor.effective_spec
+    assert (spec.nodes, spec.time, spec.spares, spec.qos, spec.restarts_max) == (2, 30, 0, "night", 4)
+    assert spec.origins["qos"].where == f"{tmp_path}/c.toml: common.job.qos"
 
 
 def test_a_container_of_a_file_is_one():
