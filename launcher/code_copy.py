@@ -139,13 +139,12 @@ def _reuse(one: CodeFile, same: dict[str, Any] | None, last: Path, target: Path)
 
 def _last(store: Path) -> tuple[dict[str, Any], Path]:
     """The files of the newest state in the store, by path, and where it is."""
-    states = [one for one in store.iterdir() if not one.name.startswith(".")]
-    for state in sorted(states, key=lambda one: one.stat().st_mtime, reverse=True)[:1]:
-        try:
-            return {one["path"]: one for one in json.loads((state / MANIFEST).read_text())}, state
-        except (OSError, ValueError, KeyError, TypeError):
-            break
-    return {}, store
+    try:
+        states = [one for one in store.iterdir() if not one.name.startswith(".")]
+        last = max(states, key=lambda one: one.stat().st_mtime, default=store)
+        return {one["path"]: one for one in json.loads((last / MANIFEST).read_text())}, last
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}, store  # none, or somebody is removing it
 
 
 def _entry(one: CodeFile, root: Path) -> dict[str, Any]:

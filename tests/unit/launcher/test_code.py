@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,15 @@ def test_the_same_code_is_read_once_and_a_change_costs_what_changed(tree, tmp_pa
     git(tree, "commit", "-qam", "the same files under another commit")
     assert copied(tree, jobs, "4")[1] == 0
     assert len([one for one in (jobs / STORE).iterdir() if not one.name.startswith(".")]) == 2
+
+
+def test_many_who_submit_at_once_agree_on_one_state(tree, tmp_path):
+    jobs = tmp_path / "jobs"
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda number: copied(tree, jobs, str(number)), range(16)))
+    assert all((code / "train.py").read_text() == "print(1)\n" for code, _ in made)
+    (state,) = (jobs / STORE).iterdir()
+    assert state.name == scan(tree).digest
 
 
 def test_states_that_no_job_has_are_pruned_and_jobs_keep_their_code(tree, tmp_path):
