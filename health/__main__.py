@@ -19,7 +19,7 @@ import time
 
 from trainmaster.health import node, registry, report
 
-FLAGS = ("json", "prometheus", "verbose", "forget")
+FLAGS = ("json", "prometheus", "verbose", "forget", "act", "dry-run")
 VALUES = ("set", "only", "skip", "profile", "state", "root", "budget")
 
 
@@ -71,8 +71,19 @@ def check(words: list[str]) -> int:
         )
     )
     now_s = time.time()
+    name = os.environ.get("SLURMD_NODENAME") or os.uname().nodename.partition(".")[0]
+    if "act" in given:
+        from trainmaster.health import enforce
+
+        said, _ = enforce.enforce(
+            result.decision,
+            folder=given.get("root", "").rstrip("/") + given.get("state", defaults.state),
+            node=name,
+            boot_id=result.state.boot_id,
+            dry_run="dry-run" in given,
+        )
+        sys.stderr.write(f"slurm: {said}\n")
     if "json" in given:
-        name = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
         sys.stdout.write(report.as_json_lines(result, node=name, epoch_s=now_s) + "\n")
     elif "prometheus" in given:
         sys.stdout.write(report.as_prometheus(result, epoch_s=now_s))
@@ -84,9 +95,7 @@ def check(words: list[str]) -> int:
 def main(argv: list[str]) -> int:
     """`check` and its options."""
     if not argv or argv[0] != "check":
-        sys.stderr.write(
-            "usage: check [--set fast|full|deep] [--only ID] [--skip ID] [--json|--prometheus] [--root FOLDER]\n"
-        )
+        sys.stderr.write("usage: check [--set fast|full|deep] [--only ID] [--skip ID] [--json|--prometheus] [--act]\n")
         return 2
     return check(argv[1:])
 

@@ -36,6 +36,8 @@ def add_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--root", default="", metavar="FOLDER", help="look below this folder instead of /")
     verb.add_argument("--budget", type=float, metavar="SECONDS", help="be done by then, whatever hangs")
     verb.add_argument("--verbose", action="store_true", help="also what is well")
+    verb.add_argument("--act", action="store_true", help="drain this node in Slurm, or resume what we drained (root)")
+    verb.add_argument("--dry-run", action="store_true", help="with --act: only say what would be done")
     form = verb.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one line of JSON a finding, and one about the pass")
     form.add_argument("--prometheus", action="store_true", help="for node_exporter's textfile collector")
@@ -44,7 +46,8 @@ def add_options(verb: argparse.ArgumentParser) -> None:
 def _check(args: argparse.Namespace) -> int:
     from trainmaster.health.__main__ import check
 
-    words = [f"--{name}" for name in ("json", "prometheus", "verbose", "forget") if getattr(args, name)]
+    words = [f"--{name}" for name in ("json", "prometheus", "verbose", "forget", "act") if getattr(args, name)]
+    words += ["--dry-run"] if args.dry_run else []
     words += [f"--set={args.set}", f"--root={args.root}"]
     words += [f"--{name}={value}" for name in ("only", "skip") for value in getattr(args, name)]
     words += [f"--{name}={getattr(args, name)}" for name in ("profile", "state", "budget") if getattr(args, name)]

@@ -1,0 +1,112 @@
+"""Carries the ledger's steps out: asks slurmctld, drains, resumes. The one place in health/ that runs a Slurm command.
+
+Each command is a child with a deadline, as every probe: at a node's start slurmctld may not answer for minutes, and
+slurmd would wait for us.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator
+from typing import Any
+
+from trainmaster.health import ledger as ledgers
+from trainmaster.health import registry, runner
+from trainmaster.health.check import Completed, Place, Source, SourceFault
+from trainmaster.health.ledger import Ledger, Step
+from trainmaster.health.policy import Decision
+
+FILE = "ledger.json"
+PATIENCE_S = 8.0
+
+
+def enforce(decision: Decision, *, folder: str, node: str, boot_id: str, dry_run: bool = False) -> tuple[str, Ledger]:
+    """Do what the pass asks for. Returns what was done, in words, and the ledger.
+
+    Args:
+        decision: of the pass.
+        folder: where the ledger lies, beside the state.
+        node: as Slurm calls it.
+        boot_id: of this boot.
+        dry_run: ask slurmctld, change nothing, and say what would be done.
+    """
+    path = f"{folder}/{FILE}"
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            old = ledgers.decode(stream.read())
+    except OSError:
+        old = Ledger()
+    step = ledgers.wanted(old, decision, boot_id, rests())
+    said, after = "nothing to do", step.ledger
+    if step.kind != "nothing":
+        said, after = _carry_out(step, node, dry_run)
+    if after != old and not dry_run:
+        _write(path, ledgers.encode(after))
+    return said, after
+
+
+def rests() -> dict[str, list[str]]:
+    """By the id under which trouble with a source is told, the checks that rest on it."""
+    found: dict[str, list[str]] = {}
+    for check in registry.CHECKS:
+        for source in check.sources:
+            for name in (source.name, source.hung_id):
+                found.setdefault(name, []).append(check.id)
+    return found
+
+
+def _carry_out(step: Step, node: str, dry_run: bool) -> tuple[str, Ledger]:
+    outcome: dict[str, Any] = {}
+
+    def ask(place: Place) -> Generator[list[str], Completed, Any]:
+        shown = _succeeded((yield ["scontrol", "--oneliner", "show", "node", node]))
+        reasons = yield ["sinfo", "--noheader", "--Node", "--states=drain", "--format=%N|%H|%E"]
+        view = ledgers.view_of(shown, _with_seconds(reasons.out), node=node, now_s=time.time())
+        if view is None:
+            raise SourceFault(f"slurmctld does not know the node {node}")
+        allowed, outcome["ledger"] = ledgers.permitted(step, view)
+        if not allowed:
+            return outcome["ledger"].note or "no longer ours" if step.kind == "resume" else outcome["ledger"].note
+        if dry_run:
+            return f"would {step.kind} {node}"
+        change = ["State=RESUME"] if step.kind == "resume" else ["State=DRAIN", f"Reason={step.reason}"]
+        _succeeded((yield ["scontrol", "update", f"NodeName={node}", *change]))
+        return f"{step.kind} {node}"
+
+    source = Source(name="slurm", about="scontrol", ask=ask, deadline_s=PATIENCE_S)
+    reading = runner.read_all([source], lambda source: Place(), budget_s=PATIENCE_S)["slurm"]
+    if reading.state == "ok":
+        return str(reading.value), outcome["ledger"]
+    return f"could not {step.kind} {node}: {reading.detail}", ledgers.unreachable(step, reading.detail)
+
+
+def _succeeded(done: Completed) -> str:
+    if done.code != 0:
+        raise SourceFault(" ".join((done.err or done.out).split())[:160] or f"exit status {done.code}")
+    return done.out
+
+
+def _with_seconds(text: str) -> str:
+    """The lines of sinfo with times as epoch seconds; it prints local time as 2026-11-23T10:00:00."""
+    lines = []
+    for line in text.splitlines():
+        name, _, rest = line.partition("|")
+        moment, _, reason = rest.partition("|")
+        try:
+            seconds = int(time.mktime(time.strptime(moment, "%Y-%m-%dT%H:%M:%S")))
+        except (ValueError, OverflowError):
+            continue
+        lines.append(f"{name}|{seconds}|{reason}")
+    return "\n".join(lines)
+
+
+def _write(path: str, text: str) -> None:
+    """Replace the file at once. When that fails the drain stands in Slurm with our mark, which is the truth anyway."""
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        with open(path + ".new", "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.replace(path + ".new", path)
+    except OSError:
+        return
