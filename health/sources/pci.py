@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from trainmaster.health import files
@@ -14,10 +15,11 @@ _GPU_CLASSES = ("0x0302", "0x0300")
 
 
 def nvidia_devices(root: str) -> list[str]:
-    """Addresses of the NVIDIA GPUs that the kernel knows."""
+    """Addresses of the NVIDIA GPUs that the kernel knows, but for those that were handed on to virtual machines."""
     folder = root + FOLDER
     found = [name for name in files.names(folder) if files.text(f"{folder}/{name}/vendor", 64) == NVIDIA]
-    return [name for name in found if (files.text(f"{folder}/{name}/class", 64) or "").startswith(_GPU_CLASSES)]
+    gpus = [name for name in found if (files.text(f"{folder}/{name}/class", 64) or "").startswith(_GPU_CLASSES)]
+    return [name for name in gpus if os.path.basename(os.path.realpath(f"{folder}/{name}/driver")) != "vfio-pci"]
 
 
 def read(place: Place) -> Any:

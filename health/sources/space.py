@@ -19,7 +19,9 @@ from trainmaster.health.children import Child
 from trainmaster.health.sources import mounts
 
 PATIENCE_S = 5.0
-ALWAYS = ("/", "/tmp", "/var", "/var/tmp", "/dev/shm", "/home")
+ALWAYS = ("/", "/tmp", "/var", "/var/tmp", "/home")
+"""Not /dev/shm: what a job does there is its own business."""
+_ALWAYS_FULL = ("squashfs", "erofs", "iso9660", "cramfs")
 _NETWORK = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "wekafs", "cifs", "fuse", "afs")
 
 
@@ -29,7 +31,12 @@ def read(place: Place) -> Any:
     named = set(place.profile.table("mounts"))
     # A network mount that nobody named is not ours to ask.
     own = {path for path in ALWAYS if path in table and not table[path]["type"].startswith(_NETWORK)}
-    return ask_all(sorted(named & set(table) | own), place.root, PATIENCE_S)
+    found = ask_all(sorted(named & set(table) | own), place.root, PATIENCE_S)
+    for path, facts in found.items():
+        if table[path]["type"] in _ALWAYS_FULL:
+            facts.pop("used", None)
+            facts.pop("inodes", None)
+    return found
 
 
 def ask_all(paths: list[str], root: str, patience_s: float) -> dict[str, Any]:

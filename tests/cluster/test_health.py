@@ -122,3 +122,29 @@ def test_a_storm_drains_no_more_than_a_few(lab: Lab) -> None:
     assert ["the check may be wrong" in words for words in said[3:]] == [True, True], said
     drained = [name for name in names if "+DRAIN" in lab.run(["scontrol", "-o", "show", "node", name]).stdout]
     assert drained == list(names[:3])
+
+
+def test_slurmd_runs_it_and_the_node_drains_itself(tmp_path: Path) -> None:
+    """As HealthCheckProgram, with the environment, the output and the patience that slurmd has."""
+    program = tmp_path / "health_check_program"
+    program.write_text(
+        "#!/bin/sh\n"
+        f'export SLURM_CONF="$(cat {tmp_path}/conf)"\n'
+        f'exec /usr/bin/python3 -I -S {MAIN} check --root="${{SLURM_CONF%/*}}/nodes/$SLURMD_NODENAME/root" --act'
+        f" >>{tmp_path}/$SLURMD_NODENAME.out 2>&1\n"
+    )
+    program.chmod(0o755)
+    settings = {"HealthCheckProgram": str(program), "HealthCheckInterval": "1", "HealthCheckNodeState": "ANY"}
+    with up(LabSpec(nodes=2, gpus=2, settings=settings)) as lab:
+        (tmp_path / "conf").write_text(str(lab.conf))
+
+        def shown(name: str) -> str:
+            return lab.run(["scontrol", "-o", "show", "node", name]).stdout
+
+        until(lambda: (tmp_path / "n02.out").exists(), "slurmd runs the program")
+        change(lab, "n02", fabric__state="In Progress")
+        until(lambda: "Reason=[HC] gpu.fabric: " in shown("n02"), "n02 drains itself")
+        assert "+DRAIN" in shown("n02") and "+DRAIN" not in shown("n01")
+        change(lab, "n02", fabric__state="N/A")
+        until(lambda: "+DRAIN" not in shown("n02"), "n02 comes back by itself")
+        assert "Traceback" not in "".join(path.read_text() for path in tmp_path.glob("*.out"))

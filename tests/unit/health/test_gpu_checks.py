@@ -237,6 +237,13 @@ def test_gpus_are_counted_on_the_bus(tmp_path: Any) -> None:
     assert told(judge(gpu_present.CHECK, {"gpus": {}})) == [SKIP]
 
 
+def test_a_gpu_that_belongs_to_a_virtual_machine_is_not_missed(tmp_path: Any) -> None:
+    bus(tmp_path, "0000:0f:00.0", "0000:10:00.0")
+    (tmp_path / "sys/bus/pci/drivers/vfio-pci").mkdir(parents=True)
+    (tmp_path / "sys/bus/pci/devices/0000:10:00.0/driver").symlink_to(tmp_path / "sys/bus/pci/drivers/vfio-pci")
+    assert list(pci.read(Place(str(tmp_path)))["gpus"]) == ["0000:0f:00.0"]
+
+
 def test_versions_are_alike_and_as_expected() -> None:
     assert judge(gpu_vbios.CHECK, gpus({}, {})) == []
     assert told(judge(gpu_vbios.CHECK, gpus({}, {"vbios_version": "96.00.99"}))) == [DRAIN]

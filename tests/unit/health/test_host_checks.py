@@ -127,6 +127,7 @@ def test_cpus(tmp_path: Path) -> None:
     assert told(judge(cpu_count.CHECK, value)) == [WARN]
     assert told(judge(cpu_count.CHECK, value, cpus=16)) == [DRAIN]
     assert judge(cpu_count.CHECK, value, cpus=15) == []
+    assert judge(cpu_count.CHECK, {**value, "online": 8}) == [], "without hyper-threading"
     assert told(judge(cpu_gov.CHECK, value)) == [SKIP]
     assert told(judge(cpu_gov.CHECK, value, governor="performance")) == [WARN]
     assert told(judge(cpu_clocksource.CHECK, value)) == [WARN]
@@ -214,6 +215,14 @@ def test_a_mount_that_hangs_is_named_and_the_others_answer(tmp_path: Path, monke
         (Verdict.HUNG, paths[1]),
     ]
     assert fs_alive.CHECK.strikes == 2
+
+
+def test_a_root_that_is_always_full_is_not_full(tmp_path: Path) -> None:
+    table = "27 1 254:0 / / ro - squashfs /dev/loop0 ro\n28 27 254:1 / /tmp rw - ext4 /dev/sda1 rw\n"
+    tree(tmp_path, {"proc/self/mountinfo": table, "tmp/x": ""})
+    value = space.read(Place(str(tmp_path)))
+    assert value["/"] == {} and value["/tmp"]["used"] >= 0
+    assert judge(fs_alive.CHECK, value) == []
 
 
 # -- processes and services ----------------------------------------------------------------------------------------
