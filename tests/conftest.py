@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from trainmaster.launcher.export import is_credential
+
 # An example that takes long on a busy machine is no fault.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
-
-from trainmaster.launcher.export import is_credential
 
 GOLDEN = Path(__file__).parent / "golden"
 
