@@ -63,6 +63,12 @@ def allocation(env: Mapping[str, str]) -> Allocation:
             f"could not run the program in job {job_id}: it is heterogeneous, of {env['SLURM_HET_SIZE']} components",
             hint="`trainmaster run` drives one component; `trainmaster template show roles` starts several",
         )
+    if "SLURM_ARRAY_TASK_ID" in env:
+        raise UsageError(
+            f"could not run the program in task {env['SLURM_ARRAY_TASK_ID']} of an array",
+            hint="`trainmaster run` knows single jobs only; start the task's program with srun, or send the sweep with "
+            "`map_array` from Python",
+        )
     is_batch_step = "SLURM_TASK_PID" in env and "SLURM_STEP_ID" not in env
     return Allocation(
         job_id=int(job_id),

@@ -61,18 +61,18 @@ def run(args: argparse.Namespace) -> int:
     if not found.is_batch_step:
         found = inside.held(found, client)
     words = args.program[1:] if args.program[:1] == ["--"] else args.program
-    # The script may have activated an environment of its own, which is the one that its `train.py` means.
     spec = inside.fitted(_values(args), found)
     # Variables of the fabric, and how much trouble jobs may survive here. What sbatch has decided is decided.
     spec = with_defaults(replace(spec, python=sys.executable), given=inside.DECIDED)
+    # The script may have activated an environment of its own, which is the one that its `train.py` means.
     in_image = spec.container is not None
     target = program(words, python=shutil.which("python3") or sys.executable, in_image=in_image)
     runner_check.require_program(target, spec)
-    runner_check.require_slurm(spec, client)
     folder = Path.cwd() / (args.folder or Path(submission.DEFAULT_FOLDER)).expanduser()
     if args.dry_run:
         _print_plan(submission.plan_of(target, spec, folder / "UID", python=sys.executable), args.json)
         return 0
+    runner_check.require_slurm(spec, client)
     _warn_of_a_shell_between(found.batch_pid, os.getpid())
     run_dir = inside.prepare(
         target,
@@ -105,7 +105,7 @@ def _warn_of_a_shell_between(batch_pid: int, own_pid: int) -> None:
     if batch_pid not in (0, own_pid):
         print(
             "trainmaster: write `exec trainmaster run ...` as the last line of the script. As it is, the warning "
-            "before a time limit or a preemption goes to the shell, and ends the job",
+            "before a time limit or a preemption kills the shell that waits for this, and then the job is ended",
             file=sys.stderr,
         )
 

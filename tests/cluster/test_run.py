@@ -92,6 +92,14 @@ def test_ranks_see_every_gpu_of_their_node_however_it_was_asked_for(lab: Lab):
         assert (job.run_dir / f"attempt0.0/rank{rank}.out").read_text() == "0,1 2\n"
 
 
+def test_any_runner_and_a_warning_where_exec_was_forgotten(lab: Lab):
+    program = "python -c 'import os; print(os.environ[\"PMIX_RANK\"])'"
+    job = sbatch(f"#SBATCH --nodes=2\ntrainmaster run --spares 1 --mpi pmix -- {program}\n")
+    assert job.results() == [None], output(job.job_id)
+    assert (job.run_dir / "attempt0.0/rank0.out").read_text() == "0\n"
+    assert "write `exec trainmaster run" in output(job.job_id)
+
+
 def test_cancelling_is_a_cancellation(lab: Lab):
     job = sbatch(f"exec trainmaster run -- python {COUNTER} 100000\n")
     until(lambda: job.state == "RUNNING", f"the program runs: {output(job.job_id)}")
@@ -100,7 +108,7 @@ def test_cancelling_is_a_cancellation(lab: Lab):
 
 
 def test_a_mistake_is_told_before_anything_is_made(lab: Lab):
-    Path("mine.sbatch").write_text(HEAD + "exec trainmaster run --nodes 2 -- python no-such-file.py\n")
+    Path("mine.sbatch").write_text(HEAD + "exec trainmaster run -- python no-such-file.py\n")
     job_id = shell("sbatch --wait --parsable mine.sbatch || true").strip()
     assert "could not find the script no-such-file.py" in output(job_id)
     Path("mine.sbatch").write_text(HEAD + f"exec trainmaster run --nodes 2 -- python {COUNTER} 1\n")

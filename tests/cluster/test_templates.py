@@ -73,9 +73,10 @@ TYPED = {
     "debug": "nodes=2 idle=12s mem=100",
 }
 # Who is attached stays longer than the nodes would be held without anybody.
-ATTACHED = (
-    "until grep -q overlap {out}; do sleep 0.1; done; srun --jobid={job} --overlap bash -c 'sleep 14; echo there'"
-)
+ATTACHED = """
+until grep -q overlap {out}; do sleep 0.1; done
+srun --jobid={job} --overlap --nodes=1 --ntasks=1 bash -c 'sleep 14; echo there'
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,7 +235,7 @@ def test_preemptible(submitted: Submitted):
 def test_debug(submitted: Submitted):
     # The last, since it takes its time.
     said, _ = submitted.attached.communicate(timeout=120)
-    assert said.splitlines() == ["there"] * 2
-    assert f"srun --jobid={submitted.jobs['debug']} --overlap --pty bash" in submitted.output("debug")
+    assert said == "there\n"
+    assert f"srun --jobid={submitted.jobs['debug']} --overlap --nodes=1 --ntasks=1 --pty" in submitted.output("debug")
     submitted.wait("debug")
     assert "nobody was there for 12 s" in submitted.output("debug")

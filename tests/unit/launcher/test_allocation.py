@@ -60,6 +60,7 @@ def test_ranks_on_each_node(env, ranks):
     [
         ({}, "no Slurm job"),
         (BATCH | {"SLURM_HET_SIZE": "2"}, "heterogeneous"),
+        (BATCH | {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}, "task 3 of an array"),
         (without(BATCH, "SLURM_NTASKS_PER_NODE") | {"SLURM_TASKS_PER_NODE": "3,2(x2)"}, "--ntasks-per-node"),
         (BATCH | {"SLURM_GPUS": "h100:4", "SLURM_GPUS_ON_NODE": "2"}, "--gpus-per-node"),
     ],
