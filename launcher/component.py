@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from trainmaster.launcher import plan as plans
-from trainmaster.launcher import runner, slurm_side
+from trainmaster.launcher import record, runner, slurm_side
 from trainmaster.launcher.group import Group
 from trainmaster.launcher.launch import Launch
 from trainmaster.launcher.links import Links, place_of
@@ -37,6 +37,21 @@ class Component:
         """The components of a job: one for each role, or the one of a job without roles."""
         made = tuple(cls(plans.read(run_dir / role.name), links, role) for role in roles)
         return made or (cls(plan, links),)
+
+    def recall(self, run_dir: Path, events: Iterable[record.Event], *, attempt: int) -> None:
+        """Let its groups go on where their part of the record ends."""
+        for group in self.groups:
+            own = [event for event in events if (event.role, event.replica) == (self.name, group.replica)]
+            ran = [event for event in own if event.attempt == attempt and event.state == "RUNNING"]
+            # Which place of a node a replica had is of no use to whoever takes over: all restart.
+            known = ran[-1].nodes if ran and group.replica is None else ()
+            steps = [event.step for event in own if event.step is not None]
+            furthest = record.last_step(run_dir, own) if self.role is None else max(steps, default=None)
+            group.recall(
+                number=max((event.cycle for event in ran), default=-1),
+                places=tuple(place for node in known for place in self.places_on(node)),
+                furthest=-1 if furthest is None else furthest,
+            )
 
     @property
     def wanted(self) -> int:

@@ -86,3 +86,48 @@ def test_lines_of_progress():
     assert line_of(LIFE[10]) == "0.2  REQUEUED  node_death  lost n02  step 15"
     many = event(0, "RUNNING", nodes=tuple(f"n{number}" for number in range(100)), ranks=800)
     assert line_of(many).endswith("800 ranks on n0,n1,n2 and 97 more")
+
+
+def role(at_s, state, name, cycle=0, replica=None, **values):
+    return event(at_s, state, cycle=cycle, role=name, replica=replica, **values)
+
+
+ROLES = (
+    event(0, "SUBMITTED"),
+    event(1, "STARTING"),
+    role(2, "RUNNING", "ps", nodes=("hm01",)),
+    role(2, "RUNNING", "loader", replica=0, nodes=("c1",)),
+    role(2, "RUNNING", "loader", replica=1, nodes=("c1",)),
+    role(3, "RUNNING", "trainer", nodes=NODES),
+    role(5, "RESTARTING", "loader", replica=1, cause="rank_crash", detail={"fault_epoch_s": 4.9}),
+    role(6, "RUNNING", "loader", cycle=1, replica=1, nodes=("c1",)),
+    role(10, "RESTARTING", "ps", cause="rank_crash", detail={"fault_epoch_s": 9.5}),
+    role(10, "RESTARTING", "trainer", cause="rollback"),
+    role(10.5, "RUNNING", "ps", cycle=1, nodes=("hm01",)),
+    role(12, "RUNNING", "trainer", cycle=1, nodes=NODES),
+    role(20, "FINISHED", "trainer", cycle=1, cause="program", nodes=NODES),
+    role(21, "FAILED_USER", "loader", cycle=1, replica=1, cause="restarts_exhausted", detail={"failure": FAILURE}),
+)
+
+
+def test_roles_have_lives_of_their_own():
+    told = [(row.role, row.replica, row.cycle, row.state, row.cause) for row in cycles_of(ROLES)]
+    assert told == [
+        ("ps", None, 0, "RESTARTING", "rank_crash"),
+        ("ps", None, 1, "FAILED_USER", "loader: restarts_exhausted"),
+        ("loader", 0, 0, "FAILED_USER", "loader: restarts_exhausted"),
+        ("loader", 1, 0, "RESTARTING", "rank_crash"),
+        ("loader", 1, 1, "FAILED_USER", "restarts_exhausted"),
+        ("trainer", None, 0, "RESTARTING", "rollback"),
+        ("trainer", None, 1, "FINISHED", "program"),
+    ]
+
+
+def test_roles_that_are_put_back_together_lose_the_same_seconds():
+    rows = cycles_of(ROLES)
+    assert [round(row.lost_s, 1) for row in rows if row.lost_s is not None] == [1.0, 1.1, 2.0]
+    assert lost_s(rows) == 2.0 and lost_by_cause(rows) == {"rollback": 2.0}
+
+
+def test_a_line_says_whose_event_it_is():
+    assert "  loader 1  " in line_of(ROLES[6]) and "  ps  " in line_of(ROLES[2])

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainmaster.launcher.placement import in_fabric_order, lay_out, switch_path
+from trainmaster.launcher.placement import first_free, in_fabric_order, keep_places, lay_out, switch_path
 
 TWO_LEAVES = {f"n{i:02}": f"spine.leaf{i % 2}.n{i:02}" for i in range(1, 9)}
 
@@ -57,3 +57,20 @@ def test_laws(addresses: dict[str, str], wanted: int, running: set[str]) -> None
     assert list(layout.nodes) == [node for node in order if node in layout.nodes]
     leaves = [addresses[node].split(".")[1] for node in order]
     assert len({*leaves}) == sum(1 for i, leaf in enumerate(leaves) if i == 0 or leaves[i - 1] != leaf)
+
+
+@given(st.sets(st.sampled_from(sorted(TWO_LEAVES)), min_size=1), st.permutations(sorted(TWO_LEAVES)[:4]))
+def test_who_stays_keeps_its_index(healthy: set[str], before: list[str]) -> None:
+    addresses = {node: TWO_LEAVES[node] for node in healthy}
+    places = keep_places(addresses, 4, before=tuple(before))
+    assert (places is None) == (len(healthy) < 4)
+    if places is not None:
+        assert len(set(places)) == 4 and set(places) <= healthy
+        assert all(now == then for now, then in zip(places, before, strict=True) if then in healthy)
+
+
+def test_a_replica_of_its_own_stays_or_takes_the_first_free_place() -> None:
+    free = {"a/n2/0": "a/n2/0", "a/n10/0": "a/n10/0"}
+    assert first_free(free, before=("a/n10/0",)) == ("a/n10/0",)
+    assert first_free(free, before=("a/n3/0",)) == ("a/n2/0",)
+    assert first_free({}, before=()) is None

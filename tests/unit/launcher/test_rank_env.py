@@ -1,9 +1,13 @@
 """What a rank finds in its environment."""
 
+import json
+from dataclasses import asdict, replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trainmaster.launcher.rank_env import CycleFacts, candidate_ports, port_range, rank_environment
+from trainmaster.launcher.role_env import RoleFacts
 
 
 def facts(nodes: int, per_node: int) -> CycleFacts:
@@ -69,3 +73,25 @@ def test_ports_are_never_ephemeral_when_there_is_a_choice(lowest: int, highest: 
 def test_candidates_differ() -> None:
     ports = candidate_ports(range(10000, 32000), count=1000)
     assert len(set(ports)) == 1000
+
+
+def test_a_gang_role_is_a_world_of_its_own() -> None:
+    role = RoleFacts(role="trainer", job_dir="/job", size=4, generation=2)
+    env = rank_environment(replace(facts(2, 2), role=role), node="n1", local_rank=1, base={})
+    assert (env["RANK"], env["WORLD_SIZE"], env["MASTER_ADDR"]) == ("3", "4", "10.0.0.1")
+    assert (env["ROLE_NAME"], env["TRAINMASTER_ROLE_INDEX"], env["TRAINMASTER_GENERATION"]) == ("trainer", "3", "2")
+    assert env["TRAINMASTER_REGISTRY"] == "/job/registry.json"
+
+
+def test_a_replica_that_restarts_alone_has_an_index_but_no_process_group() -> None:
+    role = RoleFacts(role="loader", job_dir="/job", size=6, generation=0, index=4, slot=1, slots=3)
+    env = rank_environment(replace(facts(1, 1), role=role), node="n0", local_rank=0, base={})
+    assert (env["RANK"], env["WORLD_SIZE"], env["LOCAL_RANK"], env["LOCAL_WORLD_SIZE"]) == ("4", "6", "1", "3")
+    assert "MASTER_ADDR" not in env and "MASTER_PORT" not in env
+    assert env["TORCHELASTIC_ERROR_FILE"] == "/r/attempt1.2/rank4.error.json"
+
+
+def test_facts_survive_the_wire() -> None:
+    role = RoleFacts(role="loader", job_dir="/job", size=6, generation=0, index=4)
+    for shared in (facts(2, 1), replace(facts(2, 1), role=role)):
+        assert CycleFacts.from_message(json.loads(json.dumps(asdict(shared)))) == shared

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainmaster.launcher.requeue import Order, Step, next_step
+from trainmaster.launcher.requeue import Order, Step, next_of_all, next_step
 from trainmaster.slurm.values import Job
 
 ORDER = Order(job_id=7, restarts=0, exclude="n03")
@@ -28,3 +28,22 @@ NOW = 1000.0
 )
 def test_next_step(job: Job | None, step: Step) -> None:
     assert next_step(job, ORDER, now=NOW) is step
+
+
+@pytest.mark.parametrize(
+    ("steps", "step"),
+    [
+        ([Step.REQUEUE], Step.REQUEUE),
+        ([Step.REQUEUE, Step.REQUEUE], Step.REQUEUE),
+        # The leader is requeued already, a component still has to follow: asking again would be refused.
+        ([Step.RELEASE, Step.REQUEUE], Step.WAIT),
+        # A component whose first node is dead stays COMPLETING until Slurm has marked that node DOWN.
+        ([Step.RELEASE, Step.WAIT, Step.RELEASE], Step.WAIT),
+        ([Step.DONE, Step.RELEASE], Step.RELEASE),
+        ([Step.DONE, Step.DONE], Step.DONE),
+        ([Step.GIVE_UP, Step.REQUEUE], Step.GIVE_UP),
+        ([Step.DONE, Step.GIVE_UP], Step.DONE),
+    ],
+)
+def test_a_heterogeneous_job_waits_for_its_last_component(steps: list[Step], step: Step) -> None:
+    assert next_of_all(steps) is step
