@@ -50,11 +50,12 @@ def again(watch: Watch, *, reason: str = "") -> Requeued:
     ended = watch.end()
     intent.drop(watch.run_dir, intent.CANCEL)
     intent.leave(watch.run_dir, intent.REQUEUE, reason=reason, attempt=attempt)
-    watch.queue.client.requeue(watch.job_id, incomplete=False)
+    dead = {node for event in events if event.attempt == attempt for node in event.dead}
+    order = requeue.Order(job_id=_number(watch), restarts=attempt, dead=tuple(sorted(dead)))
+    requeue.put_back(watch.queue.client, order)
     watch.hurry()
     if ended is not None or state not in ("RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING"):
         _record(watch, attempt, reason)
-        order = requeue.Order(job_id=_number(watch), restarts=attempt)
         requeue.carry_out(watch.queue.client, order, patience_s=SAVE_PATIENCE_S)
         return Requeued(attempt=attempt, state="REQUEUED")
     deadline_s = time.monotonic() + SAVE_PATIENCE_S

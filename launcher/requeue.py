@@ -106,7 +106,7 @@ def carry_out(client: SlurmClient, order: Order, *, patience_s: float = PATIENCE
                 return step is Step.DONE
             if step is Step.REQUEUE and (asked_at is None or time.monotonic() - asked_at > 5.0):
                 asked_at = time.monotonic()
-                _requeue(client, order)
+                put_back(client, order)
             elif step is Step.RELEASE:
                 release(client, order)
             pause_s = POLL_S if step is not Step.WAIT else min(2.0, pause_s * 1.1)
@@ -117,7 +117,7 @@ def carry_out(client: SlurmClient, order: Order, *, patience_s: float = PATIENCE
     return False
 
 
-def _requeue(client: SlurmClient, order: Order) -> None:
+def put_back(client: SlurmClient, order: Order) -> None:
     """Requeue, after taking the dead nodes out of the allocation.
 
     A dead node that Slurm still believes in would hold the job in COMPLETING until SlurmdTimeout (300 s in production).

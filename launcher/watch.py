@@ -120,8 +120,18 @@ class Watch:
         """The job's state in one word. Waits at most `patience_s` for Slurm's part of it."""
         queued = self.queued(patience_s=patience_s)
         events = self.events()
+        if queued is not None and queued.state == "RUNNING" and self._listed_before_requeue():
+            queued = None
         # Of a job without any record, that Slurm does not show either, nothing is known.
         return state_of(events, queued) if events or queued is not None else "UNKNOWN"
+
+    def _listed_before_requeue(self) -> bool:
+        """Whether what Slurm said last is of the attempt that ended with the requeue in the record."""
+        last = self._events[-1] if self._events else None
+        if last is None or last.state != "REQUEUED":
+            return False
+        answer = self.queue.ask(self.job_id)
+        return answer is None or answer.asked_s < self._changed_s
 
     def queued(self, *, patience_s: float = PATIENCE_S) -> Job | None:
         """The job as Slurm has it in its queue; None when it is not there, has ended, or Slurm does not say in time."""

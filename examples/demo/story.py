@@ -1,7 +1,8 @@
 """What happened to a run, from its record and its metrics: cycles, interruptions, and the seconds that each one cost.
 
-Pure, but for the two readers at the end. It works for any job: `attempts.jsonl` is trainmaster's, and of the metrics
-it needs one line of JSON per step with `step`, `loss` and `epoch_s` (`attempt` and `cycle` if there was more than one).
+The record's part of it is `launcher.life`. Pure, but for the readers at the end. It works for any job: `attempts.jsonl`
+is trainmaster's, and of the metrics it needs one line of JSON per step with `step`, `loss` and `epoch_s` (`attempt` and
+`cycle` if there was more than one).
 """
 
 import json
@@ -11,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from trainmaster.launcher import record
+from trainmaster.launcher.life import cycles_of
 from trainmaster.launcher.record import Event
 
 BREAKS = ("RESTARTING", "REQUEUED")
@@ -163,25 +165,24 @@ def tell(*, name: str, events: Sequence[Event], points: Sequence[Point], sample:
 def find_spans(events: Sequence[Event], points: Sequence[Point]) -> tuple[Span, ...]:
     """The cycles whose ranks ran. One that is not over yet lasts to the last thing that is known of it."""
     spans = []
-    for index, event in enumerate(events):
-        if event.state != "RUNNING":
+    for row in cycles_of(events):
+        if row.running_s is None:
             continue
-        key = (event.attempt, event.cycle)
-        over = next((later for later in events[index + 1 :] if later.state in BREAKS or later.ends), None)
-        if over is None:
-            end_s = max([event.epoch_s, *(point.epoch_s for point in points if point.key == key)])
+        key = (row.attempt, row.cycle)
+        if row.ended_s is None:
+            end_s = max([row.running_s, *(point.epoch_s for point in points if point.key == key)])
         else:
             # The record learns of a death a little after it happened.
-            end_s = max(event.epoch_s, float(over.detail.get("fault_epoch_s") or over.epoch_s))
+            end_s = max(row.running_s, row.fault_s or row.ended_s)
         spans.append(
             Span(
-                attempt=event.attempt,
-                cycle=event.cycle,
-                start_s=event.epoch_s,
+                attempt=row.attempt,
+                cycle=row.cycle,
+                start_s=row.running_s,
                 end_s=end_s,
-                nodes=event.nodes,
-                spares=event.spares,
-                ranks=event.ranks,
+                nodes=row.nodes,
+                spares=row.spares,
+                ranks=row.ranks,
             )
         )
     return tuple(spans)

@@ -251,6 +251,14 @@ def test_a_lost_node_is_no_state_of_the_job(scene):
     assert scene.watch.state() == "RUNNING"
 
 
+def test_a_requeued_job_is_not_called_starting_by_what_slurm_said_of_the_attempt_before(scene):
+    scene.write("STARTING")
+    assert scene.watch.state() == "STARTING"
+    scene.clock.sleep_s(5.0)
+    scene.write("REQUEUED", cause="requeue")
+    assert scene.watch.state() == "REQUEUED"
+
+
 def test_who_waits_releases_a_requeued_job_that_slurm_holds(scene):
     plan.write(
         scene.run_dir, plan.Plan(uid="u", name="n", run_dir=str(scene.run_dir), python="p", nodes=1, exclude="n09")
