@@ -21,6 +21,8 @@ class Cycle:
     furthest_before: int
     """The last step that any earlier cycle reached; -1 when none did."""
     furthest: int
+    steps: dict[int, int] = field(default_factory=dict)
+    """The last step of each rank that reports any; they may be up to a heartbeat old."""
     exits: dict[int, RankExit] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
     """Place -> how it was lost."""
@@ -60,11 +62,21 @@ class Cycle:
 
     def note_steps(self, steps: dict[str, list[float]]) -> None:
         """Take in the last step and its time (epoch seconds) of some ranks."""
-        for step, epoch_s in steps.values():
+        for rank, (step, epoch_s) in steps.items():
+            self.steps[int(rank)] = int(step)
             self.furthest = max(self.furthest, int(step))
             if not self.steps_known:
                 self.steps_known = True
                 self.first_step_epoch_s = epoch_s
+
+    @property
+    def slowest(self) -> tuple[int, int] | None:
+        """The rank that is behind all others, and its last step; None when none is."""
+        running = {rank: step for rank, step in self.steps.items() if rank not in self.exits}
+        if len(set(running.values())) < 2:
+            return None
+        rank = min(running, key=lambda one: (running[one], one))
+        return rank, running[rank]
 
     @property
     def may_be_saving(self) -> bool:

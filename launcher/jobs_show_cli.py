@@ -51,9 +51,10 @@ def _facts(found: "Found", watch: "Watch", end: "Event | None", queued: "Job | N
 
     from trainmaster.launcher.life import cycles_of, lost_by_cause, lost_s
     from trainmaster.launcher.outcome import reason_of
-    from trainmaster.launcher.record import last_step
+    from trainmaster.launcher.record import last_step, slowest
 
     events = watch.events()
+    behind = slowest(found.run_dir) if end is None else None
     rows = cycles_of(events)
     blind = watch.blind()
     first = next((event for event in events if event.state == "SUBMITTED"), None)
@@ -71,6 +72,8 @@ def _facts(found: "Found", watch: "Watch", end: "Event | None", queued: "Job | N
         "submitted_s": first.epoch_s if first else None,
         "ended_s": end.epoch_s if end else None,
         "last_step": last_step(found.run_dir, events),
+        "slowest_rank": behind[0] if behind else None,
+        "slowest_rank_step": behind[1] if behind else None,
         "lost_s": lost_s(rows),
         "lost_by_cause": lost_by_cause(rows),
         "cycles": [{**asdict(row), "why": row.why} for row in rows],
@@ -105,7 +108,8 @@ def _print_job(found: "Found", watch: "Watch", end: "Event | None", facts: dict[
         print(f"on      {one.nodes} nodes{spares}, {one.tasks_per_node} rank(s) each")
     print(f"folder  {found.run_dir}")
     if facts["last_step"] is not None:
-        print(f"step    {facts['last_step']}")
+        behind = f", rank {facts['slowest_rank']} at {facts['slowest_rank_step']}"
+        print(f"step    {facts['last_step']}{behind if facts['slowest_rank'] is not None else ''}")
     if facts["cannot_see"]:
         print(f"\n{facts['cannot_see']}")
     rows = cycles_of(watch.events())

@@ -151,10 +151,19 @@ def last_step(run_dir: Path, events: Iterable[Event] = ()) -> int | None:
     """The last step that any rank is known to have done, at most a second or so ago; None when none was reported."""
     known = [event.step for event in events if event.step is not None]
     try:
-        known.append(int((run_dir / "step").read_text()))
-    except (OSError, ValueError):
+        known.append(int((run_dir / "step").read_text().split()[0]))
+    except (OSError, ValueError, IndexError):
         pass
     return max(known, default=None)
+
+
+def slowest(run_dir: Path) -> tuple[int, int] | None:
+    """The rank that was behind all others a second or so ago, and its step; None when none was."""
+    try:
+        _, rank, step = (run_dir / "step").read_text().split()
+        return int(rank), int(step)
+    except (OSError, ValueError):
+        return None
 
 
 class Recorder:
@@ -165,7 +174,7 @@ class Recorder:
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
         self.pending: list[Event] = []
-        self._step = -1
+        self._step = ""
         self._reserve = run_dir / ".reserve"
         try:
             self._reserve.write_bytes(b"\0" * self.RESERVE_BYTES)
@@ -190,15 +199,16 @@ class Recorder:
                 continue
             self.pending.pop(0)
 
-    def note_step(self, step: int) -> None:
-        """Keep the last step where whoever waits can see it between two events (`last_step`)."""
-        if step <= self._step:
+    def note_step(self, step: int, slowest: tuple[int, int] | None = None) -> None:
+        """Keep the last step, and the slowest rank with its own, where whoever waits sees it between two events."""
+        text = f"{step}\n" if slowest is None else f"{step}\n{slowest[0]} {slowest[1]}\n"
+        if step < 0 or text == self._step:
             return
         temporary = self._run_dir / f".step.{os.getpid()}"
         try:
-            temporary.write_text(f"{step}\n")
+            temporary.write_text(text)
             temporary.rename(self._run_dir / "step")
-            self._step = step
+            self._step = text
         except OSError:
             pass
 

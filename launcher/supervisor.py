@@ -239,7 +239,10 @@ class Supervisor:
         if now - self.last_beat >= BEAT_S and self.phase != "yielded":
             self.last_beat = now
             takeover.alive_mark(self.job.run_dir)
-            self.chronicle.recorder.note_step(max(group.cycle.furthest for group in self.job.groups))
+            furthest = max(group.cycle.furthest for group in self.job.groups)
+            # Of several roles each has its own pace.
+            slowest = self.job.groups[0].cycle.slowest if len(self.job.groups) == 1 else None
+            self.chronicle.recorder.note_step(furthest, slowest)
             self.job.links.tell_all({"do": "beat"})
             self._yield_to_successor()
         self._heed_signals()

@@ -38,3 +38,13 @@ def test_a_rank_that_torch_aborts_on_its_way_out_does_not_spoil_the_requeue() ->
     made.end_rank(RankExit(rank=1, node="n1", code=EXIT_REQUEUE, epoch_s=1.1))
     made.end_rank(RankExit(rank=2, node="n2", code=EXIT_REQUEUE, epoch_s=1.1))
     assert not made.may_be_saving, "all have ended: time to judge"
+
+
+def test_the_rank_that_is_behind_is_known_and_one_that_has_ended_is_not_behind():
+    cycle = Cycle(number=0, places=("n1",), world_size=3, furthest_before=-1, furthest=-1)
+    cycle.note_steps({"0": [5, 1.0], "1": [5, 1.0], "2": [5, 1.0]})
+    assert cycle.slowest is None
+    cycle.note_steps({"0": [9, 2.0], "2": [7, 2.0]})
+    assert (cycle.furthest, cycle.slowest) == (9, (1, 5))
+    cycle.end_rank(RankExit(rank=1, node="n1", code=0, epoch_s=3.0))
+    assert cycle.slowest == (2, 7)

@@ -61,3 +61,13 @@ def test_full_disk_keeps_events_and_spends_the_reserve(tmp_path: Path, monkeypat
     full = False
     recorder.flush()
     assert [entry.state for entry in record.read(tmp_path)] == ["RUNNING", "LOST"]
+
+
+def test_progress_is_not_the_fastest_rank_alone(tmp_path: Path) -> None:
+    recorder = record.Recorder(tmp_path)
+    recorder.note_step(12, (3, 7))
+    assert (record.last_step(tmp_path), record.slowest(tmp_path)) == (12, (3, 7))
+    recorder.note_step(12)
+    assert (record.last_step(tmp_path), record.slowest(tmp_path)) == (12, None)
+    (tmp_path / "step").write_text("")
+    assert (record.last_step(tmp_path), record.slowest(tmp_path)) == (None, None)
