@@ -313,7 +313,10 @@ class Group:
             return True
         if self.role is None or self.phase != "run":
             return False
-        return self.cycle.all_started if self.role.ready == "running" else len(self.registered) == self.world_size
+        if self.role.ready == "running":
+            return self.cycle.all_started
+        ended_well = sum(1 for entry in self.cycle.exits.values() if entry.code == 0)
+        return len(self.registered) + ended_well == self.world_size
 
     @property
     def label(self) -> str:

@@ -45,6 +45,14 @@ STANDARD_LIBRARY_ONLY = (
     "slurm",
     "health",
     *(f"launcher/{name}.py" for name in ("supervisor", "agent", "forkserver", "plan", "record", "wire", "decide")),
+    *(
+        f"launcher/{name}.py"
+        for name in ("supervised", "gathering", "work", "chronicle", "component", "group", "links")
+    ),
+    *(
+        f"launcher/{name}.py"
+        for name in ("registry", "board", "announce", "role_plan", "role_env", "interplay", "launch")
+    ),
 )
 
 

@@ -1,6 +1,8 @@
 """What may be asked of roles, and how they act on one another."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,9 +12,11 @@ from trainmaster.launcher.container import Container
 from trainmaster.launcher.decide import Action, Decision
 from trainmaster.launcher.interplay import cycle_in, is_done, overall, put_back_with, unmet
 from trainmaster.launcher.plan import Plan
+from trainmaster.launcher.render import render_roles
 from trainmaster.launcher.role_plan import RolePlan
 from trainmaster.launcher.roles import Role, draft_roles
 from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.submission import Part
 
 TRUE = ["/bin/true"]
 
@@ -134,3 +138,37 @@ def test_one_written_checkpoint_speaks_for_all() -> None:
 
 def test_a_plan_without_roles_reads_as_before(tmp_path: Path) -> None:
     assert Plan(uid="u", name="n", run_dir=str(tmp_path), python="python", nodes=1).roles == ()
+
+
+def test_golden(golden: Any) -> None:
+    specs = {
+        "embedding": JobSpec(
+            partition="highmem", nodes=2, spares=1, mem="900G", time="2d", cpus_per_task=16, setup=("module load cuda",)
+        ),
+        "loader": JobSpec(partition="cpu", nodes=4, tasks_per_node=8, cpus_per_task=2, time="2d"),
+        "trainer": JobSpec(partition="gpu", nodes=16, spares=1, gpus_per_node=8, cpus_per_task=12, time="2d"),
+    }
+    parts = [
+        Part(
+            spec=replace(spec, setup=()),
+            plan=Plan(
+                uid="1",
+                name=name,
+                run_dir=f"/jobs/1/{name}",
+                python="/opt/bin/python",
+                nodes=spec.nodes,
+                tasks_per_node=spec.ranks_per_node,
+                agent_per_rank=name == "loader",
+            ),
+        )
+        for name, spec in specs.items()
+    ]
+    text = render_roles(
+        parts,
+        name="recommender",
+        run_dir=Path("/jobs/1"),
+        python="/opt/bin/python",
+        setup=specs["embedding"].setup,
+        secrets_file=Path("/jobs/1/secrets.sh"),
+    )
+    golden.check("launcher/hetjob.sbatch", text)

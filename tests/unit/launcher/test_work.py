@@ -192,3 +192,12 @@ def test_a_role_that_nobody_makes_ready_ends_the_job_and_says_who_is_late(scene:
     decision = scene.work.verdict.decision
     assert (decision.state, decision.cause) == ("FAILED_USER", "not_ready") and decision.failure is not None
     assert decision.failure.text == "role 'trainer' waited 600 s for ps (registered)"
+
+
+def test_a_server_that_has_ended_well_keeps_nobody_waiting(scene: Scene) -> None:
+    scene.register()
+    assert scene.ps.is_ready
+    scene.dies(scene.ps, 0, code=0)
+    assert scene.ps.is_ready
+    scene.dies(scene.ps, 1, code=1)
+    assert not scene.ps.is_ready
