@@ -68,7 +68,12 @@ def next_step(job: Job | None, order: Order, *, now: float) -> Step:
         return Step.WAIT if job.state == "COMPLETING" else Step.DONE
     delayed = job.eligible_time is None or job.eligible_time > now + 1.0 or "BeginTime" in job.reason
     excluded = not order.exclude or job.excluded_nodes != ""
-    return Step.DONE if not delayed and excluded else Step.RELEASE
+    if not delayed and excluded:
+        return Step.DONE
+    # A requeue sets the submit time. slurmd refuses a job on a node where it was revoked in the very same second, and
+    # Slurm then calls the job FAILED ("Job credential revoked", 22.05.8; one in ten requeues of jobs of a moment).
+    again = job.submit_time is not None and now < job.submit_time + 1.0
+    return Step.WAIT if again else Step.RELEASE
 
 
 def next_of_all(steps: Sequence[Step]) -> Step:

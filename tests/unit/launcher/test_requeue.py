@@ -47,3 +47,9 @@ def test_next_step(job: Job | None, step: Step) -> None:
 )
 def test_a_heterogeneous_job_waits_for_its_last_component(steps: list[Step], step: Step) -> None:
     assert next_of_all(steps) is step
+
+
+def test_a_job_is_not_released_in_the_second_in_which_it_was_requeued() -> None:
+    requeued = Job(job_id=7, state="PENDING", restarts=1, eligible_time=1121.0, reason="BeginTime", submit_time=1000.0)
+    assert next_step(requeued, ORDER, now=1000.9) is Step.WAIT
+    assert next_step(requeued, ORDER, now=1001.0) is Step.RELEASE
