@@ -17,6 +17,7 @@ class Allocation:
     """What Slurm has given, and to whom."""
 
     job_id: int
+    """The job's own number, which each task of an array has too."""
     name: str
     cluster: str
     partition: str
@@ -29,11 +30,20 @@ class Allocation:
     """Whether a batch script runs here, which Slurm can start again; else a person works in an allocation."""
     batch_pid: int
     """The process of the batch script, to which `--signal=B:` goes; 0 elsewhere."""
+    array: int | None = None
+    """The number of the array that it is a task of."""
+    task: int | None = None
+    """The task's index in the array."""
     tasks_per_node: int | None = None
     """Tasks on each node, where that was asked for."""
     gpus_per_node: int = 0
     cpus_per_node: int = 0
     """CPUs on the node that has fewest."""
+
+    @property
+    def id(self) -> str:
+        """What people and Slurm call it: 12, or 12_3 for a task of an array."""
+        return str(self.job_id) if self.array is None else f"{self.array}_{self.task}"
 
     @property
     def ranks_per_node(self) -> int:
@@ -63,12 +73,6 @@ def allocation(env: Mapping[str, str]) -> Allocation:
             f"could not run the program in job {job_id}: it is heterogeneous, of {env['SLURM_HET_SIZE']} components",
             hint="`trainmaster run` drives one component; `trainmaster template show roles` starts several",
         )
-    if "SLURM_ARRAY_TASK_ID" in env:
-        raise UsageError(
-            f"could not run the program in task {env['SLURM_ARRAY_TASK_ID']} of an array",
-            hint="`trainmaster run` knows single jobs only; start the task's program with srun, or send the sweep with "
-            "`map_array` from Python",
-        )
     is_batch_step = "SLURM_TASK_PID" in env and "SLURM_STEP_ID" not in env
     return Allocation(
         job_id=int(job_id),
@@ -81,6 +85,8 @@ def allocation(env: Mapping[str, str]) -> Allocation:
         nodelist=env.get("SLURM_JOB_NODELIST", ""),
         is_batch_step=is_batch_step,
         batch_pid=int(env["SLURM_TASK_PID"]) if is_batch_step else 0,
+        array=int(env["SLURM_ARRAY_JOB_ID"]) if "SLURM_ARRAY_TASK_ID" in env else None,
+        task=int(env["SLURM_ARRAY_TASK_ID"]) if "SLURM_ARRAY_TASK_ID" in env else None,
         # Inside a step they are the step's, and no word on what the person wants to start now.
         tasks_per_node=_tasks_per_node(env) if "SLURM_STEP_ID" not in env else None,
         gpus_per_node=_gpus_per_node(env),

@@ -57,6 +57,10 @@ def find(job_id: int | str, folder: Path | str | None = None) -> Found:
 def _linked(one: ids.JobId, folder: Path) -> tuple[Path, str, str]:
     link = folder.expanduser() / str(one.job)
     run_dir = link.resolve()
+    # Of a task that sbatch started, and `trainmaster run` in it.
+    own = folder.expanduser() / str(one)
+    if one.task is not None and own.exists():
+        run_dir = own.resolve().parent
     if not run_dir.is_dir():
         raise UsageError(f"could not find job {one}: there is no {link}")
     for entry in index.newest_first(index.path(), job=one.job):
@@ -66,7 +70,7 @@ def _linked(one: ids.JobId, folder: Path) -> tuple[Path, str, str]:
 
 
 def _listed(one: ids.JobId) -> tuple[Path, str, str]:
-    entry = index.find(one.job, index.path(), slurm_conf=os.environ.get("SLURM_CONF", ""))
+    entry = index.find(one.job, index.path(), slurm_conf=os.environ.get("SLURM_CONF", ""), task=one.task)
     if entry is None:
         raise UsageError(
             f"could not find job {one}: it is not in {index.path()}",

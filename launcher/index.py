@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from trainmaster.launcher import ids
+
 _BLOCK = 64 * 1024
 
 
@@ -66,14 +68,20 @@ def newest_first(file: Path, *, job: int | None = None) -> Iterator[Entry]:
             yield entry
 
 
-def find(job_id: int, file: Path, *, slurm_conf: str = "") -> Entry | None:
-    """The latest submission with this id; one on the cluster of `slurm_conf` goes before one elsewhere."""
-    elsewhere = None
+def find(job_id: int, file: Path, *, slurm_conf: str = "", task: int | None = None) -> Entry | None:
+    """The latest submission with this id; one on the cluster of `slurm_conf` goes before one elsewhere.
+
+    `task`: of an array the submission that brought this task, should there be several.
+    """
+    elsewhere = without = None
     for entry in newest_first(file, job=job_id):
-        if entry.slurm_conf == slurm_conf:
+        if task is not None and entry.tasks and not ids.contains(entry.tasks, task):
+            without = without or entry
+        elif entry.slurm_conf == slurm_conf:
             return entry
-        elsewhere = elsewhere or entry
-    return elsewhere
+        else:
+            elsewhere = elsewhere or entry
+    return elsewhere or without
 
 
 def rewrite(file: Path, keep: Callable[[Entry], bool]) -> int:

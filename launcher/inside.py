@@ -14,7 +14,7 @@ from typing import Any
 
 from trainmaster.clock import Clock
 from trainmaster.errors import SlurmError, UsageError
-from trainmaster.launcher import plan, record, submission
+from trainmaster.launcher import array_layout, plan, record, submission
 from trainmaster.launcher.allocation import Allocation
 from trainmaster.launcher.spec import JobSpec
 from trainmaster.launcher.spec_file import decode
@@ -107,29 +107,50 @@ def prepare(
     earlier = find_again(folder, found)
     if earlier is not None:
         # The script is the same, but the allocation may have another size.
+        old = plan.read(earlier)
         made = submission.plan_of(program, spec, earlier, python=python)
-        plan.write(earlier, replace(made, exclude=plan.read(earlier).exclude, env=_rank_env(made)))
+        plan.write(earlier, replace(made, uid=old.uid, array=old.array, exclude=old.exclude, env=_rank_env(made)))
         return earlier
     job = _ask(client, found.job_id)
-    run_dir = folder / submission.new_uid(clock)
     if job is not None:
         spec = replace(spec, exclude=job.excluded_nodes or None)
         spec = replace(spec, requeues_max=spec.requeues_max if job.requeue else 0)
-    made = submission.plan_of(program, spec, run_dir, python=python)
-    draft = submission.Draft(
-        folder=folder, spec=spec, plan=replace(made, env=_rank_env(made)), script=_script(client, found), pickled=None
+    top = folder / submission.new_uid(clock)
+    tasks = "" if found.task is None else str(found.task)
+    made = submission.plan_of(program, spec, top, python=python)
+    made = replace(made, env=_rank_env(made), array=tasks)
+    files = {} if found.task is None else array_layout.files_of({found.task: program.argv})
+    script = _script(client, found)
+    submission.write_files(
+        submission.Draft(folder=folder, spec=spec, plan=made, script=script, pickled=None, files=files)
     )
-    submission.write_files(draft)
+    sent = submission.Submission(
+        job_id=found.array or found.job_id,
+        uid=top.name,
+        run_dir=top,
+        name=made.name,
+        ranks=made.nodes * made.tasks_per_node,
+        tasks=tasks,
+    )
+    submitted_s = job.submit_time if job is not None else None
+    submission.remember(sent, folder, now_s=submitted_s or clock.now().timestamp(), slurm_conf=slurm_conf)
+    return _completed(top, folder, found, _output(job))
+
+
+def _completed(top: Path, folder: Path, found: Allocation, output: Path | None) -> Path:
+    """The run folder, in `top` or `top` itself, with what finds it again. What cannot be written is only reported."""
+    run_dir = top
     try:
+        if found.task is not None:
+            # The words of the shell's command may differ from task to task, so each is an array of its own.
+            run_dir = array_layout.unfold(top, found.task, found.id)
+            submission.link_to(folder / found.id, f"{top.name}/{found.task}")
         (run_dir / IDENTITY).write_text(json.dumps(_identity(found)) + "\n")
-        if (output := _output(job)) is not None:
+        if output is not None:
+            (run_dir / submission.OUTPUT).unlink(missing_ok=True)
             (run_dir / submission.OUTPUT).symlink_to(output)
     except OSError as error:
         log.warning("could not complete %s: %s", run_dir, error.strerror or error)
-    ranks = made.nodes * made.tasks_per_node
-    sent = submission.Submission(job_id=found.job_id, uid=run_dir.name, run_dir=run_dir, name=made.name, ranks=ranks)
-    submitted_s = job.submit_time if job is not None else None
-    submission.remember(sent, folder, now_s=submitted_s or clock.now().timestamp(), slurm_conf=slurm_conf)
     return run_dir
 
 
@@ -142,7 +163,7 @@ def find_again(folder: Path, found: Allocation) -> Path | None:
     """
     if not found.attempt:
         return None
-    run_dir = (folder / str(found.job_id)).resolve()
+    run_dir = (folder / found.id).resolve()
     try:
         known = json.loads((run_dir / IDENTITY).read_text())
         plan.read(run_dir)
@@ -155,7 +176,7 @@ def find_again(folder: Path, found: Allocation) -> Path | None:
 
 def _identity(found: Allocation) -> dict[str, str | int]:
     return {
-        "job_id": found.job_id,
+        "job_id": found.id,
         "name": found.name,
         "cluster": found.cluster,
         "submit_dir": found.submit_dir,

@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         python=sys.executable,
         slurm_conf=cluster_of(os.environ.get("SLURM_CONF", "")),
     )
-    print(f"trainmaster: the files of job {found.job_id} lie in {run_dir}", file=sys.stderr, flush=True)
+    print(f"trainmaster: the files of job {found.id} lie in {run_dir}", file=sys.stderr, flush=True)
     env = step_environment(submission.environment(os.environ), found)
     # -P keeps files of the working folder from being taken for modules.
     command = [sys.executable, "-P", "-m", "trainmaster.launcher.supervisor", str(run_dir)]

@@ -392,10 +392,10 @@ def remember(submission: Submission, folder: Path, *, now_s: float, slurm_conf: 
             submission.run_dir,
             record.Event(epoch_s=now_s, job_id=submission.job_id, attempt=0, cycle=0, state="SUBMITTED"),
         )
-        _link(folder / str(submission.job_id), submission.uid)
+        link_to(folder / str(submission.job_id), submission.uid)
         if submission.tasks:
             # Where submitit keeps the script of an array.
-            _link(folder / f"{submission.job_id}_submission.sh", f"{submission.uid}/{SCRIPT}")
+            link_to(folder / f"{submission.job_id}_submission.sh", f"{submission.uid}/{SCRIPT}")
     except OSError as error:
         log.warning("job %s runs, but its folder could not be completed: %s", submission.job_id, error)
     try:
@@ -415,7 +415,7 @@ def remember(submission: Submission, folder: Path, *, now_s: float, slurm_conf: 
         log.warning("job %s runs, but `trainmaster jobs` will not list it: %s", submission.job_id, error)
 
 
-def _link(link: Path, target: str) -> None:
+def link_to(link: Path, target: str) -> None:
     """Point `link` at the run folder in one step: job ids come round again, and an old link must not win."""
     made = link.with_name(f".{target.replace('/', '-')}")
     made.symlink_to(target, target_is_directory=True)

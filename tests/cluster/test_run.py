@@ -100,6 +100,19 @@ def test_any_runner_and_a_warning_where_exec_was_forgotten(lab: Lab):
     assert "write `exec trainmaster run" in output(job.job_id)
 
 
+def test_a_task_of_an_array_is_a_job_of_its_own(lab: Lab):
+    Path("mine.sbatch").write_text(
+        HEAD.replace("%j", "%A_%a")
+        + "#SBATCH --nodes=2 --array=1-2\n"
+        + f"exec trainmaster run -- python {COUNTER} $((SLURM_ARRAY_TASK_ID * 4))\n"
+    )
+    array = shell("sbatch --wait --parsable mine.sbatch").strip()
+    for task, steps in ((1, 4), (2, 8)):
+        shown = json.loads(shell(f"trainmaster jobs show {array}_{task} --json"))
+        assert (shown["state"], shown["cycles"][-1]["step"]) == ("SUCCEEDED", steps - 1), output(f"{array}_{task}")
+    assert "starts at 0" in shell(f"trainmaster jobs logs {array}_2 --folder trainmaster_jobs")
+
+
 def test_cancelling_is_a_cancellation(lab: Lab):
     job = sbatch(f"exec trainmaster run -- python {COUNTER} 100000\n")
     until(lambda: job.state == "RUNNING", f"the program runs: {output(job.job_id)}")

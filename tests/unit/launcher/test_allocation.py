@@ -39,6 +39,12 @@ def test_a_batch_step():
     assert allocation(BATCH | {"SLURM_RESTART_COUNT": "2"}).attempt == 2
 
 
+def test_a_task_of_an_array_goes_by_the_arrays_number():
+    found = allocation(BATCH | {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3"})
+    assert (found.id, found.job_id, found.array, found.task) == ("5_3", 7, 5, 3)
+    assert allocation(BATCH).id == "7"
+
+
 @pytest.mark.parametrize(
     ("env", "ranks"),
     [
@@ -60,7 +66,6 @@ def test_ranks_on_each_node(env, ranks):
     [
         ({}, "no Slurm job"),
         (BATCH | {"SLURM_HET_SIZE": "2"}, "heterogeneous"),
-        (BATCH | {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}, "task 3 of an array"),
         (without(BATCH, "SLURM_NTASKS_PER_NODE") | {"SLURM_TASKS_PER_NODE": "3,2(x2)"}, "--ntasks-per-node"),
         (BATCH | {"SLURM_GPUS": "h100:4", "SLURM_GPUS_ON_NODE": "2"}, "--gpus-per-node"),
     ],

@@ -275,6 +275,11 @@ def test_a_short_job_is_asked_for_its_checkpoint_in_its_last_quarter():
     assert "--signal" not in rendered("ddp", checkpoint_signal_s=0)
 
 
+def test_one_rank_may_have_all_gpus_of_its_node():
+    assert "trainmaster run --tasks-per-node 1 -- " in rendered("ddp", tasks_per_node=1, spares=0)
+    assert "--tasks-per-node" not in rendered("ddp", tasks_per_node=4).splitlines()[-1]
+
+
 def test_a_grid_of_everything():
     text = rendered("array-grid", grid={"lr": ["1e-3", "1e-4"], "seed": [0, 1, 2]}, at_once=2)
     assert "#SBATCH --array=0-5%2\n" in text

@@ -14,6 +14,7 @@ from trainmaster.errors import SlurmUnreachable, SpecError, UsageError
 from trainmaster.launcher import index, inside, plan, record
 from trainmaster.launcher.allocation import Allocation
 from trainmaster.launcher.defaults import with_defaults
+from trainmaster.launcher.find import find
 from trainmaster.launcher.queue import Queue
 from trainmaster.launcher.target import Program
 from trainmaster.launcher.watch import Watch
@@ -153,6 +154,29 @@ def test_whoever_follows_such_a_job_knows_it_by_its_output(tmp_path):
     assert watch().state() == "STARTING"
     client.put(12, "RUNNING", std_out="/elsewhere/slurm-12.out")
     assert watch().state() == "PENDING", "another job has got its number"
+
+
+def test_tasks_of_an_array_keep_apart(tmp_path):
+    def task(number: int, **values) -> Allocation:
+        return replace(JOB, job_id=12 + number, array=12, task=number, **values)
+
+    folders = {}
+    for number in (0, 3):
+        client = slurm()
+        client.put(12 + number, "RUNNING", name="train", std_out=f"/work/slurm-12_{number}.out")
+        folders[number] = prepare(tmp_path, task(number), client)
+    assert folders[0] != folders[3]
+    for number, run_dir in folders.items():
+        found = find(f"12_{number}", tmp_path)
+        assert (found.run_dir, found.job_id) == (run_dir, f"12_{number}")
+        assert find(f"12_{number}").run_dir == run_dir
+        assert plan.read(run_dir).program == PROGRAM.argv
+        assert [event.job_id for event in record.read(run_dir)] == [f"12_{number}"]
+        assert (run_dir / "batch.out").readlink() == Path(f"/work/slurm-12_{number}.out")
+        record.append(run_dir, record.Event(epoch_s=1.0, job_id=f"12_{number}", attempt=0, cycle=0, state="STARTING"))
+        uid = plan.read(run_dir).uid
+        assert prepare(tmp_path, task(number, attempt=1)) == run_dir
+        assert plan.read(run_dir).uid == uid
 
 
 # --- later starts -----------------------------------------------------------------------------------------------------
