@@ -1,16 +1,15 @@
 """What submitting costs, and how long a job's end takes to be known: trainmaster, raw sbatch and submitit.
 
     python benchmarks/submit.py --quick     under a minute
-    python benchmarks/submit.py             ten minutes
+    python benchmarks/submit.py             four minutes
 
 All on one lab with accounting (submitit asks sacct how a job fares), in turn. Submissions are timed with held jobs, so
 that no job runs meanwhile. Jobs whose life is timed run one at a time on an otherwise idle cluster. Of a job of 2,048
-tasks the results are written by hand, as its ranks would. Calls to slurmctld and slurmdbd are those that the daemons
-themselves count. The last line on stdout is one flat JSON object.
+tasks the results are written by hand, as its ranks would. What waiting costs Slurm is `waiting.py`'s. The last line on
+stdout is one flat JSON object.
 """
 
 import argparse
-import contextlib
 import logging
 import os
 import random
@@ -19,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -27,7 +26,6 @@ from typing import Any, NoReturn
 import submitit
 from measure import figures
 from measure.figures import Figures
-from measure.rpc import Meter
 from rich.console import Console
 from rich.table import Table
 from submitit.core.utils import cloudpickle_dump
@@ -43,9 +41,6 @@ WHO = ("trainmaster", "sbatch", "submitit")
 IN_A_ROW = 200
 ARRAY = 1000
 WIDE = 2048
-CLIENTS = (1, 10, 100)
-WINDOW_S = 60.0
-STEADY_EVERY_S = 10.0
 GOALS: dict[str, dict[str, float]] = {
     "ratio_submit_to_sbatch": {"at_most": 1.5},
     "trainmaster_result_s": {"at_most": 0.3},
@@ -205,62 +200,7 @@ def imports(repeats: int) -> dict[str, list[float]]:
     return found
 
 
-@contextlib.contextmanager
-def waiting(folder: Path, jobs: Sequence[tuple[str, str]], every_s: float = 0.0) -> Iterator[None]:
-    """Processes that wait for the jobs given as (who, job id), once all of them have begun to."""
-    script = Path(__file__).parent / "measure" / "client.py"
-    argv = [[sys.executable, str(script), who, str(folder / who), job_id, str(every_s)] for who, job_id in jobs]
-    clients = [subprocess.Popen(one, stdout=subprocess.PIPE, text=True) for one in argv]
-    try:
-        for client in clients:
-            assert client.stdout is not None
-            assert client.stdout.readline() == "ready\n"
-        time.sleep(2.0)  # the first look of each is no part of a long wait
-        yield
-    finally:
-        for client in clients:
-            client.kill()
-        for client in clients:
-            client.wait()
-            assert client.stdout is not None
-            client.stdout.close()
-
-
-def questions(lab: Lab, folder: Path, counts: Sequence[int], window_s: float, console: Console) -> Figures:
-    """Calls to slurmctld an hour while clients wait for a pending job each, and while one submits every ten seconds."""
-    mine = ours(folder / "trainmaster", hold=True)
-    per_hour = 3600 / window_s
-    found: Figures = {"rpc_window_s": window_s}
-
-    def run(argv: Sequence[str]) -> str:
-        return lab.run(list(argv)).stdout
-
-    for count in counts:
-        console.print(f"{count} client(s) of trainmaster wait for {window_s:g} s")
-        jobs = [("trainmaster", mine.submit(nap, 0.0).job_id) for _ in range(count)]
-        with waiting(folder, jobs):
-            meter = Meter(run)
-            time.sleep(window_s)
-            ctld, dbd = meter.calls()
-        found[f"trainmaster_{count}_waiting_slurmctld_per_hour"] = round(ctld.total() * per_hour)
-        found[f"trainmaster_{count}_waiting_slurmdbd_per_hour"] = round(dbd.total() * per_hour)
-    others = theirs(folder / "submitit", hold=True)
-    for who, executor in (("trainmaster", mine), ("submitit", others)):
-        console.print(f"one client of {who} submits every {STEADY_EVERY_S:g} s for {window_s:g} s")
-        with waiting(folder, [(who, executor.submit(nap, 0.0).job_id)], STEADY_EVERY_S):
-            meter = Meter(run)
-            time.sleep(window_s)
-            ctld, dbd = meter.calls()
-        found[f"{who}_steady_submits_per_hour"] = round(ctld.pop("REQUEST_SUBMIT_BATCH_JOB", 0) * per_hour)
-        found[f"{who}_steady_slurmctld_per_hour"] = round(ctld.total() * per_hour)
-        found[f"{who}_steady_slurmdbd_per_hour"] = round(dbd.total() * per_hour)
-    lab.run(["scancel", "--user", str(os.getuid())])
-    return found
-
-
-def run(
-    repeats: int, life_repeats: int, in_a_row: int, clients: Sequence[int], window_s: float, console: Console
-) -> Figures:
+def run(repeats: int, life_repeats: int, in_a_row: int, console: Console) -> Figures:
     """Build the lab and measure."""
     found: Figures = {}
     with tempfile.TemporaryDirectory(prefix="trainmaster-submit-", ignore_cleanup_errors=True) as text:
@@ -287,7 +227,6 @@ def run(
             found |= wide(lab, folder)
             for what, values in imports(max(3, repeats // 2)).items():
                 found |= figures.spread(f"import_{what}_ms", values)
-            found |= questions(lab, folder, clients, window_s, console)
     found["ratio_import_to_submitit"] = figures.ratio(found, "import_trainmaster_ms", "import_submitit_ms")
     found["ratio_submit_to_sbatch"] = figures.ratio(found, "trainmaster_submit_ms", "sbatch_submit_ms")
     found["ratio_submit_to_submitit"] = figures.ratio(found, "trainmaster_submit_ms", "submitit_submit_ms")
@@ -316,17 +255,12 @@ def show(found: Figures, console: Console) -> None:
         ("2,048 tasks: submit(), s", "wide_submit_s", 3),
         ("2,048 tasks: done(), s", "wide_done_s", 4),
         ("2,048 tasks: results(), s", "wide_results_s", 3),
-        ("steady submission: calls to slurmctld an hour", "steady_slurmctld_per_hour", 0),
-        ("steady submission: calls to slurmdbd an hour", "steady_slurmdbd_per_hour", 0),
     ):
         values = [found.get(f"{who}_{key}") for who in WHO]
         table.add_row(title, *("-" if value is None else f"{value:.{digits}f}" for value in values))
     table.add_row("submissions a second", *(f"{found[f'{who}_submits_per_s']:.1f}" for who in WHO))
     console.print(table)
     console.print("submitit sends two submissions at least 0.2 s apart by design; the first row leaves it that time.")
-    for key in found:
-        if "_waiting_slurmctld" in key:
-            console.print(f"{key}: {found[key]}")
     millis = ", ".join(f"{what} {found[f'import_{what}_ms']:.0f} ms" for what in (*IMPORTS, "submitit"))
     console.print(f"a process that imports: {millis}")
     for key, wanted in GOALS.items():
@@ -349,9 +283,9 @@ def main(argv: Sequence[str]) -> int:
     console = Console(stderr=True, soft_wrap=True, width=None if sys.stderr.isatty() else 120, highlight=False)
     if args.quick:
         console.print("[bold yellow]--quick: few repeats, too few for any claim[/]")
-        found = run(5, 1, 10, (), STEADY_EVERY_S + 1.0, console)
+        found = run(5, 2, 10, console)
     else:
-        found = run(args.repeats, args.life_repeats, IN_A_ROW, CLIENTS, WINDOW_S, console)
+        found = run(args.repeats, args.life_repeats, IN_A_ROW, console)
     show(found, console)
     print(figures.last_line({"quick": args.quick, **found}))
     return 0
