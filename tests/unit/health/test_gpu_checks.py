@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from recorded_h100 import DRAIN, IDLE, LOADED, REQUEUE, RESET, SKIP, WARN, exit_status, gpus, judge, sections, told
 from trainmaster.health import registry
-from trainmaster.health.check import Absent, Check, Completed, Missing, Place, SourceFault
-from trainmaster.health.checks import gpu_driver, gpu_dstate, gpu_present, gpu_query, gpu_vbios
+from trainmaster.health.check import Absent, Check, Completed, Context, Missing, Place, SourceFault
+from trainmaster.health.checks import gpu_driver, gpu_dstate, gpu_nvlink, gpu_present, gpu_query, gpu_vbios
 from trainmaster.health.profile import Profile
+from trainmaster.health.sources import gpu_nvlink as nvlink
 from trainmaster.health.sources import gpu_query as source
 from trainmaster.health.sources import pci
 
@@ -260,3 +261,52 @@ def test_a_process_stuck_in_the_driver() -> None:
     findings = judge(gpu_dstate.CHECK, {"stuck": stuck})
     assert told(findings) == [DRAIN, DRAIN] and gpu_dstate.CHECK.strikes == 3
     assert [finding.subject for finding in findings] == ["pid 7 started 4242", "pid 9 started 2"]
+
+
+# -- NVLink: in the form that drivers print for GPUs with links; the recorded H100 had none ---------------------------
+
+
+def links(up: int, *down: int, gpu: str = "GPU-a") -> str:
+    lines = [f"\t Link {link}: {'<inactive>' if link in down else '26.562 GB/s'}" for link in range(up + len(down))]
+    return "\n".join([f"GPU 0: NVIDIA H100 80GB HBM3 (UUID: {gpu})", *lines, ""])
+
+
+def errors(gpu: str = "GPU-a", **counts: int) -> str:
+    lines = [f"\t Link 3: {name} Errors: {counts.get(name, 0)}" for name in ("Replay", "Recovery", "CRC")]
+    return "\n".join([f"GPU 0: NVIDIA H100 80GB HBM3 (UUID: {gpu})", *lines, ""])
+
+
+def test_the_recorded_gpu_without_peers_has_no_nvlink(place: Place) -> None:
+    recorded = dict(sections("captures.txt"))
+    talk = nvlink.ask(place)
+    next(talk)
+    talk.send(Completed(recorded["nvidia-smi nvlink -s"], "", 0))
+    with pytest.raises(Absent):
+        talk.send(Completed(recorded["nvidia-smi nvlink -e"], "", 0))
+
+
+def test_nvlinks_that_are_down() -> None:
+    value = nvlink.parse(links(18), errors())
+    assert len(value["GPU-a"]["up"]) == 18 and value["GPU-a"]["errors"]["3 CRC"] == 0
+    assert judge(gpu_nvlink.CHECK, value, gpu={"nvlinks": 18}) == judge(gpu_nvlink.CHECK, value) == []
+    findings = judge(gpu_nvlink.CHECK, nvlink.parse(links(16, 4, 9), ""), gpu={"nvlinks": 18})
+    assert told(findings) == [RESET] and "down: 4, 9" in findings[0].detail
+    both = nvlink.parse(links(18) + links(16, 4, 9, gpu="GPU-b"), "")
+    assert [(finding.subject, *told([finding])) for finding in judge(gpu_nvlink.CHECK, both)] == [("GPU-b", WARN)]
+    # Boards with bridges: six of eighteen are never used, and a GPU without a bridge uses none.
+    assert judge(gpu_nvlink.CHECK, nvlink.parse(links(12, *range(6)) + links(0, 0, 1, gpu="GPU-b"), "")) == []
+    odd = nvlink.parse("GPU 0: x (UUID: GPU-a)\n\t Link 0: some future state\n", "")
+    assert odd["GPU-a"] == {"up": [], "down": [], "errors": {}}
+
+
+def test_nvlink_errors_count_from_pass_to_pass() -> None:
+    old, new = nvlink.parse(links(18), errors(CRC=900)), nvlink.parse(links(18), errors(CRC=903))
+    memory = gpu_nvlink.remember(Context(), old)
+    assert judge(gpu_nvlink.CHECK, old) == judge(gpu_nvlink.CHECK, old, memory=memory) == []
+    findings = judge(gpu_nvlink.CHECK, new, memory=memory)
+    assert told(findings) == [WARN] and "link 3 CRC +3" in findings[0].detail
+
+
+@given(st.text(), st.text())
+def test_no_words_about_links_are_raised(states: str, counts: str) -> None:
+    judge(gpu_nvlink.CHECK, nvlink.parse(states, counts))
