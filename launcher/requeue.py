@@ -15,12 +15,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from trainmaster.errors import SlurmError
+from trainmaster.launcher import record
 from trainmaster.slurm.client import SlurmClient
 from trainmaster.slurm.commands import Commands
 from trainmaster.slurm.values import Job
@@ -29,6 +30,9 @@ LOG = logging.getLogger("trainmaster.requeue")
 PATIENCE_S = 900.0
 """A dead node can hold the job in COMPLETING until Slurm has marked it DOWN (SlurmdTimeout, 300 s in production)."""
 POLL_S = 0.25
+LAUNCHES_MAX = 3
+"""How often a requeued job may fail to be launched before its failure is its end."""
+_REFUSAL_PAUSES_S = (1.0, 1.0, 2.0, 4.0, 8.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,12 +117,36 @@ def carry_out(client: SlurmClient, order: Order, *, patience_s: float = PATIENCE
                 asked_at = time.monotonic()
                 put_back(client, order)
             elif step is Step.RELEASE:
+                # slurmd refuses a credential of the second in which it revoked that of the attempt before.
+                time.sleep(1.05 - time.time() % 1.0)
                 release(client, order)
             pause_s = POLL_S if step is not Step.WAIT else min(2.0, pause_s * 1.1)
         except SlurmError as error:
             LOG.warning("job %s: %s", order.job_id, error)
             pause_s = 2.0
         time.sleep(pause_s)
+    return False
+
+
+def was_refused(client: SlurmClient, run_dir: Path, order: Order) -> bool:
+    """Whether the attempt after the requeue ended before its batch step ran: slurmd did not take it.
+
+    "Job credential revoked" (22.05.8), when it was launched in the second in which the attempt before was torn down, as
+    that node's clock has it. Slurm calls it FAILED, like a program's failure; only the record tells that nothing ran.
+    """
+    for pause_s in _REFUSAL_PAUSES_S:
+        time.sleep(pause_s)
+        try:
+            job = client.job(order.job_id)
+        except SlurmError:
+            continue
+        if any(event.state == "STARTING" and event.attempt > order.restarts for event in record.read(run_dir)):
+            return False
+        if job is None or job.state == "CANCELLED":
+            return False
+        if not job.active and job.restarts > order.restarts:
+            LOG.warning("job %s: attempt %d was refused; once more", order.job_id, job.restarts)
+            return True
     return False
 
 
@@ -162,8 +190,15 @@ def main(argv: list[str]) -> int:
     order = Order(**values)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     _leave_the_job()
+    client = Commands(timeout_s=20.0)
     try:
-        return 0 if carry_out(Commands(timeout_s=20.0), order) else 1
+        for _ in range(LAUNCHES_MAX):
+            if not carry_out(client, order):
+                return 1
+            if not was_refused(client, Path(argv[0]), order):
+                break
+            order = replace(order, restarts=order.restarts + 1)
+        return 0
     finally:
         shutil.rmtree(Path.cwd(), ignore_errors=True)
 

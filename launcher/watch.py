@@ -191,7 +191,10 @@ class Watch:
         Where the requeuing process did not live to do it, this one does.
         """
         last = self._events[-1] if self._events else None
-        if last is None or last.state != "REQUEUED" or job.state == "CANCELLED" or job.restarts > last.attempt:
+        if last is None or last.state != "REQUEUED" or job.state == "CANCELLED":
+            return False
+        # An attempt that slurmd refused has left no line in the record.
+        if job.restarts > last.attempt + requeue.LAUNCHES_MAX:
             return False
         since_s = self.clock.now().timestamp() - last.epoch_s
         if since_s > REQUEUE_PATIENCE_S:

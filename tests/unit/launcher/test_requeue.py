@@ -2,6 +2,8 @@
 
 import pytest
 
+from fakes.slurm import FakeSlurm
+from trainmaster.launcher import record, requeue
 from trainmaster.launcher.requeue import Order, Step, next_of_all, next_step
 from trainmaster.slurm.values import Job
 
@@ -53,3 +55,23 @@ def test_a_job_is_not_released_in_the_second_in_which_it_was_requeued() -> None:
     requeued = Job(job_id=7, state="PENDING", restarts=1, eligible_time=1121.0, reason="BeginTime", submit_time=1000.0)
     assert next_step(requeued, ORDER, now=1000.9) is Step.WAIT
     assert next_step(requeued, ORDER, now=1001.0) is Step.RELEASE
+
+
+@pytest.mark.parametrize(
+    ("state", "restarts", "started", "refused"),
+    [
+        ("FAILED", 1, False, True),
+        ("FAILED", 1, True, False),
+        ("RUNNING", 1, False, False),
+        ("CANCELLED", 1, False, False),
+    ],
+)
+def test_a_launch_that_slurmd_refused_is_told_from_a_program_that_failed(
+    tmp_path, monkeypatch, state, restarts, started, refused
+):
+    monkeypatch.setattr(requeue, "_REFUSAL_PAUSES_S", (0.0, 0.0))
+    slurm = FakeSlurm()
+    slurm.put(12, state, restarts=restarts)
+    if started:
+        record.append(tmp_path, record.Event(epoch_s=1.0, job_id=12, attempt=1, cycle=0, state="STARTING"))
+    assert requeue.was_refused(slurm, tmp_path, requeue.Order(job_id=12, restarts=0)) is refused

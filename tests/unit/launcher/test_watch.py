@@ -269,6 +269,16 @@ def test_who_waits_releases_a_requeued_job_that_slurm_holds(scene):
     assert scene.slurm.updated[0] == ("12", {"StartTime": "now", "ExcNodeList": "n09,n02"})
 
 
+def test_an_attempt_that_slurmd_refused_is_no_end_until_it_was_tried_again(scene):
+    scene.write("STARTING")
+    scene.write("REQUEUED", cause="requested")
+    scene.slurm.put(12, "FAILED", restarts=1, exit_code="1:0", nodes="n01", end_time=scene.clock.start_s + 1)
+    assert scene.watch.wait(timeout_s=60.0) is None
+    assert scene.slurm.requeued
+    scene.slurm.put(12, "FAILED", restarts=4, exit_code="1:0", nodes="n01", end_time=scene.clock.start_s + 1)
+    assert scene.watch.wait(timeout_s=60.0).state == "FAILED_INFRA"
+
+
 def test_a_requeued_job_that_waits_for_nodes_is_left_alone(scene):
     scene.write("REQUEUED")
     scene.slurm.put(12, "PENDING", reason="Resources")
