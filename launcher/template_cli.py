@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -90,8 +90,27 @@ def run_render(args: argparse.Namespace) -> int:
     if words[:1] in (["-h"], ["--help"]):
         print(_described(found), end="")
         return 0
-    print(script(found, given(words, found)), end="")
+    values = given(words, found)
+    print(script(found, configured(found, values) | values), end="")
     return 0
+
+
+# Where a job goes and who pays for it: what a configuration says of it holds for every script.
+_CONFIGURED = ("partition", "account", "qos", "reservation", "constraint", "exclude")
+
+
+def configured(template: "Template", values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the person's and the cluster's configuration say about variables of the template (`trainmaster config`).
+
+    Raises ConfigError with every fault of the files, UsageError for a profile that is not there.
+    """
+    from trainmaster.launcher.defaults import with_defaults
+    from trainmaster.launcher.spec import JobSpec
+
+    known = [name for name in _CONFIGURED if name in template.variables]
+    said = {name: values[name] for name in known if values.get(name)}
+    spec = with_defaults(JobSpec(**said))
+    return {name: value for name in known if (value := getattr(spec, name)) is not None}
 
 
 def given(words: Sequence[str], template: "Template") -> dict[str, str | list[str]]:

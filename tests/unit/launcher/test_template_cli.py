@@ -79,6 +79,20 @@ def test_a_script_comes_out_and_nothing_else(capsys):
     assert said(capsys, "show", "ddp", "--source").startswith("{#\nsummary")
 
 
+def test_where_jobs_go_comes_from_the_configuration(capsys, tmp_path, monkeypatch):
+    file = tmp_path / "config.toml"
+    file.write_text(
+        'default_profile = "h100"\n[profiles.h100]\npartitions = ["gpu"]\n'
+        '[profiles.h100.job]\npartition = "gpu"\naccount = "lab"\nnodes = 7\n[profiles.cpu]\npartitions = ["cpu"]\n'
+    )
+    monkeypatch.setenv("TRAINMASTER_CONFIG", str(file))
+    text = said(capsys, "render", "ddp", "--", "python", "train.py")
+    assert "#SBATCH --partition=gpu\n#SBATCH --account=lab\n" in text and "#SBATCH --nodes=2\n" in text
+    text = said(capsys, "render", "ddp", "--partition", "cpu", "--", "python", "train.py")
+    assert "#SBATCH --partition=cpu\n" in text and "account" not in text
+    assert "#SBATCH --account=lab\n" in said(capsys, "render", "roles", "server_command=a", "trainer_command=b")
+
+
 def test_mistakes_are_told_with_exit_code_2(capsys):
     assert cli.main(["template", "render", "ddp", "nodes=none"]) == 2
     assert cli.main(["template", "render"]) == 2
