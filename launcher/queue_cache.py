@@ -75,7 +75,7 @@ class QueueCache:
             found = Saved(asked_s=asked_s, jobs=jobs, error=str(values["error"]), cancelled_by=by)
         except (KeyError, TypeError, ValueError, AttributeError):
             return None  # of another version
-        return found if asked_s <= now_s else None
+        return found if _age_s(asked_s, now_s) < math.inf else None
 
     def save(self, question: str, answer: Saved) -> None:
         """Publish an answer, unless a newer one is there: its asker may have been frozen for a while."""
@@ -124,8 +124,13 @@ class QueueCache:
 
 
 def _age_s(moment: object, now_s: float) -> float:
-    """How long ago a moment was; infinity for what is none, or is to come: the machine has booted since."""
-    return now_s - moment if isinstance(moment, int | float) and moment <= now_s else math.inf
+    """How long ago a moment was; infinity for what is none, or lies far ahead: of another boot.
+
+    One a little ahead is now: it was written while the caller, who had looked at the clock, waited for the lock.
+    """
+    if not isinstance(moment, int | float) or moment - now_s > _FORGET_S:
+        return math.inf
+    return max(0.0, now_s - moment)
 
 
 def _is_after(moment: object, other_s: float) -> bool:
