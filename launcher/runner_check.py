@@ -2,7 +2,7 @@
 
 from trainmaster.errors import SlurmError, SubmitRefused, UsageError
 from trainmaster.launcher import container as containers
-from trainmaster.launcher import rank_step, runner
+from trainmaster.launcher import runner
 from trainmaster.launcher.spec import JobSpec
 from trainmaster.launcher.target import Program, Target
 from trainmaster.slurm.client import SlurmClient
@@ -43,7 +43,10 @@ def require_slurm(spec: JobSpec, client: SlurmClient) -> None:
                 )
         container = spec.container
         if container is not None and container.runtime == containers.PYXIS and not client.srun_has("container-image"):
-            raise SubmitRefused(f"could not submit with the container {container.image!r}", hint=rank_step.NO_PYXIS)
+            # Late: it belongs to what runs on the nodes, and brings most of that along.
+            from trainmaster.launcher.rank_step import NO_PYXIS
+
+            raise SubmitRefused(f"could not submit with the container {container.image!r}", hint=NO_PYXIS)
     except SubmitRefused:
         raise
     except SlurmError:
