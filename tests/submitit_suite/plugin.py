@@ -72,6 +72,9 @@ class MockedSlurm:
     def cancel(self, job_id: int | str, *, signal: str | None = None) -> None:
         subprocess.check_call(["scancel", str(job_id)])
 
+    def signal(self, job_id: int | str, name: str) -> None:
+        subprocess.check_call(["scancel", str(job_id), "--signal", name])
+
     def __getattr__(self, name: str) -> Any:
         def refuse(*args: Any, **values: Any) -> Any:
             raise SlurmMissing(f"the mock does not know {name}")
