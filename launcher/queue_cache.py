@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import stat
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from trainmaster.slurm.values import Job
 _LOCK_PATIENCE_S = 1.0
 _FORGET_S = 3600.0
 """After this, a turn or an answer about one job is of no use to anybody."""
+_FORGET_CLUSTER_S = 86400.0
 _JOB_FIELDS = frozenset(entry.name for entry in fields(Job))
 
 
@@ -90,6 +92,12 @@ class QueueCache:
             for entry in os.scandir(self.folder):
                 if entry.name.startswith("job-") and time.time() - entry.stat().st_mtime > _FORGET_S:
                     Path(entry.path).unlink(missing_ok=True)
+            if self.folder.parent.name != _own_name():
+                return  # not made by `cache_of`: whatever lies beside it is none of ours
+            for entry in os.scandir(self.folder.parent):
+                # Of clusters that are gone, or were configured anew.
+                if entry.is_dir(follow_symlinks=False) and time.time() - entry.stat().st_mtime > _FORGET_CLUSTER_S:
+                    shutil.rmtree(entry.path, ignore_errors=True)
         except OSError:
             pass
 
@@ -164,7 +172,7 @@ def cache_of(slurm_conf: str, *, bases: Sequence[Path] = (Path("/dev/shm"), Path
     key += [f"{found.st_dev}:{found.st_ino}:{found.st_mtime_ns}"] if found else []
     name = hashlib.sha256("\0".join(key).encode()).hexdigest()[:16]
     for base in bases:
-        own = base / f"trainmaster-{os.getuid()}"
+        own = base / _own_name()
         folder = own / name
         try:
             own.mkdir(mode=0o700, exist_ok=True)
@@ -175,6 +183,10 @@ def cache_of(slurm_conf: str, *, bases: Sequence[Path] = (Path("/dev/shm"), Path
             continue
         return QueueCache(folder)
     return None
+
+
+def _own_name() -> str:
+    return f"trainmaster-{os.getuid()}"
 
 
 def _is_ours_alone(folder: Path) -> bool:

@@ -150,6 +150,27 @@ def test_a_folder_that_others_can_write_to_is_not_used(tmp_path):
     assert cache_of("", bases=(tmp_path,)) is None
 
 
+def test_what_was_said_of_clusters_that_are_gone_is_forgotten(tmp_path):
+    conf = tmp_path / "slurm.conf"
+    conf.write_text("x")
+    cache = cache_of(str(conf), bases=(tmp_path,))
+    assert cache is not None
+    gone, recent = cache.folder.parent / "gone", cache.folder.parent / "recent"
+    for folder in (gone, recent):
+        folder.mkdir()
+    os.utime(gone, (1, 1))
+    cache.save("queue", Saved(asked_s=1.0))
+    assert recent.exists() and not gone.exists()
+    neighbour = tmp_path / "somebody-else"
+    neighbour.mkdir()
+    os.utime(neighbour, (1, 1))
+    other = QueueCache(tmp_path / "x")
+    assert other.usable()
+    other.save("queue", Saved(asked_s=1.0))
+    assert neighbour.exists()
+    assert cache.latest("queue", now_s=2.0) is not None
+
+
 def test_clusters_are_kept_apart_and_a_rebuilt_one_is_another(tmp_path):
     confs = [tmp_path / "a.conf", tmp_path / "b.conf"]
     for conf in confs:
