@@ -11,7 +11,10 @@ def main(argv: list[str]) -> int:
     """`python -m trainmaster.launcher.array_task ARRAY_DIR`."""
     index = int(os.environ["SLURM_ARRAY_TASK_ID"])
     run_dir = array_layout.unfold(Path(argv[0]), index, array_layout.job_id_here(os.environ))
-    return supervisor.main([str(run_dir), *argv[1:]])
+    code = supervisor.main([str(run_dir), *argv[1:]])
+    # The reserve of the record: of a thousand tasks it would be 64 MB.
+    (run_dir / ".reserve").unlink(missing_ok=True)
+    return code
 
 
 if __name__ == "__main__":

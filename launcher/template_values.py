@@ -85,7 +85,12 @@ def _path(given: Any, variable: Variable) -> str:
     text = _line(given, variable)
     if re.search(r"[$`]", text):
         raise ValueError(f"stands as it is in the script, where nothing expands it; write out {text!r}")
-    return str(Path(text).expanduser()) if text.startswith("~") else text
+    if not text.startswith("~"):
+        return text
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError:
+        raise ValueError(f"names the home folder of a user who is not known here, it is {text!r}") from None
 
 
 def _count(given: Any, variable: Variable) -> int:

@@ -13,6 +13,7 @@ from jinja2 import meta
 from trainmaster import templates
 from trainmaster.errors import TemplateError, UsageError
 from trainmaster.launcher.catalog import Template, get, listed, script
+from trainmaster.launcher.template_values import Variable
 
 TRAIN = ("python", "train.py", "--lr", "1e-3")
 # The values under which people have read what comes out.
@@ -365,3 +366,9 @@ def test_a_template_with_a_fault(tmp_path, line, words):
     path.write_text(MINE + line)
     with pytest.raises(TemplateError, match=words):
         script(get(str(path)), {"name": "you"})
+
+
+def test_the_home_folder_of_nobody_is_a_fault_and_no_crash():
+    path = Variable(name="lines", type="path")
+    with pytest.raises(ValueError, match="a user who is not known here"):
+        path.value("~0/lines.txt")
