@@ -171,7 +171,8 @@ def test_a_fork_server_that_hangs_does_not_hang_a_cancel(lab: Lab, tmp_path: Pat
     in_state(job, "PROGRESS")
     ranks = {int(path.read_text().split()[0]) for path in job.run_dir.glob("attempt*/rank*.pid")}
     forks = {int(entry.name) for entry in Path("/proc").iterdir() if _is_fork_server(entry, job)}
-    servers = forks - ranks  # a rank is a fork of its server, with the same command line
+    # Ranks and standbys are forks of a server, with the same command line; a standby is still in its server's session.
+    servers = {pid for pid in forks - ranks if os.getsid(pid) == pid}
     assert len(servers) == 2
     for pid in servers:
         os.kill(pid, signal.SIGSTOP)
