@@ -228,7 +228,8 @@ class Agent:
             case "go":
                 self.host.go(message["cycle"])
             case "checkpoint":
-                self._tell({"do": "asked", "ranks": self.host.checkpoint(), "listening": self.host.listening()})
+                asked = self.host.checkpoint(again=message["again"])
+                self._tell({"do": "asked", "ranks": asked, "listening": self.host.listening()})
             case "propose":
                 at = self.host.propose(Kind(message["kind"]), message["step"])
                 self._tell({"do": "proposed", "cycle": message["cycle"], "step": message["step"], "at": at})

@@ -40,6 +40,8 @@ class Cycle:
     """Slurm was asked whether it is behind this cycle's end."""
     asked_to_save: bool = False
     """Its ranks were asked for a checkpoint."""
+    asked_s: float = 0.0
+    """When they were asked last."""
     linger_since: float | None = None
     hang: Hang | None = None
     """Ranks that do not move; they have been asked for their stacks."""

@@ -28,6 +28,10 @@ CHECKPOINT_PATIENCE_S = 20.0
 """How long ranks may write a checkpoint after SIGTERM came; Slurm's KillWait is 30 s by default."""
 REQUEUE_LINGER_S = 10.0
 """How long the other ranks may take once one has said that its checkpoint is written."""
+ASK_AGAIN_S = 1.0
+"""Between two tries to ask for a checkpoint the ranks that could not be asked yet: in their first step, say."""
+STILL_MEANT_S = 90.0
+"""How much longer than the warning leads the ranks of a new cycle are asked for what an earlier one did not save."""
 HEAD_START_S = 0.15
 """How long rank 0 may take to open its store before the other ranks start all the same."""
 TEXT_MAX = 8192
@@ -70,6 +74,8 @@ class Group:
         """Why it is stopped for another's sake: its own outcome does not matter then."""
         self.registered: dict[int, registry.Entry] = {}
         """Replicas of this cycle that have said where they serve, by index."""
+        self._wanted_s = float("-inf")
+        """When a checkpoint was asked for last, whether there were ranks to ask or not."""
         self.attempt = 0
         self.generation = 0
         """The job's, when this cycle was started."""
@@ -124,12 +130,25 @@ class Group:
 
     def ask_for_checkpoint(self) -> None:
         """Ask the ranks to save, and to end with 75 when they have."""
-        if self.phase != "run":
-            return
-        self.cycle.asked_to_save = True
+        self._wanted_s = time.monotonic()
+        if self.phase == "run":
+            for member in self.crew:
+                member.asked, member.listening = None, 0
+            self._ask(again=False)
+
+    def _ask(self, *, again: bool) -> None:
+        self.cycle.asked_to_save, self.cycle.asked_s = True, time.monotonic()
         for member in self.crew:
-            member.asked, member.listening = None, 0
-            self.links.tell(member, {"do": "checkpoint"})
+            self.links.tell(member, {"do": "checkpoint", "again": again})
+
+    def _ask_again(self, now: float) -> None:
+        """Ask ranks that could not be asked when the warning came: before their first step, or between two cycles."""
+        cycle = self.cycle
+        meant = cycle.asked_to_save or now - self._wanted_s < self.plan.checkpoint_signal_s + STILL_MEANT_S
+        if not meant or cycle.order is not None or now - cycle.asked_s < ASK_AGAIN_S:
+            return
+        if sum(member.asked or 0 for member in self.crew) < self.world_size - len(cycle.exits):
+            self._ask(again=True)
 
     def _propose_first(self) -> None:
         """Have ranks that ask for orders stop, all at one step, once it is known that all of them do."""
@@ -287,6 +306,7 @@ class Group:
                 return now - self.cycle.linger_since >= REQUEUE_LINGER_S
             return True
         if ending.cause is None:
+            self._ask_again(now)
             return self._hangs(now)
         return self.nobody_saves or now - ending.since > CHECKPOINT_PATIENCE_S
 

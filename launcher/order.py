@@ -45,10 +45,12 @@ class Order:
 
 
 def first(kind: Kind, *, furthest: int, step_s: float, ranks: int) -> Order:
-    """The first proposal: as near as steps of `step_s` allow.
+    """The first proposal: as near as steps of `step_s` allow. 0 is no pace, but one that nobody knows yet.
+
+    Too near costs another round; too far may be never.
 
     >>> first(Kind.STOP, furthest=7, step_s=30.0, ranks=2).step, first(Kind.STOP, furthest=7, step_s=0.1, ranks=2).step
     (9, 12)
     """
-    ahead = 2 + min(int(ROUND_TRIP_S / max(step_s, 1e-4)), _AHEAD_MAX)
+    ahead = 2 + (min(int(ROUND_TRIP_S / max(step_s, 1e-4)), _AHEAD_MAX) if step_s else 0)
     return Order(kind=kind, step=furthest + ahead, ahead=ahead, ranks=ranks)

@@ -104,9 +104,9 @@ class RankHost:
         except OSError:
             return 0
 
-    def checkpoint(self) -> int:
-        """Ask the ranks for a checkpoint by signal; returns how many can be asked."""
-        return self._ranks.checkpoint() if self._ranks is not None else 0
+    def checkpoint(self, *, again: bool = False) -> int:
+        """Ask the ranks for a checkpoint by signal; returns how many can be asked. `again`: none a second time."""
+        return self._ranks.checkpoint(again=again) if self._ranks is not None else 0
 
     def listening(self) -> int:
         """How many ranks ask for orders after their steps."""

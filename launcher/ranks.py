@@ -35,6 +35,8 @@ class LocalRank:
     code: int | None = None
     ended_epoch_s: float = 0.0
     stopped: bool = False
+    asked: bool = False
+    """It was sent SIGUSR2."""
 
 
 def tail(path: Path, size: int = TAIL_BYTES) -> str:
@@ -88,11 +90,13 @@ class Ranks:
         """Ranks that have not ended."""
         return [entry for entry in self.ranks.values() if entry.code is None]
 
-    def checkpoint(self) -> int:
-        """Send SIGUSR2 to each rank that handles it; returns how many do."""
+    def checkpoint(self, *, again: bool = False) -> int:
+        """Send SIGUSR2 to each rank that handles it; returns how many do. `again`: not for a second time."""
         asked = [entry for entry in self.running() if entry.pid and processes.catches(entry.pid, signal.SIGUSR2)]
         for entry in asked:
-            processes.send(entry.pid, signal.SIGUSR2)
+            if not (again and entry.asked):
+                entry.asked = True
+                processes.send(entry.pid, signal.SIGUSR2)
         return len(asked)
 
     def stop(self, grace_s: float) -> None:

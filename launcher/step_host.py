@@ -47,13 +47,15 @@ class StepRanks(Ranks):
         """Whether a process that left its pid still runs."""
         return processes.lives(pid, self.births[pid])
 
-    def checkpoint(self) -> int:
-        """Send SIGUSR2 to the program of each rank that handles it; returns how many do."""
+    def checkpoint(self, *, again: bool = False) -> int:
+        """Send SIGUSR2 to the program of each rank that handles it; returns how many do. `again`: as in `Ranks`."""
         asked = 0
         for entry in self.running():
             program = program_of(entry.pid) if entry.pid else 0
             if program and processes.catches(program, signal.SIGUSR2):
-                processes.send(program, signal.SIGUSR2)
+                if not (again and entry.asked):
+                    entry.asked = True
+                    processes.send(program, signal.SIGUSR2)
                 asked += 1
         return asked
 
@@ -161,11 +163,11 @@ class StepHost(RankHost):
     def go(self, cycle: int) -> None:
         """Nothing: the step's tasks start when Slurm starts them."""
 
-    def checkpoint(self) -> int:
+    def checkpoint(self, *, again: bool = False) -> int:
         """Ask the ranks for a checkpoint, also those that have only just begun; returns how many can be asked."""
         if self._here is not None:
             self._read_notes(self._here)
-        return super().checkpoint()
+        return super().checkpoint(again=again)
 
     def ask_for_stacks(self) -> None:
         """Have every rank here say where it is. It is the program that is asked, not the shell around it."""

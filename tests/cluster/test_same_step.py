@@ -41,3 +41,32 @@ def test_a_warning_stops_all_ranks_after_one_step(lab: Lab, tmp_path: Path, monk
     events = record.read(job.run_dir)
     assert [event.state for event in events if event.state in ("REQUEUED", "SUCCEEDED")] == ["REQUEUED", "SUCCEEDED"]
     assert not any(event.state == "RESTARTING" for event in events)
+
+
+SLOW_START = """
+import os, sys, time, trainmaster
+print("begins", flush=True)
+time.sleep(4)
+for step in range(300):
+    time.sleep(0.1)
+    trainmaster.step(step)
+    if trainmaster.should_stop():
+        print("stops after", step, flush=True)
+        sys.exit(75 if os.environ["TRAINMASTER_ATTEMPT"] == "0" else 0)
+    if os.environ["TRAINMASTER_ATTEMPT"] != "0":
+        break
+"""
+
+
+def test_a_warning_in_the_first_step_is_not_lost(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_CONF", lab.env["SLURM_CONF"])
+    (tmp_path / "slow.py").write_text(SLOW_START)
+    job = submit([sys.executable, str(tmp_path / "slow.py")], spec=JobSpec(nodes=2, time=10), folder=tmp_path / "jobs")
+    logs = [job.run_dir / "attempt0.0" / f"rank{rank}.out" for rank in range(2)]
+    real_lab.until(lambda: all(log.exists() and "begins" in log.read_text() for log in logs), "it has begun")
+    lab.run(["scancel", "--signal=USR2", "--batch", str(job.job_id)])
+    assert job.exception() is None
+    stops = [re.findall(r"stops after (\d+)", log.read_text()) for log in logs]
+    assert len(stops[0]) == 1 and stops[0] == stops[1], stops
+    assert int(stops[0][0]) < 100
+    assert [event.state for event in record.read(job.run_dir)].count("REQUEUED") == 1

@@ -116,3 +116,8 @@ def test_all_ranks_or_none(tmp_path_factory: pytest.TempPathFactory, data: st.Da
                 rank.advance()
     expected = [(wanted.step, Kind.STOP)] if holds else []
     assert [rank.followed for rank in ranks] == [expected] * 3
+
+
+def test_before_the_pace_is_known_an_order_is_near() -> None:
+    """A warning in the first steps was once answered with step 3001, which the run never came to."""
+    assert order.first(Kind.STOP, furthest=0, step_s=0.0, ranks=2).step == 2
