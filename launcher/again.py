@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from trainmaster.errors import SlurmError, UsageError
 from trainmaster.launcher import intent, record, requeue
+from trainmaster.launcher.cancel import may_save
 from trainmaster.launcher.watch import PATIENCE_S, Watch
 
 SAVE_PATIENCE_S = 45.0
@@ -52,18 +53,36 @@ def again(watch: Watch, *, reason: str = "") -> Requeued:
     intent.leave(watch.run_dir, intent.REQUEUE, reason=reason, attempt=attempt)
     dead = {node for event in events if event.attempt == attempt for node in event.dead}
     order = requeue.Order(job_id=_number(watch), restarts=attempt, dead=tuple(sorted(dead)))
+    asked = ended is None and state == "RUNNING" and may_save(watch) and _asked(watch)
+    # The supervisor lets the ranks save, and has the job requeued by itself.
+    if asked and _requeued(watch, attempt, timeout_s=SAVE_PATIENCE_S):
+        return Requeued(attempt=attempt, state="REQUEUED")
     requeue.put_back(watch.queue.client, order)
     watch.hurry()
     if ended is not None or state not in ("RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING"):
         _record(watch, attempt, reason)
         requeue.carry_out(watch.queue.client, order, patience_s=SAVE_PATIENCE_S)
         return Requeued(attempt=attempt, state="REQUEUED")
-    deadline_s = time.monotonic() + SAVE_PATIENCE_S
+    done = _requeued(watch, attempt, timeout_s=SAVE_PATIENCE_S)
+    return Requeued(attempt=attempt, state="REQUEUED" if done else watch.state())
+
+
+def _asked(watch: Watch) -> bool:
+    try:
+        watch.queue.client.signal(watch.job_id, "USR2")
+    except SlurmError:
+        return False
+    return True
+
+
+def _requeued(watch: Watch, attempt: int, *, timeout_s: float) -> bool:
+    """Whether the attempt is recorded as requeued within the time."""
+    deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s:
         if any(event.state == "REQUEUED" and event.attempt == attempt for event in watch.events()):
-            return Requeued(attempt=attempt, state="REQUEUED")
+            return True
         time.sleep(0.1)
-    return Requeued(attempt=attempt, state=watch.state())
+    return False
 
 
 def _number(watch: Watch) -> int:

@@ -158,6 +158,8 @@ def decide(outcome: Outcome, budget: Budget, limits: Limits, *, attempt: int, he
         return _requeue(cause, state, budget, limits, attempt=attempt, failure=None)
     if outcome.ending is not None:
         state = end_state(outcome.ending)
+        if failure is not None and failure.code == EXIT_REQUEUE:
+            failure = None  # it did what it was asked for
         return Decision(action=Action.END, cause=outcome.ending, state=state, budget=budget, failure=failure)
     if EXIT_NEVER_REQUEUE in codes:
         return Decision(action=Action.END, cause="never_requeue", state="FAILED_USER", budget=budget, failure=failure)

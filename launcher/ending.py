@@ -38,6 +38,8 @@ class Ending:
         self.cause: str | None = None
         """Why Slurm is ending the job."""
         self.since = 0.0
+        self.kindly = False
+        """We were told by the person who wants it, and Slurm was not."""
         self.notice: str | None = None
         """Why ranks were asked for a checkpoint while the job goes on."""
 
@@ -48,7 +50,17 @@ class Ending:
 
     def heed(self, number: int) -> None:
         """A signal came."""
+        if number == signal.SIGUSR2 and self.cause is None and (cause := self._by_word()) is not None:
+            self.cause, self.since, self.kindly = cause, time.monotonic(), True
+            LOG.warning("somebody ends this job: %s", cause)
+            return
         self.inquire(Reason.WARNING if number == signal.SIGUSR2 else Reason.END)
+
+    def _by_word(self) -> str | None:
+        """What somebody has left word for before this signal: user or requeue."""
+        if intent.found(self._run_dir, intent.CANCEL) is not None:
+            return "user"
+        return "requeue" if intent.found(self._run_dir, intent.REQUEUE, attempt=self._attempt) is not None else None
 
     def inquire(self, reason: Reason) -> None:
         """Ask Slurm why; `hear` takes the answer. What is certain outranks what is a rumour."""

@@ -15,8 +15,8 @@ GAP_FACTOR = 3.0
 FLOOR_S = 1800.0
 """Least time for a program that does not say when it evaluates or saves, and for each section: what torch gives a gloo
 collective by default, so a program that may pause for longer has had to say so already."""
-FLOOR_IN_LOOP_S = 120.0
-"""Least time outside of sections for a program that names them."""
+FLOOR_IN_LOOP_S = 600.0
+"""Least time outside of sections for a program that names them: it may still write its last results there."""
 _STEPS_KEPT = 64
 
 

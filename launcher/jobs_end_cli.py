@@ -16,6 +16,7 @@ def add(verbs: "Verbs") -> None:
     """Describe the verbs."""
     text = "end jobs on purpose, be they pending, starting or running"
     cancel = new_verb(verbs, "cancel", text, run_cancel, job="many")
+    cancel.add_argument("--now", action="store_true", help="do not let ranks save first")
     text = "put jobs back into the queue under the same id: running ones, which may save first, and ended ones"
     requeue = new_verb(verbs, "requeue", text, run_requeue, job="many")
     for one in (cancel, requeue):
@@ -25,29 +26,39 @@ def add(verbs: "Verbs") -> None:
 
 def run_cancel(args: argparse.Namespace) -> int:
     """Cancel jobs and say how each ended."""
-    from trainmaster.launcher.cancel import cancel
+    from trainmaster.launcher.cancel import SAVE_PATIENCE_S, ask_to_end, cancel
     from trainmaster.launcher.find import find
     from trainmaster.launcher.watch import Watch
 
-    jobs = [find(job_id, args.folder) for job_id in args.job_id]
+    watches = [Watch.of(find(job_id, args.folder)) for job_id in args.job_id]
+    over = {watch.job_id for watch in watches if watch.end() is not None}
+    asked: set[int | str] = set()
+    if not args.dry_run and not args.now:
+        # All are asked before any is waited for.
+        asked = {
+            watch.job_id for watch in watches if watch.job_id not in over and ask_to_end(watch, reason=args.reason)
+        }
     told: list[dict[str, object]] = []
-    for found in jobs:
-        watch = Watch.of(found)
-        job_id = int(found.job_id) if found.job_id.isdecimal() else found.job_id
+    for watch in watches:
         if args.dry_run:
-            told.append({"job_id": job_id, "state": watch.state(), "would": f"scancel {found.job_id}"})
+            told.append({"job_id": watch.job_id, "state": watch.state(), "would": f"scancel {watch.job_id}"})
             continue
-        if watch.end() is None:
-            cancel(found.run_dir, found.job_id, watch.queue.client, reason=args.reason)
-            watch.hurry()
-            watch.wait(timeout_s=_CANCEL_PATIENCE_S)
         end = watch.end()
-        told.append({"job_id": job_id, "state": end.state if end else "CANCELLING"})
+        if end is None and watch.job_id in asked:
+            end = watch.wait(timeout_s=SAVE_PATIENCE_S)
+        if end is None:
+            cancel(watch.run_dir, watch.job_id, watch.queue.client, reason=args.reason)
+            watch.hurry()
+            end = watch.wait(timeout_s=_CANCEL_PATIENCE_S)
+        one: dict[str, object] = {"job_id": watch.job_id, "state": end.state if end else "CANCELLING"}
+        told.append(one | ({"ended_before": True} if watch.job_id in over else {}))
     if args.json:
         print(json.dumps(told))
     else:
         for one in told:
-            print(f"job {one['job_id']}: {one['state']}" + (f"; would {one['would']}" if "would" in one else ""))
+            more = f"; would {one['would']}" if "would" in one else ""
+            more += "; it had ended before" if "ended_before" in one else ""
+            print(f"job {one['job_id']}: {one['state']}{more}")
     return 0
 
 

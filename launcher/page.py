@@ -3,6 +3,7 @@
     0  step     8  when it was done (epoch seconds)     16  since when it is in its section (CLOCK_MONOTONIC; 0 outside)
     24  whether it names sections at all                32  the section's name, 32 bytes, padded with zeros
     64  whether it asks for orders                      72  the order's step    80  its kind    88  its state
+    96  the reported step at which the rank followed it; -1 before
 
 Every number is an aligned word of the machine, so a reader sees an old or a new one and never half of each. Rank and
 agent share a machine, hence its monotonic clock.
@@ -18,7 +19,8 @@ from types import TracebackType
 SIZE = 128
 _STEP, _STEP_TIME, _SINCE, _SECTIONS = 0, 1, 2, 3
 _NAME = slice(32, 64)
-_ASKS, _ORDER_STEP, _ORDER_KIND, _ORDER_STATE = 8, 9, 10, 11
+_ASKS, _ORDER_STEP, _ORDER_KIND, _ORDER_STATE, _FOLLOWED = 8, 9, 10, 11, 12
+_NONE = -1
 _NO_ORDER, _PROPOSED, _DECIDED = 0, 1, 2
 _DECISION_PATIENCE_S = 30.0
 """How long a rank waits at the step of an order that is not decided yet; a decision takes one round trip."""
@@ -82,22 +84,29 @@ class Page:
         An order is first proposed for a step to come, and decided once every agent has seen that none of its ranks was
         there yet. A rank that comes to the step in between waits for the decision.
         """
-        self._words[_ASKS] = 1
-        if self._words[_ORDER_STATE] == _NO_ORDER or self._words[_ORDER_STEP] != self._words[_STEP]:
+        words = self._words
+        words[_ASKS] = 1
+        if words[_ORDER_STATE] == _NO_ORDER or words[_STEP] < words[_ORDER_STEP]:
             return Kind.NOTHING
+        if words[_FOLLOWED] != _NONE:
+            return Kind(words[_ORDER_KIND]) if words[_FOLLOWED] == words[_STEP] else Kind.NOTHING
         deadline = time.monotonic() + _DECISION_PATIENCE_S
-        while self._words[_ORDER_STATE] == _PROPOSED:
-            if time.monotonic() > deadline or self._words[_ORDER_STEP] != self._words[_STEP]:
+        while words[_ORDER_STATE] == _PROPOSED and words[_STEP] >= words[_ORDER_STEP]:
+            if time.monotonic() > deadline:
                 return Kind.NOTHING
             time.sleep(0.001)
-        decided = self._words[_ORDER_STATE] == _DECIDED and self._words[_ORDER_STEP] == self._words[_STEP]
-        return Kind(self._words[_ORDER_KIND]) if decided else Kind.NOTHING
+        if words[_ORDER_STATE] != _DECIDED or words[_STEP] < words[_ORDER_STEP]:
+            return Kind.NOTHING
+        # The step itself, or the first after it that a program reports which counts in strides.
+        words[_FOLLOWED] = words[_STEP]
+        return Kind(words[_ORDER_KIND])
 
     def propose(self, kind: Kind, step: int) -> None:
         """Order something for a step to come, subject to `decide`."""
         self._words[_ORDER_STATE] = _NO_ORDER
         self._words[_ORDER_STEP] = step
         self._words[_ORDER_KIND] = kind
+        self._words[_FOLLOWED] = _NONE
         self._words[_ORDER_STATE] = _PROPOSED
 
     def decide(self, *, holds: bool) -> None:

@@ -69,7 +69,7 @@ class JobSpec(Traced):
     heartbeat_timeout_s: float = 5.0
     """Silence after which a node counts as dead."""
     hang_timeout_s: float | None = None
-    """Least time without a step that counts as a hang, for programs that report steps: by default half an hour, or two
+    """Least time without a step that counts as a hang, for programs that report steps: by default half an hour, or ten
     minutes outside of sections for a program that names them. 0 looks for none."""
     stop_grace_s: float = 2.0
     """From SIGTERM to SIGKILL when ranks are stopped."""

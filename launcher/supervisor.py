@@ -340,6 +340,9 @@ class Supervisor:
         if sruns_gone or (not self.job.links.members and waited_s > 0.5) or waited_s > 5.0:
             for launch in launches:
                 launch.kill()
+            if self.job.ending.kindly and self.job.ending.cause == "user" and self.exit_code:
+                # To Slurm too it is a cancelled job, not a failed one.
+                self._end_job()
             self.phase = "gone"
 
     def _end_job(self) -> None:

@@ -210,3 +210,8 @@ def test_a_preemption_is_for_free_unless_the_job_must_never_be_requeued():
     assert decide(preempted, Budget(), LIMITS, attempt=99, healthy=1, wanted=1).action is Action.REQUEUE
     never = replace(LIMITS, requeues_max=0)
     assert decide(preempted, Budget(), never, attempt=0, healthy=1, wanted=1).action is Action.END
+
+
+def test_ranks_that_saved_before_a_cancel_have_not_failed() -> None:
+    decision = after(crash(exits=(ended(0, 75), ended(1, 75)), ending="user"))
+    assert (decision.action, decision.state, decision.failure) == (Action.END, "CANCELLED", None)

@@ -34,6 +34,17 @@ def test_an_order_is_due_at_its_step_alone(mapped: Page) -> None:
     assert found == [Kind.NOTHING, Kind.NOTHING, Kind.STOP, Kind.NOTHING, Kind.NOTHING]
 
 
+def test_a_program_that_counts_in_strides_follows_at_the_next_step_that_it_reports(mapped: Page) -> None:
+    mapped.propose(Kind.STOP, 25)
+    mapped.decide(holds=True)
+    found = []
+    for step in range(0, 60, 10):
+        mapped.step(step)
+        found.append((mapped.due(), mapped.due()))
+    nothing, stop = (Kind.NOTHING, Kind.NOTHING), (Kind.STOP, Kind.STOP)
+    assert found == [nothing, nothing, nothing, stop, nothing, nothing]
+
+
 def test_both_questions_about_one_step_get_one_answer(mapped: Page) -> None:
     mapped.propose(Kind.CHECKPOINT, 5)
     mapped.decide(holds=True)
@@ -80,7 +91,7 @@ class Rank:
         if not self.waits:
             self.at += 1
             self.page.step(self.at)
-        self.waits = words[page._ORDER_STATE] == page._PROPOSED and words[page._ORDER_STEP] == self.at
+        self.waits = words[page._ORDER_STATE] == page._PROPOSED and words[page._ORDER_STEP] <= self.at
         if not self.waits and (kind := self.page.due()) is not Kind.NOTHING:
             self.followed.append((self.at, kind))
 
