@@ -288,7 +288,9 @@ class Supervisor:
     def _requeue(self, verdict: Verdict) -> None:
         decision = verdict.decision
         # When everything is lost at once, the nodes are the last to be blamed; and without them nothing would be left.
-        blamed = nodes_of(decision.exclude) if self.job.links.members else ()
+        # Where a srun has ended, its agents follow one by one, and the first of them are all that we may have seen.
+        sruns_live = not any(one.launch is not None and one.launch.gone for one in self.job.components)
+        blamed = nodes_of(decision.exclude) if self.job.links.members and sruns_live else ()
         self.excluded = sorted({*self.excluded, *blamed})
         detail = verdict.detail | {"excluded": self.excluded}
         self.chronicle.tell("REQUEUED", verdict.group, cause=decision.cause, dead=verdict.dead, detail=detail)
