@@ -34,7 +34,7 @@ JOB = Allocation(
     tasks_per_node=8,
     cpus_per_node=64,
 )
-OUTPUT = "/work/slurm-12.out"
+OUTPUT = "/there/slurm-12.out"
 
 
 def slurm(**values) -> FakeSlurm:
@@ -163,7 +163,7 @@ def test_tasks_of_an_array_keep_apart(tmp_path):
     folders = {}
     for number in (0, 3):
         client = slurm()
-        client.put(12 + number, "RUNNING", name="train", std_out=f"/work/slurm-12_{number}.out")
+        client.put(12 + number, "RUNNING", name="train", std_out=f"/there/slurm-12_{number}.out")
         folders[number] = prepare(tmp_path, task(number), client)
     assert folders[0] != folders[3]
     for number, run_dir in folders.items():
@@ -172,7 +172,7 @@ def test_tasks_of_an_array_keep_apart(tmp_path):
         assert find(f"12_{number}").run_dir == run_dir
         assert plan.read(run_dir).program == PROGRAM.argv
         assert [event.job_id for event in record.read(run_dir)] == [f"12_{number}"]
-        assert (run_dir / "batch.out").readlink() == Path(f"/work/slurm-12_{number}.out")
+        assert (run_dir / "batch.out").readlink() == Path(f"/there/slurm-12_{number}.out")
         record.append(run_dir, record.Event(epoch_s=1.0, job_id=f"12_{number}", attempt=0, cycle=0, state="STARTING"))
         uid = plan.read(run_dir).uid
         assert prepare(tmp_path, task(number, attempt=1)) == run_dir
