@@ -73,7 +73,17 @@ def two_owners(folder: Path) -> dict[str, Any]:
     return {"refused": refused, "steps": steps(folder), "left": sorted(path.name for path in folder.iterdir())}
 
 
-SCENES = {"save_three": save_three, "load": load, "two_owners": two_owners}
+def strange_facts(folder: Path) -> dict[str, Any]:
+    with Checkpoints(folder, timeout_s=60) as checkpoints:
+        try:
+            checkpoints.save(state_of(1.0), step=1, facts={"where": folder})
+            refused = ""
+        except TypeError as error:
+            refused = str(error)
+    return {"refused": refused, "steps": steps(folder)}
+
+
+SCENES = {"strange_facts": strange_facts, "save_three": save_three, "load": load, "two_owners": two_owners}
 
 
 def rank_main(folder: Path, rank: int, ranks: int, scene: str, rendezvous: str) -> None:

@@ -62,6 +62,12 @@ def test_a_rank_of_an_old_cycle_publishes_and_removes_nothing(tmp_path: Path) ->
     assert found["left"] == ["owner", "step_00000003"]
 
 
+def test_facts_that_are_no_json_are_refused_on_every_rank(tmp_path: Path) -> None:
+    """Rank 0 alone found out, in its thread, and the others waited for its answer until their time was up."""
+    found = play("strange_facts", tmp_path / "checkpoints", ranks=2)
+    assert "not JSON serializable" in found["refused"] and found["steps"] == []
+
+
 def test_nothing_to_load(tmp_path: Path) -> None:
     assert play("load", tmp_path / "checkpoints", ranks=1) == {"step": None, "steps": []}
 
