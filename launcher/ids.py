@@ -27,6 +27,15 @@ class JobId:
             return f"{self.job}_{self.task}"
         return str(self.job) if self.part is None else f"{self.job}+{self.part}"
 
+    @property
+    def plain(self) -> int | str:
+        """As JSON has it: a number where it is one, as in Slurm's own, else the text.
+
+        >>> parse("7").plain, parse("7_3").plain
+        (7, '7_3')
+        """
+        return self.job if str(self).isdecimal() else str(self)
+
     def names(self, job: Job) -> bool:
         """Whether this id means that job of the queue. The tasks of an array that wait share one entry there.
 

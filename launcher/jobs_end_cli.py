@@ -41,7 +41,7 @@ def run_cancel(args: argparse.Namespace) -> int:
     told: list[dict[str, object]] = []
     for watch in watches:
         if args.dry_run:
-            told.append({"job_id": watch.job_id, "state": watch.state(), "would": f"scancel {watch.job_id}"})
+            told.append({"job_id": watch.id.plain, "state": watch.state(), "would": f"scancel {watch.job_id}"})
             continue
         end = watch.end()
         if end is None and watch.job_id in asked:
@@ -50,7 +50,7 @@ def run_cancel(args: argparse.Namespace) -> int:
             cancel(watch.run_dir, watch.job_id, watch.queue.client, reason=args.reason)
             watch.hurry()
             end = watch.wait(timeout_s=_CANCEL_PATIENCE_S)
-        one: dict[str, object] = {"job_id": watch.job_id, "state": end.state if end else "CANCELLING"}
+        one: dict[str, object] = {"job_id": watch.id.plain, "state": end.state if end else "CANCELLING"}
         told.append(one | ({"ended_before": True} if watch.job_id in over else {}))
     if args.json:
         print(json.dumps(told))
@@ -73,10 +73,10 @@ def run_requeue(args: argparse.Namespace) -> int:
     for watch in watches:
         if args.dry_run:
             state = refuse_unless_requeueable(watch)
-            told.append({"job_id": watch.job_id, "state": state, "would": f"scontrol requeue {watch.job_id}"})
+            told.append({"job_id": watch.id.plain, "state": state, "would": f"scontrol requeue {watch.job_id}"})
             continue
         done = again(watch, reason=args.reason)
-        told.append({"job_id": watch.job_id, "state": done.state, "attempt": done.attempt})
+        told.append({"job_id": watch.id.plain, "state": done.state, "attempt": done.attempt})
     if args.json:
         print(json.dumps(told))
     else:

@@ -37,7 +37,7 @@ def run_explain(args: argparse.Namespace) -> int:
         from trainmaster.launcher.explanation import as_data
 
         told = as_data(explanation) if explanation is not None else None
-        facts: dict[str, Any] = {"job_id": found.job_id, "name": found.plan.name, "state": state}
+        facts: dict[str, Any] = {"job_id": found.id.plain, "name": found.plan.name, "state": state}
         print(json.dumps({**facts, "waits": wait, "script": script, "explanation": told}))
         return 0
     print(f"job {found.job_id} {found.plan.name!r}  {state}")

@@ -59,7 +59,7 @@ def _facts(found: "Found", watch: "Watch", end: "Event | None", queued: "Job | N
     blind = watch.blind()
     first = next((event for event in events if event.state == "SUBMITTED"), None)
     return {
-        "job_id": int(found.job_id) if found.job_id.isdecimal() else found.job_id,
+        "job_id": found.id.plain,
         "name": found.plan.name,
         # By its record it may seem to run for ever, should its cluster have gone.
         "state": watch.state(patience_s=0.0) if end is not None or queued is not None else "UNKNOWN",
