@@ -32,9 +32,9 @@ from typing import Any
 
 from trainmaster.errors import TrainmasterError
 from trainmaster.lab.cluster import Lab, LabSpec, up
-from trainmaster.launcher.executor import submit
-from trainmaster.launcher.job import TrainmasterJob
-from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.follow.job import TrainmasterJob
+from trainmaster.launcher.submit.executor import submit
+from trainmaster.launcher.submit.spec import JobSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 RANK = ROOT / "benchmarks" / "measure" / "cuda_rank.py"

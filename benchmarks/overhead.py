@@ -28,7 +28,7 @@ from measure.figures import Figures
 from rich.console import Console
 
 from trainmaster import Checkpoints
-from trainmaster.launcher import page, worker
+from trainmaster.launcher.rank import page, worker
 
 STEP_S = 0.05
 CALLS = 20_000

@@ -33,9 +33,9 @@ from submitit.core.utils import cloudpickle_dump
 from trainmaster.errors import TrainmasterError
 from trainmaster.lab.cluster import Lab, LabSpec, up
 from trainmaster.launcher import record
-from trainmaster.launcher.executor import TrainmasterExecutor
-from trainmaster.launcher.render import render
-from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.submit.executor import TrainmasterExecutor
+from trainmaster.launcher.submit.render import render
+from trainmaster.launcher.submit.spec import JobSpec
 
 WHO = ("trainmaster", "sbatch", "submitit")
 IN_A_ROW = 200

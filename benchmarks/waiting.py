@@ -24,9 +24,9 @@ from typing import Any
 import submitit
 
 from trainmaster.lab.cluster import Lab, LabSpec, up
-from trainmaster.launcher.executor import TrainmasterExecutor, submit
-from trainmaster.launcher.queue import LOOK_EVERY_S
-from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.follow.queue import LOOK_EVERY_S
+from trainmaster.launcher.submit.executor import TrainmasterExecutor, submit
+from trainmaster.launcher.submit.spec import JobSpec
 
 CLIENTS = Path(__file__).parents[1] / "tests" / "programs" / "waiting_clients.py"
 ASKING = ("squeue", "scontrol", "sacct")

@@ -18,7 +18,7 @@ from trainmaster.launcher import container as containers
 
 if TYPE_CHECKING:
     from trainmaster.launcher.plan import Plan
-    from trainmaster.launcher.spec import JobSpec
+    from trainmaster.launcher.submit.spec import JobSpec
 
 AGENT, SRUN, MPI, TORCHRUN = "agent", "srun", "mpi", "torchrun"
 RUNNERS = (AGENT, TORCHRUN, SRUN, MPI)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from trainmaster.launcher.export import is_credential
+from trainmaster.launcher.submit.export import is_credential
 
 # An example that takes long on a busy machine is no fault.
 settings.register_profile("unhurried", deadline=None)

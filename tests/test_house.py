@@ -35,24 +35,24 @@ FOLDERS = tuple(name for name in FLOORS if (ROOT / name).is_dir())
 CATCH_ALL = {
     "health/runner.py",
     "controller/loop.py",
-    "launcher/worker.py",
-    "launcher/forkserver.py",
-    "launcher/checkpoints.py",
+    "launcher/rank/worker.py",
+    "launcher/rank/forkserver.py",
+    "launcher/rank/checkpoints.py",
 }
 
 # These run inside a job, a prolog or a plug-in, often under another Python than the one that has our dependencies.
 STANDARD_LIBRARY_ONLY = (
     "slurm",
     "health",
-    *(f"launcher/{name}.py" for name in ("supervisor", "agent", "forkserver", "plan", "record", "wire", "decide")),
+    "launcher/supervise",
+    "launcher/node",
+    "launcher/script/array_task.py",
+    *(f"launcher/{name}.py" for name in ("plan", "record", "wire", "intent", "array_layout")),
     *(
-        f"launcher/{name}.py"
-        for name in ("supervised", "gathering", "work", "chronicle", "component", "group", "links")
+        f"launcher/rank/{name}.py"
+        for name in ("forkserver", "rank_env", "page", "order", "rank_shell", "enter", "heed")
     ),
-    *(
-        f"launcher/{name}.py"
-        for name in ("registry", "board", "announce", "role_plan", "role_env", "interplay", "launch")
-    ),
+    *(f"launcher/roles/{name}.py" for name in ("registry", "role_plan", "role_env")),
 )
 
 

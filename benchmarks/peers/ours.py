@@ -8,8 +8,8 @@ from pathlib import Path
 from peers.work import PYTHON, RANKS, Place, Work
 from trainmaster.lab.cluster import Lab
 from trainmaster.launcher import record
-from trainmaster.launcher.executor import submit
-from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.submit.executor import submit
+from trainmaster.launcher.submit.spec import JobSpec
 
 
 @contextmanager

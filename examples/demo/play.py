@@ -20,10 +20,10 @@ from story import Point, Story, read_points, read_sample, tell
 
 from trainmaster.errors import TrainmasterError
 from trainmaster.lab.cluster import Lab, LabSpec, up
-from trainmaster.launcher.executor import submit
-from trainmaster.launcher.job import TrainmasterJob
+from trainmaster.launcher.follow.job import TrainmasterJob
 from trainmaster.launcher.record import Event
-from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.submit.executor import submit
+from trainmaster.launcher.submit.spec import JobSpec
 
 ABOUT = (
     "A real Slurm cluster on this machine, a real training job, and two real faults that it survives. Exit code 1 when "

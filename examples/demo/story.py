@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from trainmaster.launcher import record
-from trainmaster.launcher.life import cycles_of
+from trainmaster.launcher.follow.life import cycles_of
 from trainmaster.launcher.record import Event
 
 BREAKS = ("RESTARTING", "REQUEUED")

@@ -6,15 +6,15 @@ The public names are loaded when first used, so that `import trainmaster` costs 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainmaster.launcher import registry
-    from trainmaster.launcher.checkpoints import Checkpoints
-    from trainmaster.launcher.executor import TrainmasterExecutor, batch, map_array, submit
-    from trainmaster.launcher.handle import job
-    from trainmaster.launcher.job import TrainmasterJob
-    from trainmaster.launcher.roles import Role, submit_roles
-    from trainmaster.launcher.roles_job import RolesJob
-    from trainmaster.launcher.spec import JobSpec
-    from trainmaster.launcher.worker import section, should_checkpoint, should_stop, step
+    from trainmaster.launcher.follow.handle import job
+    from trainmaster.launcher.follow.job import TrainmasterJob
+    from trainmaster.launcher.rank.checkpoints import Checkpoints
+    from trainmaster.launcher.rank.worker import section, should_checkpoint, should_stop, step
+    from trainmaster.launcher.roles import registry
+    from trainmaster.launcher.roles.role import Role, submit_roles
+    from trainmaster.launcher.roles.roles_job import RolesJob
+    from trainmaster.launcher.submit.executor import TrainmasterExecutor, batch, map_array, submit
+    from trainmaster.launcher.submit.spec import JobSpec
 
 __all__ = [
     "Checkpoints",
@@ -36,22 +36,22 @@ __all__ = [
 ]
 
 _HOME = {
-    "Checkpoints": "trainmaster.launcher.checkpoints",
-    "JobSpec": "trainmaster.launcher.spec",
-    "Role": "trainmaster.launcher.roles",
-    "RolesJob": "trainmaster.launcher.roles_job",
-    "TrainmasterExecutor": "trainmaster.launcher.executor",
-    "TrainmasterJob": "trainmaster.launcher.job",
-    "job": "trainmaster.launcher.handle",
+    "Checkpoints": "trainmaster.launcher.rank.checkpoints",
+    "JobSpec": "trainmaster.launcher.submit.spec",
+    "Role": "trainmaster.launcher.roles.role",
+    "RolesJob": "trainmaster.launcher.roles.roles_job",
+    "TrainmasterExecutor": "trainmaster.launcher.submit.executor",
+    "TrainmasterJob": "trainmaster.launcher.follow.job",
+    "job": "trainmaster.launcher.follow.handle",
     "registry": "trainmaster.launcher",
-    "section": "trainmaster.launcher.worker",
-    "batch": "trainmaster.launcher.executor",
-    "map_array": "trainmaster.launcher.executor",
-    "should_checkpoint": "trainmaster.launcher.worker",
-    "should_stop": "trainmaster.launcher.worker",
-    "step": "trainmaster.launcher.worker",
-    "submit": "trainmaster.launcher.executor",
-    "submit_roles": "trainmaster.launcher.roles",
+    "section": "trainmaster.launcher.rank.worker",
+    "batch": "trainmaster.launcher.submit.executor",
+    "map_array": "trainmaster.launcher.submit.executor",
+    "should_checkpoint": "trainmaster.launcher.rank.worker",
+    "should_stop": "trainmaster.launcher.rank.worker",
+    "step": "trainmaster.launcher.rank.worker",
+    "submit": "trainmaster.launcher.submit.executor",
+    "submit_roles": "trainmaster.launcher.roles.role",
 }
 
 
@@ -61,5 +61,5 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name == "registry":
-        return import_module("trainmaster.launcher.registry")
+        return import_module("trainmaster.launcher.roles.registry")
     return getattr(import_module(_HOME[name]), name)

@@ -6,11 +6,14 @@ from importlib import import_module
 
 # noun -> (module with `configure(parser)`, one line of help). A new noun is one line here.
 NOUNS = {
-    "submit": ("trainmaster.launcher.submit_cli", "submit a program as a multi-node job"),
-    "run": ("trainmaster.launcher.run_cli", "the same inside an sbatch script: exec trainmaster run -- PROGRAM"),
-    "jobs": ("trainmaster.launcher.jobs_cli", "list, show, cancel jobs and read their logs"),
-    "config": ("trainmaster.launcher.config_cli", "the cluster's and your own defaults, and where each comes from"),
-    "template": ("trainmaster.launcher.template_cli", "sbatch scripts for those who submit with sbatch"),
+    "submit": ("trainmaster.launcher.submit.submit_cli", "submit a program as a multi-node job"),
+    "run": ("trainmaster.launcher.script.run_cli", "the same inside an sbatch script: exec trainmaster run -- PROGRAM"),
+    "jobs": ("trainmaster.launcher.follow.jobs_cli", "list, show, cancel jobs and read their logs"),
+    "config": (
+        "trainmaster.launcher.submit.config_cli",
+        "the cluster's and your own defaults, and where each comes from",
+    ),
+    "template": ("trainmaster.launcher.submit.template_cli", "sbatch scripts for those who submit with sbatch"),
     "health": ("trainmaster.health.cli", "check this node's health"),
     "lab": ("trainmaster.lab.cli", "a real Slurm cluster on this machine, with faults to inject"),
 }

@@ -14,7 +14,7 @@ from tests.real_lab import until
 from trainmaster import TrainmasterJob, batch, map_array
 from trainmaster.errors import SubmitRefused
 from trainmaster.lab.cluster import Lab, LabSpec, up
-from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.submit.spec import JobSpec
 
 pytestmark = pytest.mark.cluster
 

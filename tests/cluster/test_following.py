@@ -16,10 +16,10 @@ from tests.real_lab import until
 
 import trainmaster
 from trainmaster.lab.cluster import Lab, LabSpec, up
-from trainmaster.launcher.executor import submit
-from trainmaster.launcher.job import TrainmasterJob
-from trainmaster.launcher.queue import queue_of
-from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.follow.job import TrainmasterJob
+from trainmaster.launcher.follow.queue import queue_of
+from trainmaster.launcher.submit.executor import submit
+from trainmaster.launcher.submit.spec import JobSpec
 
 pytestmark = pytest.mark.cluster
 

@@ -10,10 +10,11 @@ import pytest
 
 import real_lab
 from trainmaster.lab.cluster import Lab, LabSpec, up
-from trainmaster.launcher import record, suspects
-from trainmaster.launcher.executor import submit
-from trainmaster.launcher.job import TrainmasterJob
-from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher import record
+from trainmaster.launcher.follow.job import TrainmasterJob
+from trainmaster.launcher.submit.executor import submit
+from trainmaster.launcher.submit.spec import JobSpec
+from trainmaster.launcher.supervise import suspects
 
 pytestmark = pytest.mark.cluster
 PROGRAM = Path(__file__).parents[1] / "programs" / "collective.py"

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from trainmaster.lab.cluster import Lab, LabSpec, up
-from trainmaster.launcher.executor import submit
-from trainmaster.launcher.job import TrainmasterJob
-from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.follow.job import TrainmasterJob
+from trainmaster.launcher.submit.executor import submit
+from trainmaster.launcher.submit.spec import JobSpec
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(os.getuid() != 0, reason="network namespaces need root")]
 

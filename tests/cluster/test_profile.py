@@ -12,8 +12,8 @@ import pytest
 from tests.real_lab import until
 
 from trainmaster.lab.cluster import Lab, LabSpec, up
-from trainmaster.launcher.executor import submit
-from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.submit.executor import submit
+from trainmaster.launcher.submit.spec import JobSpec
 from trainmaster.slurm.commands import Commands
 
 pytestmark = pytest.mark.cluster

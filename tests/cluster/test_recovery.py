@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from trainmaster.lab.cluster import Lab, LabSpec, up
-from trainmaster.launcher import processes
-from trainmaster.launcher.executor import submit
-from trainmaster.launcher.job import TrainmasterJob
+from trainmaster.launcher.follow.job import TrainmasterJob
+from trainmaster.launcher.node import processes
 from trainmaster.launcher.record import Event
-from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.submit.executor import submit
+from trainmaster.launcher.submit.spec import JobSpec
 
 pytestmark = pytest.mark.cluster
 

@@ -15,7 +15,7 @@ from real_lab import until
 from trainmaster import JobSpec, Role, RolesJob, submit_roles
 from trainmaster.lab.cluster import Lab, LabSpec, up
 from trainmaster.lab.spec import PartitionSpec
-from trainmaster.launcher import processes
+from trainmaster.launcher.node import processes
 from trainmaster.slurm.commands import Commands
 
 pytestmark = pytest.mark.cluster

@@ -12,7 +12,7 @@ import pytest
 from tests.real_lab import until
 
 from trainmaster.lab.cluster import Lab, LabSpec, up
-from trainmaster.launcher.job import TrainmasterJob
+from trainmaster.launcher.follow.job import TrainmasterJob
 
 pytestmark = pytest.mark.cluster
 

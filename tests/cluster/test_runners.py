@@ -12,9 +12,9 @@ from tests.real_lab import until
 
 from trainmaster.lab.cluster import Lab, LabSpec, up
 from trainmaster.launcher.container import Container
-from trainmaster.launcher.executor import submit
-from trainmaster.launcher.job import TrainmasterJob
-from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.follow.job import TrainmasterJob
+from trainmaster.launcher.submit.executor import submit
+from trainmaster.launcher.submit.spec import JobSpec
 
 pytestmark = pytest.mark.cluster
 

@@ -11,8 +11,8 @@ import pytest
 import real_lab
 from trainmaster.lab.cluster import Lab, LabSpec, up
 from trainmaster.launcher import record
-from trainmaster.launcher.executor import submit
-from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.submit.executor import submit
+from trainmaster.launcher.submit.spec import JobSpec
 from trainmaster.slurm.commands import Commands
 
 pytestmark = pytest.mark.cluster

@@ -21,9 +21,9 @@ from tests.real_lab import as_in_a_terminal
 
 from trainmaster.errors import SlurmMissing, SubmitRefused, UsageError
 from trainmaster.lab.cluster import Lab, LabSpec, up
-from trainmaster.launcher.executor import TrainmasterExecutor, submit
-from trainmaster.launcher.job import TrainmasterJob
-from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.follow.job import TrainmasterJob
+from trainmaster.launcher.submit.executor import TrainmasterExecutor, submit
+from trainmaster.launcher.submit.spec import JobSpec
 
 pytestmark = pytest.mark.cluster
 

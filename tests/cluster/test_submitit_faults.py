@@ -15,12 +15,12 @@ from tests.real_lab import until
 
 from trainmaster.lab.cluster import Lab, LabSpec, up
 from trainmaster.launcher import plan, record
-from trainmaster.launcher.executor import TrainmasterExecutor, map_array, submit
-from trainmaster.launcher.job import TrainmasterJob
-from trainmaster.launcher.queue import Queue
-from trainmaster.launcher.rank_env import port_range
-from trainmaster.launcher.spec import JobSpec
-from trainmaster.launcher.watch import Watch
+from trainmaster.launcher.follow.job import TrainmasterJob
+from trainmaster.launcher.follow.queue import Queue
+from trainmaster.launcher.follow.watch import Watch
+from trainmaster.launcher.rank.rank_env import port_range
+from trainmaster.launcher.submit.executor import TrainmasterExecutor, map_array, submit
+from trainmaster.launcher.submit.spec import JobSpec
 
 pytestmark = pytest.mark.cluster
 

@@ -14,7 +14,7 @@ import pytest
 from tests.real_lab import until
 
 from trainmaster.lab.cluster import Lab, LabSpec, up
-from trainmaster.launcher.catalog import listed
+from trainmaster.launcher.submit.catalog import listed
 from trainmaster.slurm.commands import Commands
 
 pytestmark = pytest.mark.cluster

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from trainmaster.errors import CheckpointError
-from trainmaster.launcher.checkpoints import Checkpoints, published
+from trainmaster.launcher.rank.checkpoints import Checkpoints, published
 
 
 def state_of(value: float) -> dict[str, Any]:

@@ -4,9 +4,9 @@ import os
 import sys
 from pathlib import Path
 
-from trainmaster.launcher.queue import Queue
-from trainmaster.launcher.queue_cache import cache_of
-from trainmaster.launcher.watch import Watch
+from trainmaster.launcher.follow.queue import Queue
+from trainmaster.launcher.follow.queue_cache import cache_of
+from trainmaster.launcher.follow.watch import Watch
 from trainmaster.slurm.commands import Commands
 
 

@@ -30,9 +30,11 @@ import submitit.slurm.slurm
 from submitit.core.utils import pickle_load
 
 from trainmaster.errors import SlurmMissing
-from trainmaster.launcher import array_layout, executor, job, record, submission
-from trainmaster.launcher.job import TrainmasterJob
-from trainmaster.launcher.queue import Queue
+from trainmaster.launcher import array_layout, record
+from trainmaster.launcher.follow import job
+from trainmaster.launcher.follow.job import TrainmasterJob
+from trainmaster.launcher.follow.queue import Queue
+from trainmaster.launcher.submit import executor, submission
 from trainmaster.slurm.values import Job
 
 MODE = os.environ.get("SUITE", "baseline")

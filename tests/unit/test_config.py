@@ -141,7 +141,14 @@ def test_whatever_a_file_holds_is_either_a_tree_or_named_faults(values):
 
 
 def test_nothing_on_a_node_needs_msgspec():
-    modules = ["supervisor", "agent", "forkserver", "worker", "rank_host", "requeue"]
+    modules = [
+        "supervise.supervisor",
+        "supervise.requeue",
+        "node.agent",
+        "node.rank_host",
+        "rank.forkserver",
+        "rank.worker",
+    ]
     code = f"""
 import sys
 sys.modules["msgspec"] = None

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from trainmaster.errors import UsageError
-from trainmaster.launcher.allocation import allocation, cluster_of, counts, step_environment
+from trainmaster.launcher.script.allocation import allocation, cluster_of, counts, step_environment
 
 # As seen in a batch step of Slurm 22.05.8, submitted with --nodes=3 --ntasks-per-node=2 --cpus-per-task=2.
 BATCH = {

@@ -13,11 +13,13 @@ from submitit.core.utils import DelayedSubmission
 from fakes.clock import FakeClock
 from fakes.slurm import FakeSlurm
 from trainmaster.errors import SpecError, SubmitRefused
-from trainmaster.launcher import array_layout, index, plan, record, submission
-from trainmaster.launcher.array import ROOM_PAUSES_S, Sent, parts, send_all
-from trainmaster.launcher.executor import TrainmasterExecutor
-from trainmaster.launcher.spec import JobSpec
-from trainmaster.launcher.target import Call, Program
+from trainmaster.launcher import array_layout, plan, record
+from trainmaster.launcher.follow import index
+from trainmaster.launcher.submit import submission
+from trainmaster.launcher.submit.array import ROOM_PAUSES_S, Sent, parts, send_all
+from trainmaster.launcher.submit.executor import TrainmasterExecutor
+from trainmaster.launcher.submit.spec import JobSpec
+from trainmaster.launcher.submit.target import Call, Program
 
 CALLS = [Call(name="f", pickled=b"zero"), Call(name="f", pickled=b"one"), Program(argv=("echo", "two"))]
 
@@ -34,7 +36,7 @@ def test_one_script_and_four_files_for_all_tasks(tmp_path):
     lines = slurm.scripts[0].splitlines()
     assert "#SBATCH --array=0-2%2" in lines
     assert f"#SBATCH --output={tmp_path}/uid/%a.out" in lines
-    assert lines[-1] == f"exec /usr/bin/python3 -P -m trainmaster.launcher.array_task {tmp_path}/uid"
+    assert lines[-1] == f"exec /usr/bin/python3 -P -m trainmaster.launcher.script.array_task {tmp_path}/uid"
     assert sent.tasks == "0-2"
     names = {path.name for path in made.run_dir.iterdir()}
     assert {"job.sbatch", "plan.json", "key", "tasks.json", "calls.pkl", "attempts.jsonl"} <= names

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from trainmaster.errors import UsageError
-from trainmaster.launcher import enter, ids, processes
-from trainmaster.launcher.attach import Target, command, target_of
-from trainmaster.launcher.find import Found
-from trainmaster.launcher.part import events_of, of_role
+from trainmaster.launcher import ids
+from trainmaster.launcher.follow.attach import Target, command, target_of
+from trainmaster.launcher.follow.find import Found
+from trainmaster.launcher.node import processes
 from trainmaster.launcher.plan import Plan, write
+from trainmaster.launcher.rank import enter
 from trainmaster.launcher.record import Event
+from trainmaster.launcher.roles.part import events_of, of_role
 
 RUNNING = Event(
     epoch_s=1.0, job_id=12, attempt=0, cycle=0, state="RUNNING", nodes=("n02", "n01"), spares=("n03",), ranks=4
@@ -124,7 +126,7 @@ def test_a_pid_that_came_round_again_is_not_the_rank(node):
 
 def test_the_command_becomes_the_process_with_nothing_of_our_own_environment(node):
     code = (
-        "import sys; from pathlib import Path; from trainmaster.launcher import enter\n"
+        "import sys; from pathlib import Path; from trainmaster.launcher.rank import enter\n"
         "enter.find = lambda run_dir, rank, find=enter.find: find(run_dir, rank, bases=(Path(sys.argv[1]),))\n"
         "sys.exit(enter.main(sys.argv[2:]))"
     )

@@ -12,8 +12,8 @@ from jinja2 import meta
 
 from trainmaster import templates
 from trainmaster.errors import TemplateError, UsageError
-from trainmaster.launcher.catalog import Template, get, listed, script
-from trainmaster.launcher.template_values import Variable
+from trainmaster.launcher.submit.catalog import Template, get, listed, script
+from trainmaster.launcher.submit.template_values import Variable
 
 TRAIN = ("python", "train.py", "--lr", "1e-3")
 # The values under which people have read what comes out.

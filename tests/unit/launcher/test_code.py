@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from trainmaster.errors import UsageError
-from trainmaster.launcher import code_copy, submission
-from trainmaster.launcher.code_copy import CODE, STORE, copy_code
-from trainmaster.launcher.code_move import moved
-from trainmaster.launcher.code_scan import scan
 from trainmaster.launcher.plan import Plan
-from trainmaster.launcher.spec import JobSpec
-from trainmaster.launcher.target import Program
+from trainmaster.launcher.submit import code_copy, submission
+from trainmaster.launcher.submit.code_copy import CODE, STORE, copy_code
+from trainmaster.launcher.submit.code_move import moved
+from trainmaster.launcher.submit.code_scan import scan
+from trainmaster.launcher.submit.spec import JobSpec
+from trainmaster.launcher.submit.target import Program
 
 IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
 

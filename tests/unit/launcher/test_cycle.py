@@ -2,8 +2,8 @@
 
 import pytest
 
-from trainmaster.launcher.cycle import Cycle
-from trainmaster.launcher.decide import EXIT_REQUEUE, RankExit
+from trainmaster.launcher.supervise.cycle import Cycle
+from trainmaster.launcher.supervise.decide import EXIT_REQUEUE, RankExit
 
 
 def cycle(*codes: int, asked: bool = False, lost: bool = False) -> Cycle:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainmaster.launcher.decide import (
+from trainmaster.launcher.supervise.decide import (
     Action,
     Budget,
     Decision,
@@ -16,7 +16,7 @@ from trainmaster.launcher.decide import (
     decide,
     first_failure,
 )
-from trainmaster.launcher.hang import Hang
+from trainmaster.launcher.supervise.hang import Hang
 
 LIMITS = Limits(restarts_max=10, no_progress_max=3, requeues_max=2, backoff_s=1.0)
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from trainmaster.config import Cluster, Environment, Fabric, NodeFacts, Personal, Profile, Settings
 from trainmaster.errors import ConfigError, SpecError, UsageError
-from trainmaster.launcher.defaults import apply, given_fields
-from trainmaster.launcher.executor import TrainmasterExecutor
-from trainmaster.launcher.origin import Source
-from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.submit.defaults import apply, given_fields
+from trainmaster.launcher.submit.executor import TrainmasterExecutor
+from trainmaster.launcher.submit.origin import Source
+from trainmaster.launcher.submit.spec import JobSpec
 
 H100 = Profile(
     partitions=("gpu",),
@@ -144,7 +144,7 @@ def test_a_container_of_a_file_is_one():
 
 
 def test_defaults_are_applied_once():
-    from trainmaster.launcher.defaults import with_defaults
+    from trainmaster.launcher.submit.defaults import with_defaults
 
     once = apply(JobSpec(), settings(spares=2))
     assert with_defaults(once) is once

@@ -10,16 +10,16 @@ from fakes.clock import FakeClock
 from fakes.slurm import FakeSlurm
 from trainmaster.config import Cluster, Environment, Fabric, NodeFacts, Personal, Profile, Settings
 from trainmaster.errors import UsageError
-from trainmaster.launcher import submission
-from trainmaster.launcher.belongings import for_all_roles, read
-from trainmaster.launcher.code_scan import CodeFile, Scan
-from trainmaster.launcher.defaults import apply
-from trainmaster.launcher.explanation import Explanation, as_text, explain
-from trainmaster.launcher.export import inherited
-from trainmaster.launcher.lint import Remark
-from trainmaster.launcher.render import render
-from trainmaster.launcher.spec import JobSpec
-from trainmaster.launcher.target import Program
+from trainmaster.launcher.submit import submission
+from trainmaster.launcher.submit.belongings import for_all_roles, read
+from trainmaster.launcher.submit.code_scan import CodeFile, Scan
+from trainmaster.launcher.submit.defaults import apply
+from trainmaster.launcher.submit.explanation import Explanation, as_text, explain
+from trainmaster.launcher.submit.export import inherited
+from trainmaster.launcher.submit.lint import Remark
+from trainmaster.launcher.submit.render import render
+from trainmaster.launcher.submit.spec import JobSpec
+from trainmaster.launcher.submit.target import Program
 from trainmaster.slurm.values import Partition
 
 SETTINGS = Settings(

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainmaster.launcher.export import inherited, is_credential, secrets_script
 from trainmaster.launcher.plan import Plan
-from trainmaster.launcher.rank_env import base_environment
-from trainmaster.launcher.spec import JobSpec
-from trainmaster.launcher.submission import environment
+from trainmaster.launcher.rank.rank_env import base_environment
+from trainmaster.launcher.submit.export import inherited, is_credential, secrets_script
+from trainmaster.launcher.submit.spec import JobSpec
+from trainmaster.launcher.submit.submission import environment
 
 SHELL = {
     "PATH": "/bin",

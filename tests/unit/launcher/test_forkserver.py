@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from trainmaster.launcher import processes
-from trainmaster.launcher.warm import ForkServer
-from trainmaster.launcher.worker import Task
+from trainmaster.launcher.node import processes
+from trainmaster.launcher.node.warm import ForkServer
+from trainmaster.launcher.rank.worker import Task
 
 _PR_SET_CHILD_SUBREAPER = 36
 

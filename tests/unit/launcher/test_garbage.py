@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainmaster.launcher import garbage, index, plan, record
-from trainmaster.launcher.garbage import Candidate, judge
+from trainmaster.launcher import plan, record
+from trainmaster.launcher.follow import garbage, index
+from trainmaster.launcher.follow.garbage import Candidate, judge
 
 DAY_S = 86400.0
 NOW_S = 1000 * DAY_S

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from tests.unit.launcher.test_work import NoLinks
 
-from trainmaster.launcher.ending import Ending
-from trainmaster.launcher.group import ASK_AGAIN_S, STILL_MEANT_S, Group
 from trainmaster.launcher.plan import Plan
-from trainmaster.launcher.rank_env import CycleFacts
+from trainmaster.launcher.rank.rank_env import CycleFacts
+from trainmaster.launcher.supervise.ending import Ending
+from trainmaster.launcher.supervise.group import ASK_AGAIN_S, STILL_MEANT_S, Group
 
 
 class Alone:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainmaster.launcher.hang import FLOOR_IN_LOOP_S, FLOOR_S, HangWatch
+from trainmaster.launcher.supervise.hang import FLOOR_IN_LOOP_S, FLOOR_S, HangWatch
 
 
 def walk(

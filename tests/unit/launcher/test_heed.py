@@ -5,7 +5,7 @@ import sys
 
 STUCK = """
 import ctypes, os, signal
-from trainmaster.launcher.heed import heed
+from trainmaster.launcher.rank.heed import heed
 
 def act():
     print("saved", flush=True)
@@ -21,7 +21,7 @@ libc.pthread_mutex_lock(mutex)
 
 FREE = """
 import os, signal, time
-from trainmaster.launcher.heed import heed
+from trainmaster.launcher.rank.heed import heed
 
 times = []
 heed(signal.SIGUSR2, lambda: times.append(time.monotonic()), stuck_s=0.2)

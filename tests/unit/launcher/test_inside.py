@@ -11,13 +11,15 @@ import pytest
 from fakes.clock import FakeClock
 from fakes.slurm import FakeSlurm
 from trainmaster.errors import SlurmUnreachable, SpecError, UsageError
-from trainmaster.launcher import index, inside, plan, record
-from trainmaster.launcher.allocation import Allocation
-from trainmaster.launcher.defaults import with_defaults
-from trainmaster.launcher.find import find
-from trainmaster.launcher.queue import Queue
-from trainmaster.launcher.target import Program
-from trainmaster.launcher.watch import Watch
+from trainmaster.launcher import plan, record
+from trainmaster.launcher.follow import index
+from trainmaster.launcher.follow.find import find
+from trainmaster.launcher.follow.queue import Queue
+from trainmaster.launcher.follow.watch import Watch
+from trainmaster.launcher.script import inside
+from trainmaster.launcher.script.allocation import Allocation
+from trainmaster.launcher.submit.defaults import with_defaults
+from trainmaster.launcher.submit.target import Program
 
 PROGRAM = Program(argv=("python3", "train.py"))
 JOB = Allocation(

@@ -1,7 +1,7 @@
 """The life of a job as rows, and what each fault cost."""
 
-from trainmaster.launcher.life import cycles_of, lost_by_cause, lost_s
-from trainmaster.launcher.progress import line_of
+from trainmaster.launcher.follow.life import cycles_of, lost_by_cause, lost_s
+from trainmaster.launcher.follow.progress import line_of
 from trainmaster.launcher.record import Event
 
 

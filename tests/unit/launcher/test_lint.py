@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from fakes.clock import FakeClock
 from fakes.slurm import FakeSlurm
 from trainmaster.errors import SlurmError, SubmitRefused
-from trainmaster.launcher.foresight import foresee, partition_of, say
-from trainmaster.launcher.lint import Cluster, Remark, lint
-from trainmaster.launcher.spec import JobSpec
-from trainmaster.launcher.timelimit import seconds_of
+from trainmaster.launcher.submit.foresight import foresee, partition_of, say
+from trainmaster.launcher.submit.lint import Cluster, Remark, lint
+from trainmaster.launcher.submit.spec import JobSpec
+from trainmaster.launcher.submit.timelimit import seconds_of
 from trainmaster.slurm.values import Node, Partition, Reservation
 
 NOW_S = datetime(2026, 11, 23, 7, tzinfo=UTC).timestamp()

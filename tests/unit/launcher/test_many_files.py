@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from trainmaster.launcher import index, plan, record
+from trainmaster.launcher import plan, record
+from trainmaster.launcher.follow import index
 
 FILES = 100_000
 
@@ -60,10 +61,10 @@ def test_the_counter_counts(crowded: Path) -> None:
 def test_looking_at_a_job_a_hundred_times_lists_nothing(crowded: Path) -> None:
     code = """
 from pathlib import Path
-from trainmaster.launcher import logs
-from trainmaster.launcher.find import find
-from trainmaster.launcher.queue import Queue
-from trainmaster.launcher.watch import Watch
+from trainmaster.launcher.follow import logs
+from trainmaster.launcher.follow.find import find
+from trainmaster.launcher.follow.queue import Queue
+from trainmaster.launcher.follow.watch import Watch
 run_dir = Path(sys.argv[1])
 watch = Watch(run_dir, 12, Queue(None, start=lambda work: None))
 tail = logs.Tail(run_dir, "rank0.out")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from trainmaster.launcher import oom
-from trainmaster.launcher.decide import Action, Budget, Limits, Outcome, RankExit, decide
-from trainmaster.launcher.oom import Counter, MemoryKills
+from trainmaster.launcher.node import oom
+from trainmaster.launcher.node.oom import Counter, MemoryKills
+from trainmaster.launcher.supervise.decide import Action, Budget, Limits, Outcome, RankExit, decide
 
 V1 = "4:memory:/slurm_n01/uid_0/job_1/step_0/task_0\n0::/\n"
 V2 = "0::/system.slice/slurmstepd.scope/job_1/step_0/user/task_0\n"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainmaster.launcher import order, page
-from trainmaster.launcher.page import Kind, Page
+from trainmaster.launcher.rank import order, page
+from trainmaster.launcher.rank.page import Kind, Page
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from trainmaster.launcher import logs
-from trainmaster.launcher.outcome import explain, state_of
+from trainmaster.launcher.follow import logs
+from trainmaster.launcher.follow.outcome import explain, state_of
 from trainmaster.launcher.record import Event
 from trainmaster.slurm.values import Job
 

@@ -3,8 +3,8 @@
 import time
 from pathlib import Path
 
-from trainmaster.launcher import page
-from trainmaster.launcher.page import Page, Report, Section
+from trainmaster.launcher.rank import page
+from trainmaster.launcher.rank.page import Page, Report, Section
 
 
 def test_steps_and_sections(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import submitit
 from submitit.slurm import slurm
 
 from trainmaster.errors import SpecError
-from trainmaster.launcher.executor import TrainmasterExecutor
-from trainmaster.launcher.parameters import NAMES, SUBMITIT, UnknownParameter, check_names, spec_of
-from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.submit.executor import TrainmasterExecutor
+from trainmaster.launcher.submit.parameters import NAMES, SUBMITIT, UnknownParameter, check_names, spec_of
+from trainmaster.launcher.submit.spec import JobSpec
 
 
 def executor(tmp_path, **values) -> submitit.AutoExecutor:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainmaster.launcher.placement import first_free, in_fabric_order, keep_places, lay_out, switch_path
+from trainmaster.launcher.supervise.placement import first_free, in_fabric_order, keep_places, lay_out, switch_path
 
 TWO_LEAVES = {f"n{i:02}": f"spine.leaf{i % 2}.n{i:02}" for i in range(1, 9)}
 

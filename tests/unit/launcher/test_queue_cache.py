@@ -12,8 +12,8 @@ import pytest
 from fakes.clock import FakeClock
 from fakes.slurm import FakeSlurm
 from trainmaster.errors import SlurmUnreachable
-from trainmaster.launcher.queue import LOOK_EVERY_S, Queue
-from trainmaster.launcher.queue_cache import QueueCache, Saved, cache_of
+from trainmaster.launcher.follow.queue import LOOK_EVERY_S, Queue
+from trainmaster.launcher.follow.queue_cache import QueueCache, Saved, cache_of
 from trainmaster.slurm.values import Job
 
 
@@ -78,7 +78,7 @@ def test_that_slurm_does_not_answer_is_shared_too(tmp_path):
 
 def test_a_turn_is_taken_by_one_of_many_processes(tmp_path):
     code = (
-        "import sys, pathlib; from trainmaster.launcher.queue_cache import QueueCache\n"
+        "import sys, pathlib; from trainmaster.launcher.follow.queue_cache import QueueCache\n"
         "cache = QueueCache(pathlib.Path(sys.argv[1])); sys.stdin.readline()\n"
         "print(sum(cache.take_turn(f'q{number}', now_s=100.0, every_s=15.0) for number in range(20)))"
     )

@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainmaster.launcher.rank_env import CycleFacts, candidate_ports, port_range, rank_environment
-from trainmaster.launcher.role_env import RoleFacts
+from trainmaster.launcher.rank.rank_env import CycleFacts, candidate_ports, port_range, rank_environment
+from trainmaster.launcher.roles.role_env import RoleFacts
 
 
 def facts(nodes: int, per_node: int) -> CycleFacts:

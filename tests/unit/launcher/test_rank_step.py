@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from trainmaster.launcher import rank_step
 from trainmaster.launcher.plan import Plan
-from trainmaster.launcher.rank_env import CycleFacts
-from trainmaster.launcher.rank_step import RankStep, advice, environment
+from trainmaster.launcher.rank.rank_env import CycleFacts
+from trainmaster.launcher.supervise import rank_step
+from trainmaster.launcher.supervise.rank_step import RankStep, advice, environment
 
 
 def plan(folder: Path, **values: object) -> Plan:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from trainmaster.errors import RegistryError, RegistryTimeout
-from trainmaster.launcher import registry
-from trainmaster.launcher.registry import Address, Entry, RoleView, View
+from trainmaster.launcher.roles import registry
+from trainmaster.launcher.roles.registry import Address, Entry, RoleView, View
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainmaster.launcher.render import render
-from trainmaster.launcher.spec import JobSpec
+from trainmaster.launcher.submit.render import render
+from trainmaster.launcher.submit.spec import JobSpec
 from trainmaster.templates.shell import quote
 
 SPECS = {

@@ -3,8 +3,9 @@
 import pytest
 
 from fakes.slurm import FakeSlurm
-from trainmaster.launcher import record, requeue
-from trainmaster.launcher.requeue import Order, Step, next_of_all, next_step
+from trainmaster.launcher import record
+from trainmaster.launcher.supervise import requeue
+from trainmaster.launcher.supervise.requeue import Order, Step, next_of_all, next_step
 from trainmaster.slurm.values import Job
 
 ORDER = Order(job_id=7, restarts=0, exclude="n03")

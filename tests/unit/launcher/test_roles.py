@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from trainmaster.errors import SpecError
-from trainmaster.launcher import role_plan
 from trainmaster.launcher.container import Container
-from trainmaster.launcher.decide import Action, Decision
-from trainmaster.launcher.interplay import cycle_in, is_done, overall, put_back_with, unmet
 from trainmaster.launcher.plan import Plan
-from trainmaster.launcher.render import render_roles
-from trainmaster.launcher.role_plan import RolePlan
-from trainmaster.launcher.roles import Role, draft_roles
-from trainmaster.launcher.spec import JobSpec
-from trainmaster.launcher.submission import Part
+from trainmaster.launcher.roles import role_plan
+from trainmaster.launcher.roles.role import Role, draft_roles
+from trainmaster.launcher.roles.role_plan import RolePlan
+from trainmaster.launcher.submit.render import render_roles
+from trainmaster.launcher.submit.spec import JobSpec
+from trainmaster.launcher.submit.submission import Part
+from trainmaster.launcher.supervise.decide import Action, Decision
+from trainmaster.launcher.supervise.interplay import cycle_in, is_done, overall, put_back_with, unmet
 
 TRUE = ["/bin/true"]
 

@@ -5,7 +5,7 @@ import tomllib
 import pytest
 
 from trainmaster.errors import SpecError
-from trainmaster.launcher.roles_file import decode_roles
+from trainmaster.launcher.roles.roles_file import decode_roles
 
 
 def test_common_values_hold_where_a_role_says_nothing_else() -> None:

@@ -7,13 +7,16 @@ import pytest
 
 from fakes.slurm import FakeSlurm
 from trainmaster.errors import SlurmError, SlurmUnreachable, SpecError, SubmitRefused, UsageError
-from trainmaster.launcher import plan, rank_shell, rank_step, runner, runner_check, submission
+from trainmaster.launcher import plan, runner
 from trainmaster.launcher.container import Container, exec_prefix, from_value, missing_on_node
-from trainmaster.launcher.rank_env import CycleFacts
-from trainmaster.launcher.render import render
-from trainmaster.launcher.spec import JobSpec
-from trainmaster.launcher.spec_file import decode
-from trainmaster.launcher.target import Call, Program, program
+from trainmaster.launcher.rank import rank_shell
+from trainmaster.launcher.rank.rank_env import CycleFacts
+from trainmaster.launcher.submit import runner_check, submission
+from trainmaster.launcher.submit.render import render
+from trainmaster.launcher.submit.spec import JobSpec
+from trainmaster.launcher.submit.spec_file import decode
+from trainmaster.launcher.submit.target import Call, Program, program
+from trainmaster.launcher.supervise import rank_step
 
 SCRIPT = Program(argv=("python", "train.py", "--name", "it's $HOME"))
 BINARY = Program(argv=("./osu_allreduce", "-m", "8:1024"))

@@ -3,7 +3,7 @@
 import pytest
 
 from trainmaster.launcher import intent
-from trainmaster.launcher.slurm_side import asked_by, ending_of, output_since, told_by_stepd
+from trainmaster.launcher.supervise.slurm_side import asked_by, ending_of, output_since, told_by_stepd
 from trainmaster.slurm.values import Job
 
 HEAD = "slurmstepd-n01: error: *** JOB 19 ON n01 CANCELLED AT 2026-11-23T10:57:00"

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainmaster.errors import SpecError, UsageError
-from trainmaster.launcher.spec import JobSpec
-from trainmaster.launcher.spec_file import FIELDS, decode, read_values
-from trainmaster.launcher.timelimit import seconds_of, slurm_time
+from trainmaster.launcher.submit.spec import JobSpec
+from trainmaster.launcher.submit.spec_file import FIELDS, decode, read_values
+from trainmaster.launcher.submit.timelimit import seconds_of, slurm_time
 
 
 def test_the_default_spec_can_be_submitted():

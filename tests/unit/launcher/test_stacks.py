@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from trainmaster.launcher import processes
-from trainmaster.launcher.stacks import Where, main_frames, suspects, waits
-from trainmaster.launcher.worker import STACK_SIGNAL
+from trainmaster.launcher.node import processes
+from trainmaster.launcher.rank.worker import STACK_SIGNAL
+from trainmaster.launcher.supervise.stacks import Where, main_frames, suspects, waits
 
 BACKWARD = """Thread 0x00007f11 (most recent call first):
   File "/usr/lib/python3.11/threading.py", line 324 in wait
@@ -83,7 +83,7 @@ def test_suspects_are_those_that_do_not_wait_while_others_do() -> None:
 
 STUCK = """
 import ctypes, sys
-from trainmaster.launcher import worker
+from trainmaster.launcher.rank import worker
 worker.answer_for_stacks()
 print("ready", flush=True)
 def stuck_in_c():

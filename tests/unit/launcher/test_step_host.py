@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from trainmaster.launcher import rank_shell, step_host, worker
+from trainmaster.launcher.node import step_host
+from trainmaster.launcher.node.step_host import StepHost
 from trainmaster.launcher.plan import Plan
-from trainmaster.launcher.rank_env import CycleFacts
-from trainmaster.launcher.step_host import StepHost
+from trainmaster.launcher.rank import rank_shell, worker
+from trainmaster.launcher.rank.rank_env import CycleFacts
 
 
 class Node:

@@ -11,10 +11,12 @@ import pytest
 from fakes.clock import FakeClock
 from fakes.slurm import FakeSlurm
 from trainmaster.errors import SlurmError, SlurmMissing, SlurmUnreachable, SpecError, SubmitRefused, UsageError
-from trainmaster.launcher import index, plan, record, submission
-from trainmaster.launcher.refusal import too_much
-from trainmaster.launcher.spec import JobSpec
-from trainmaster.launcher.target import Call, Program
+from trainmaster.launcher import plan, record
+from trainmaster.launcher.follow import index
+from trainmaster.launcher.submit import submission
+from trainmaster.launcher.submit.refusal import too_much
+from trainmaster.launcher.submit.spec import JobSpec
+from trainmaster.launcher.submit.target import Call, Program
 from trainmaster.slurm.values import Node, Partition
 
 PROGRAM = Program(argv=("python3", "train.py", "--lr", "1"))

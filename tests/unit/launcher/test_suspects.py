@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from trainmaster.launcher import suspects
-from trainmaster.launcher.cycle import Cycle
-from trainmaster.launcher.decide import Action, Decision, RankExit
-from trainmaster.launcher.hang import Hang
-from trainmaster.launcher.stacks import Where
+from trainmaster.launcher.supervise import suspects
+from trainmaster.launcher.supervise.cycle import Cycle
+from trainmaster.launcher.supervise.decide import Action, Decision, RankExit
+from trainmaster.launcher.supervise.hang import Hang
+from trainmaster.launcher.supervise.stacks import Where
 
 WAITING = 'Current thread 0x1 (most recent call first):\n  File "/v/torch/distributed/c10d.py", line 1 in all_reduce\n'
 

@@ -10,7 +10,7 @@ import pytest
 from submitit.core.utils import DelayedSubmission
 
 from trainmaster.errors import UsageError
-from trainmaster.launcher.target import Program, name_of, pickled_call, program
+from trainmaster.launcher.submit.target import Program, name_of, pickled_call, program
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 
 from trainmaster import cli
 from trainmaster.errors import UsageError
-from trainmaster.launcher.catalog import get, listed
-from trainmaster.launcher.template_cli import given
+from trainmaster.launcher.submit.catalog import get, listed
+from trainmaster.launcher.submit.template_cli import given
 
 
 def said(capsys, *words: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trainmaster import cli
-from trainmaster.launcher.catalog import get, script
+from trainmaster.launcher.submit.catalog import get, script
 
 DOCS = Path(__file__).parents[3] / "docs"
 

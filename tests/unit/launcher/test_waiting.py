@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainmaster.launcher.waiting import waiting
+from trainmaster.launcher.follow.waiting import waiting
 
 
 @pytest.mark.parametrize(

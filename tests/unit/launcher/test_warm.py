@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from trainmaster.launcher.forkserver import cuda_initialised
-from trainmaster.launcher.warm import as_python_program, imports_of, sets_environment
+from trainmaster.launcher.node.warm import as_python_program, imports_of, sets_environment
+from trainmaster.launcher.rank.forkserver import cuda_initialised
 
 
 def test_python_command_lines() -> None:

@@ -9,8 +9,8 @@ from fakes.clock import FakeClock
 from fakes.slurm import FakeSlurm
 from trainmaster.errors import SlurmUnreachable
 from trainmaster.launcher import plan, record
-from trainmaster.launcher.queue import LOOK_EVERY_S, Queue
-from trainmaster.launcher.watch import GRACE_S, Watch
+from trainmaster.launcher.follow.queue import LOOK_EVERY_S, Queue
+from trainmaster.launcher.follow.watch import GRACE_S, Watch
 
 
 class Scene:

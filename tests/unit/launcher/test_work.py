@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
-from trainmaster.launcher import links, registry
-from trainmaster.launcher.chronicle import Chronicle
-from trainmaster.launcher.component import Component
-from trainmaster.launcher.ending import Ending
-from trainmaster.launcher.links import Member
 from trainmaster.launcher.plan import Plan
-from trainmaster.launcher.role_plan import RolePlan
-from trainmaster.launcher.supervised import Supervised
-from trainmaster.launcher.work import ECHO_PATIENCE_S, Work
+from trainmaster.launcher.roles import registry
+from trainmaster.launcher.roles.role_plan import RolePlan
+from trainmaster.launcher.supervise import links
+from trainmaster.launcher.supervise.chronicle import Chronicle
+from trainmaster.launcher.supervise.component import Component
+from trainmaster.launcher.supervise.ending import Ending
+from trainmaster.launcher.supervise.links import Member
+from trainmaster.launcher.supervise.supervised import Supervised
+from trainmaster.launcher.supervise.work import ECHO_PATIENCE_S, Work
 
 
 class NoLinks(links.Links):

@@ -1,0 +1,1 @@
+"""A submitted job from outside: its state, its end, its output, and the verbs of `trainmaster jobs`."""

@@ -1,0 +1,91 @@
+"""`trainmaster jobs list`: what this user has submitted, the newest first."""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainmaster.launcher.follow.jobs_args_cli import new_verb
+
+if TYPE_CHECKING:
+    from trainmaster.launcher.follow.index import Entry
+    from trainmaster.launcher.follow.jobs_args_cli import Verbs
+
+_TASKS_READ_MAX = 5000
+"""Records of an array that are read for one line of the list."""
+
+
+def add(verbs: "Verbs") -> None:
+    """Describe the verb."""
+    text = "the jobs that were submitted from this home, the newest first"
+    listing = new_verb(verbs, "list", text, run_list, job=None)
+    listing.add_argument("--limit", type=int, default=20, metavar="N", help="how many (default: 20; 0 is all)")
+    listing.add_argument("--name", help="only jobs of this name")
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """Print one line a job: its record, and where that is silent one squeue for all."""
+    from itertools import islice
+
+    from trainmaster.launcher.follow import index
+    from trainmaster.launcher.follow.tables_cli import print_table
+
+    entries = (entry for entry in index.newest_first(index.path()) if args.name in (None, entry.name))
+    rows = [_row(entry) for entry in islice(entries, args.limit or None)]
+    if args.json:
+        print(json.dumps(rows))
+        return 0
+    titles = ("JOB", "NAME", "STATE", "CYCLE", "STEP", "SUBMITTED", "FOLDER")
+    keys = ("job_id", "name", "state", "cycle", "step", "submitted", "run_dir")
+    print_table(titles, [["" if row[key] is None else str(row[key]) for key in keys] for row in rows], states=2)
+    return 0
+
+
+def _row(entry: "Entry") -> dict[str, Any]:
+    from trainmaster.launcher import record
+
+    run_dir = Path(entry.run_dir)
+    events = record.read(run_dir)
+    last = events[-1] if events else None
+    row = {
+        "job_id": entry.job_id,
+        "name": entry.name,
+        "state": _tasks(entry) if entry.tasks else _state(entry, entry.job_id, events),
+        "cycle": f"{last.attempt}.{last.cycle}" if last and last.state != "SUBMITTED" else None,
+        "step": None if entry.tasks else record.last_step(run_dir, events),
+        "submitted": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time)),
+        "run_dir": entry.run_dir,
+    }
+    return row | ({"tasks": entry.tasks} if entry.tasks else {})
+
+
+def _state(entry: "Entry", job_id: int | str, events: Any) -> str:
+    from trainmaster.launcher.follow.outcome import state_of
+    from trainmaster.launcher.follow.queue import queue_of
+    from trainmaster.launcher.follow.watch import PATIENCE_S
+    from trainmaster.launcher.record import end_of
+
+    if end_of(events) is not None:
+        return state_of(events)
+    if not Path(entry.run_dir).exists():
+        return "UNKNOWN"
+    if entry.slurm_conf and not Path(entry.slurm_conf).exists():
+        return "UNKNOWN"  # of a lab that is gone: there is nobody to ask
+    queued = queue_of(entry.slurm_conf).listed(job_id, patience_s=PATIENCE_S)
+    # Job ids come round again. And a job that is not in the queue is not thereby finished: `show` looks closer.
+    return state_of(events, queued) if queued is not None and queued.name == entry.name else "UNKNOWN"
+
+
+def _tasks(entry: "Entry") -> str:
+    """The states of an array's tasks, and how many are in each: "RUNNING 2, SUCCEEDED 998"."""
+    from collections import Counter
+
+    from trainmaster.launcher import ids, record
+
+    if ids.count(entry.tasks) > _TASKS_READ_MAX:
+        return f"{ids.count(entry.tasks)} tasks"
+    states: Counter[str] = Counter()
+    for task in ids.indices(entry.tasks):
+        states[_state(entry, f"{entry.job_id}_{task}", record.read(Path(entry.run_dir) / str(task)))] += 1
+    return ", ".join(f"{state} {number}" for state, number in states.most_common())

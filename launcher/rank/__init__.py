@@ -1,0 +1,1 @@
+"""What runs inside the rank processes, and the memory that they share with their agent."""

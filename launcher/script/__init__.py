@@ -1,0 +1,1 @@
+"""What runs in a batch script before there is a supervisor."""

@@ -1,0 +1,61 @@
+"""A JobSpec from plain values, such as those of a TOML file; everything that is wrong is said at once."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from trainmaster.errors import SpecError, UsageError
+from trainmaster.launcher import container as containers
+from trainmaster.launcher.submit.spec import JobSpec
+
+FIELDS: tuple[str, ...] = tuple(entry.name for entry in fields(JobSpec))
+"""The names of all fields, in their order."""
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """The table of a TOML file. Raises UsageError when it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return tomllib.load(stream)
+    except OSError as error:
+        raise UsageError(
+            f"could not read the spec {path} (from {Path.cwd()}): {error.strerror or error}",
+            hint="give a TOML file such as: nodes = 4",
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"could not read the spec {path}: it is not TOML: {error}") from None
+
+
+def decode(values: Mapping[str, Any]) -> JobSpec:
+    """A valid JobSpec from plain values. Raises SpecError that names every fault, unknown keys included."""
+    known, more = as_fields(values)
+    unknown = [key for key in known if key not in FIELDS]
+    for key in unknown:
+        del known[key]
+    faults = [_unknown_key(key) for key in unknown]
+    if faults:
+        faults[-1] += f" (valid keys: {', '.join(FIELDS)})"
+    faults += more
+    spec = JobSpec(**known)
+    faults += spec.faults()
+    if faults:
+        raise SpecError(tuple(faults))
+    return spec
+
+
+def as_fields(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Plain values as JobSpec has them: lists become tuples, a container's table a Container. And what is wrong."""
+    found = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    faults: list[str] = []
+    if found.get("container") is not None:
+        found["container"], wrong = containers.from_value(found["container"])
+        faults += wrong
+    return found, faults
+
+
+def _unknown_key(key: str) -> str:
+    near = get_close_matches(key.replace("-", "_"), FIELDS, n=1)
+    return f"there is no key {key!r}" + (f"; {near[0]!r} may be meant" if near else "")

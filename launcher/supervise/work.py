@@ -1,0 +1,295 @@
+"""The groups of a job at work: start, judge what ended, act on it, until the job is to end. Standard library only.
+
+A job without roles has one group. In a job of roles `interplay` says how one's fate touches the others; once a group's
+end is that of the job, the others are stopped first.
+"""
+
+import logging
+import signal
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from trainmaster.launcher.rank.rank_env import CycleFacts
+from trainmaster.launcher.roles.role_env import RoleFacts
+from trainmaster.launcher.roles.role_plan import RolePlan
+from trainmaster.launcher.supervise import interplay, slurm_side, suspects
+from trainmaster.launcher.supervise.chronicle import Chronicle
+from trainmaster.launcher.supervise.decide import EXIT_REQUEUE, Action, Decision, RankExit, decide, end_state
+from trainmaster.launcher.supervise.ending import Reason
+from trainmaster.launcher.supervise.group import CHECKPOINT_PATIENCE_S, Group
+from trainmaster.launcher.supervise.links import Member, node_of, nodes_of, role_of
+from trainmaster.launcher.supervise.supervised import Supervised
+
+LOG = logging.getLogger("trainmaster.supervisor")
+ECHO_PATIENCE_S = 0.25
+"""How much later than its echo the death of a role that others depend on may be heard of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to become of the job, and the group that says so; no group when all are done, or all were told to end."""
+
+    decision: Decision
+    group: Group | None
+    dead: tuple[str, ...]
+    """Nodes."""
+    detail: dict[str, Any]
+
+
+class Work:
+    """All groups from the first start to the verdict."""
+
+    def __init__(self, job: Supervised, chronicle: Chronicle) -> None:
+        self.job = job
+        self._record = chronicle
+        self._verdicts: list[Verdict] = []
+        """What the end of the job is to be, by the groups that have had a say."""
+        self._closing_since: float | None = None
+        self.verdict: Verdict | None = None
+        """The end of the job, once nothing runs any more."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether the end is decided, and what still runs is being stopped."""
+        return self._closing_since is not None
+
+    def start(self) -> None:
+        """Start the groups that need not wait for others."""
+        for group in self.job.groups:
+            self._start_or_wait(group)
+
+    def tick(self, now: float) -> None:
+        """See what has come of the groups, and do what follows."""
+        for group in self.job.groups:
+            if not self.closing:
+                self._tick_group(group, now)
+        if self.closing and self.verdict is None:
+            self._tick_close(now)
+
+    def end_early(self, group: Group, cause: str) -> None:
+        """The job is being ended while no rank of a group runs."""
+        action = Action.REQUEUE if cause == "requeue" else Action.END
+        self.act(group, Decision(action=action, cause=cause, state=end_state(cause), budget=group.budget))
+
+    def _start_or_wait(self, group: Group) -> None:
+        """Start a group's next cycle, or wait for the roles that it comes after."""
+        if self.job.unmet(group):
+            if group.phase != "wait":
+                group.enter("wait")
+            return
+        component = self.job.component(group)
+        places = component.choose(group, self.job.dead)
+        assert places is not None, "decide() counts the healthy places before it orders a restart"
+        members = [self.job.links.members[place] for place in places]
+        facts = CycleFacts(
+            job_id=self.job.job_id,
+            uid=self.job.plan.uid,
+            run_dir=str(self.job.run_dir / component.name),
+            attempt=self.job.attempt,
+            cycle=group.cycle.number + 1,
+            cause=group.cause,
+            nodes=tuple(member.node for member in members),
+            tasks_per_node=group.plan.tasks_per_node if group.replica is None else 1,
+            master_addr=members[0].address,
+            master_port=members[0].port,
+            restarts_max=group.plan.restarts_max,
+            role=self._role_facts(group, members[0]),
+        )
+        group.start(places, facts)
+
+    def _role_facts(self, group: Group, member: Member) -> RoleFacts | None:
+        if group.role is None:
+            return None
+        return RoleFacts(
+            role=group.role.name,
+            job_dir=str(self.job.run_dir),
+            size=group.role.replicas,
+            generation=self.job.generation,
+            index=group.replica,
+            slot=member.slot,
+            slots=group.plan.tasks_per_node,
+        )
+
+    def _tick_group(self, group: Group, now: float) -> None:
+        match group.phase:
+            case "run":
+                if group.is_over(self.job.ending, now):
+                    group.stop()
+            case "stop":
+                if group.stopped:
+                    self._judge(group)
+            case "pause" | "wait":
+                self._tick_pause(group, now)
+
+    def _judge(self, group: Group) -> None:
+        """A cycle has ended and nothing of it is left: what now?"""
+        terminated = any(entry.failed and entry.code == -signal.SIGTERM for entry in group.cycle.exits.values())
+        if terminated and self.job.ending.cause is None and not group.cycle.asked_why:
+            # Where Slurm tracks processes by parent (proctrack/linuxproc) it signals the ranks before it tells us.
+            group.cycle.asked_why = True
+            self.job.ending.inquire(Reason.RUMOUR)
+        if self.job.ending.asking or self._may_be_an_echo(group):
+            return
+        decision = decide(
+            group.outcome(self.job.ending),
+            group.budget,
+            group.limits,
+            attempt=self.job.requeues,
+            healthy=self.job.healthy(group),
+            wanted=group.wanted,
+        )
+        if (
+            group.put_back is not None
+            and decision.action in (Action.RESTART, Action.END)
+            and self.job.ending.cause is None
+        ):
+            # Another role's restart stopped it, or would have a moment later: that costs it nothing.
+            decision = Decision(action=Action.RESTART, cause=group.put_back, budget=group.budget)
+        self.act(group, decision)
+
+    def _may_be_an_echo(self, group: Group) -> bool:
+        """Whether the group may have failed because of one whose restart puts it back: then that one is judged first.
+
+        What a role serves breaks at its clients a little later, or, as messages travel, even a little sooner.
+        """
+        crashed = any(entry.failed for entry in group.cycle.exits.values())
+        if group.role is None or not crashed or group.put_back is not None or self.job.ending.cause is not None:
+            return False
+        name = group.role.name
+        masters = [one for one in self.job.components if name in interplay.put_back_with(one.name, self.job.roles)]
+        falling = any(one.phase == "stop" and not one.stopped for master in masters for one in master.groups)
+        return bool(masters) and (falling or time.monotonic() - group.since < ECHO_PATIENCE_S)
+
+    def _tick_pause(self, group: Group, now: float) -> None:
+        if self.job.ending.cause is not None:
+            self.end_early(group, self.job.ending.cause)
+        elif group.phase == "wait" and group.role is not None and self.job.unmet(group):
+            if now - group.since > group.role.ready_timeout_s:
+                self._give_up_waiting(group)
+        elif self.job.healthy(group) < group.wanted:
+            gone = tuple(place for place in self.job.dead if role_of(place) == self.job.component(group).name)
+            decision = Decision(action=Action.REQUEUE, cause="node_death", budget=group.budget, exclude=gone)
+            self.act(group, decision)
+        elif now >= group.start_at:
+            self._start_or_wait(group)
+
+    def _give_up_waiting(self, group: Group) -> None:
+        assert group.role is not None
+        missing = []
+        for component in self.job.components:
+            if component.name in self.job.unmet(group):
+                late = [one.label.rstrip(": ") for one in component.groups if not one.is_ready]
+                missing.append(f"{', '.join(late)} ({component.role.ready if component.role else 'running'})")
+        text = f"role {group.role.name!r} waited {group.role.ready_timeout_s:g} s for {'; '.join(missing)}"
+        failure = RankExit(rank=-1, node="", code=1, epoch_s=time.time(), text=text)
+        decision = Decision(action=Action.END, cause="not_ready", state="FAILED_USER", failure=failure)
+        self.act(group, decision)
+
+    # -- acting on a decision ------------------------------------------------------------------------------------
+
+    def act(self, group: Group, decision: Decision) -> None:
+        """Do what was decided about a group."""
+        group.budget = decision.budget
+        for place in self._places(group, decision.exclude):
+            self.job.dead.setdefault(place, decision.cause)
+            self.job.links.dismiss(place)
+        detail: dict[str, Any] = dict(slurm_side.asked_by(self.job.run_dir, decision.cause, attempt=self.job.attempt))
+        if group.cycle.fault_epoch_s is not None:
+            detail["fault_epoch_s"] = group.cycle.fault_epoch_s
+        if decision.failure is not None:
+            detail["failure"] = self._record.failure(group, decision.failure)
+        if decision.cause == "hang" and group.cycle.hang is not None:
+            detail["hang"] = self._record.hang(group, group.cycle.hang)
+        suspects.note(
+            self.job.run_dir,
+            group.cycle,
+            decision,
+            attempt=self.job.attempt,
+            epoch_s=group.cycle.fault_epoch_s or time.time(),
+        )
+        dead = nodes_of([*group.cycle.lost, *decision.exclude])
+        LOG.warning("%scycle %d: %s because of %s", group.label, group.cycle.number, decision.action, decision.cause)
+        match decision.action:
+            case Action.RESTART:
+                if group.role is not None and group.put_back is None:
+                    self._put_back_others(group.role)
+                group.cause = decision.cause
+                detail |= {"delay_s": decision.delay_s, "restarts": group.budget.restarts} | self.job.of_generation()
+                self._record.tell("RESTARTING", group, cause=decision.cause, dead=dead, detail=detail)
+                group.start_at = time.monotonic() + decision.delay_s
+                group.put_back = None
+                group.enter("pause")
+                self._tick_pause(group, time.monotonic())
+            case Action.SUCCEED if self.job.roles:
+                self._record.tell("FINISHED", group, cause=decision.cause, detail=detail)
+                group.enter("done")
+                if interplay.is_done(tuple(self.job.roles.values()), self._finished()):
+                    self._close(Verdict(decision, None, (), {}))
+            case _:
+                self._close(Verdict(decision, group, dead, detail))
+
+    def _places(self, group: Group, names: Iterable[str]) -> list[str]:
+        """The places among names of which some are nodes, as ranks tell which one to leave out."""
+        known = {place for component in self.job.components for place in component.healthy({})} | set(self.job.dead)
+        there = {node_of(place): place for place in group.cycle.places}
+        return [name if name in known else there.get(name, name) for name in names]
+
+    def _finished(self) -> dict[str, int]:
+        """Replicas that have ended well, by role."""
+        return {
+            component.name: sum(group.world_size for group in component.groups if group.phase == "done")
+            for component in self.job.components
+        }
+
+    def _put_back_others(self, role: RolePlan) -> None:
+        """Begin a new generation, if a role's restart puts others back to the last checkpoint."""
+        others = interplay.put_back_with(role.name, self.job.roles)
+        if not others:
+            return
+        self.job.generation += 1
+        LOG.warning("generation %d: %s is restarted with %s", self.job.generation, role.name, ", ".join(others))
+        for component in self.job.components:
+            for group in component.groups if component.name in others else ():
+                if group.phase == "run":
+                    group.stop()
+                if group.phase == "stop":
+                    group.put_back = "rollback"
+                elif group.phase in ("pause", "wait"):
+                    group.cause = "rollback"
+
+    # -- the end of the job --------------------------------------------------------------------------------------
+
+    def _close(self, verdict: Verdict) -> None:
+        """A group's end is that of the job; first the others have to be stopped."""
+        self._verdicts.append(verdict)
+        self._closing_since = self._closing_since or time.monotonic()
+        self._tick_close(time.monotonic())
+
+    def _tick_close(self, now: float) -> None:
+        saving = self.job.ending.cause is not None or self.job.ending.notice is not None
+        for group in self.job.groups:
+            if group.phase == "run" and (
+                not saving
+                or group.is_over(self.job.ending, now)
+                or group.nobody_saves
+                or now - (self._closing_since or now) > CHECKPOINT_PATIENCE_S
+            ):
+                group.stop()
+        if any(group.phase == "run" or (group.phase == "stop" and not group.stopped) for group in self.job.groups):
+            return
+        if self.job.ending.asking:
+            return
+        first = self._verdicts[0]
+        for group in self.job.groups if saving else ():
+            if group is not first.group and any(e.code == EXIT_REQUEUE for e in group.cycle.exits.values()):
+                outcome = group.outcome(self.job.ending)
+                decision = decide(outcome, group.budget, group.limits, attempt=self.job.requeues, healthy=1, wanted=1)
+                self._verdicts.append(Verdict(decision, group, (), {}))
+        decision = interplay.overall([verdict.decision for verdict in self._verdicts])
+        verdict = next(one for one in self._verdicts if one.decision is decision)
+        if saving and self.job.roles:
+            # Whichever role was the first to end: it was the whole job that was told to.
+            verdict = replace(verdict, group=None)
+        self.verdict = verdict
