@@ -4,6 +4,7 @@ import argparse
 
 from trainmaster.launcher.follow import (
     jobs_attach_cli,
+    jobs_drill_cli,
     jobs_end_cli,
     jobs_explain_cli,
     jobs_gc_cli,
@@ -19,6 +20,7 @@ _GROUPS = (
     jobs_logs_cli,
     jobs_explain_cli,
     jobs_attach_cli,
+    jobs_drill_cli,
     jobs_end_cli,
     jobs_gc_cli,
 )

@@ -9,6 +9,7 @@ import os
 import signal
 from pathlib import Path
 
+from trainmaster.launcher import drills
 from trainmaster.launcher.supervise.cycle import Cycle
 from trainmaster.launcher.supervise.decide import Decision
 from trainmaster.launcher.supervise.links import nodes_of
@@ -35,6 +36,8 @@ def blamed(cycle: Cycle, decision: Decision) -> tuple[str, tuple[str, ...]]:
 def note(run_dir: Path, cycle: Cycle, decision: Decision, *, attempt: int, epoch_s: float) -> None:
     """Add the evidence of a cycle's end, if there is any, to the run folder."""
     symptom, nodes = blamed(cycle, decision)
+    rehearsed = drills.nodes_of(run_dir, epoch_s=epoch_s)
+    nodes = tuple(node for node in nodes if node not in rehearsed)
     if not nodes:
         return
     weight = round(1 / len(nodes), 4)
