@@ -4,190 +4,58 @@
     python benchmarks/recovery.py                  all with tuned Slurm, five times each: about an hour
     python benchmarks/recovery.py --side-by-side 8 the same in 10 minutes, on 16 cores or more
     python benchmarks/recovery.py --production     sbatch and submitit also with production time-outs, once: 20 min more
+    python benchmarks/recovery.py --peers trainmaster torchrun_tuned nvrx --faults hang
+    python benchmarks/recovery.py --peers trainmaster sbatch_tuned --faults supervisor_death
+    python benchmarks/recovery.py --peers trainmaster trainmaster_cold trainmaster_requeue --faults node_death
 
 Every measurement has a lab and a job of its own: the same model (examples/tiny_gpt), four ranks on four nodes, six
-nodes in the lab. When the run flows, a rank crashes, a node dies, or a node freezes; never the batch host. The clock
-runs until the training program stamps a step that had not been done before the fault: lost work counts.
+nodes in the lab. When the run flows, a rank crashes, a node dies, or a node freezes, never the batch host; when asked
+for, a rank hangs or the batch host dies. The clock runs until the training program stamps a step that had not been done
+before the fault: lost work counts.
 
 Progress and tables go to stderr; the last line on stdout is one flat JSON object, of seconds and ratios.
 """
 
 import argparse
 import json
-import math
-import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from measure import figures, steps
+from measure import figures
 from measure.figures import Figures
 from measure.floor import PARTS, Floor
-from peers import checkpointable, elastic_torchrun, ours, plain_sbatch
-from peers.work import RANKS, SPARES, TRAIN, Place, Work
+from measure.recovery_figures import above_floor, collect, show
+from measure.strike import (
+    CHECKPOINT_EVERY,
+    COLLECTIVE_TIMEOUT_S,
+    FAULTS,
+    MORE_FAULTS,
+    SETTLE_S,
+    Measured,
+    measure,
+    strike,
+)
+from peers.table import PEERS, Peer, by_name
+from peers.work import RANKS, TRAIN, Work
 from rich.console import Console
-from rich.table import Table
 
-from trainmaster.errors import SlurmError, TrainmasterError
-from trainmaster.lab.cluster import Lab, LabSpec, up
-from trainmaster.slurm.commands import Commands
+from trainmaster.errors import TrainmasterError
+from trainmaster.lab.cluster import LabSpec, up
 
-FAULTS = ("rank_crash", "node_death", "node_freeze")
-LAB_NODES = RANKS + SPARES + 1
-TUNED = {
-    "SlurmdTimeout": "15",
-    "AuthInfo": "cred_expire=5",
-    "SchedulerParameters": "sched_interval=2,bf_interval=2",
-}
-"""The friendliest that Slurm allows: nodes are given up after 15 s, a requeued job may start after 6 s, not 121, and
-then waits 2 s for the scheduler to come by, not 30. A large cluster could not afford the first and the last."""
-CHECKPOINT_EVERY = 10
-COLLECTIVE_TIMEOUT_S = 30.0
-SETTLE_S = 10.0
-"""From the first step to the fault: a run in full flow, for all alike."""
 QUICK_SETTLE_S = 3.0
-START_LIMIT_S = 180.0
 SIDE_BY_SIDE = 3
 """Measurements with production time-outs that run at once; they wait for minutes and compute for seconds."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
-    """One way to keep the training running, on one tuning of Slurm."""
-
-    name: str
-    title: str
-    start: Callable[[Lab, Work], int]
-    place: Callable[[Lab, Work, int], Place]
-    settings: dict[str, str]
-    limit_s: float
-    production: bool = False
-
-
-PEERS = (
-    Peer(
-        name="trainmaster", title="trainmaster, 1 spare", start=ours.start, place=ours.place, settings={}, limit_s=120
-    ),
-    Peer(
-        name="torchrun_tuned",
-        title="torchrun 4:5, tuned rendezvous",
-        start=elastic_torchrun.start_tuned,
-        place=elastic_torchrun.place,
-        settings={},
-        limit_s=300,
-    ),
-    Peer(
-        name="torchrun",
-        title="torchrun 4:5, default rendezvous",
-        start=elastic_torchrun.start,
-        place=elastic_torchrun.place,
-        settings={},
-        limit_s=300,
-    ),
-    Peer(
-        name="sbatch_tuned",
-        title="sbatch --requeue, tuned Slurm",
-        start=plain_sbatch.start,
-        place=plain_sbatch.place,
-        settings=TUNED,
-        limit_s=300,
-    ),
-    Peer(
-        name="submitit_tuned",
-        title="submitit, tuned Slurm",
-        start=checkpointable.start,
-        place=checkpointable.place,
-        settings=TUNED,
-        limit_s=300,
-    ),
-    Peer(
-        name="sbatch_production",
-        title="sbatch --requeue, production",
-        start=plain_sbatch.start,
-        place=plain_sbatch.place,
-        settings={},
-        limit_s=1200,
-        production=True,
-    ),
-    Peer(
-        name="submitit_production",
-        title="submitit, production",
-        start=checkpointable.start,
-        place=checkpointable.place,
-        settings={},
-        limit_s=1200,
-        production=True,
-    ),
-)
-
-GOALS: dict[str, dict[str, float]] = {
-    "trainmaster_rank_crash_s": {"at_most": 1.0},
-    "trainmaster_node_death_s": {"at_most": 3.0},
-    "trainmaster_node_freeze_s": {"at_most": 8.0},
-    "ratio_sbatch_tuned_to_trainmaster_node_death": {"at_least": 20.0},
-    "ratio_submitit_tuned_to_trainmaster_node_death": {"at_least": 20.0},
-    "ratio_torchrun_to_trainmaster_node_death": {"at_least": 3.0},
-    "ratio_torchrun_tuned_to_trainmaster_node_death": {"at_least": 3.0},
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """One repeat."""
-
-    peer: str
-    fault: str
-    recovered_s: float | None = None
-    first_again_s: float | None = None
-    lost_steps: int | None = None
-    step_ms: float | None = None
-    """A step's usual time before the fault."""
-    note: str = ""
-
-
-class Stuck(TrainmasterError):
-    """A run did not get to where the fault is injected."""
-
-
-# --- one measurement -------------------------------------------------------------------------------------------------
-
-
-def measure(peer: Peer, fault: str, folder: Path) -> Measured:
-    """Build a lab, start the training, break something, wait for a new step. Nothing is left but files in `folder`."""
-    work = Work(folder=folder, checkpoint_every=CHECKPOINT_EVERY, collective_timeout_s=COLLECTIVE_TIMEOUT_S)
-    folder.mkdir(parents=True)
-    try:
-        with up(LabSpec(nodes=LAB_NODES, settings=peer.settings)) as lab:
-            return strike(lab, peer, work, peer.start(lab, work), fault, settle_s=SETTLE_S)
-    except TrainmasterError as error:
-        return Measured(peer=peer.name, fault=fault, note=str(error))
-
-
-def strike(lab: Lab, peer: Peer, work: Work, job_id: int, fault: str, *, settle_s: float) -> Measured:
-    """Break something in a run that has flowed for `settle_s`, and wait for a new step."""
-    await_flow(lab, work, job_id, settle_s)
-    place = peer.place(lab, work, job_id)
-    before_s = time.time()
-    struck_s = inject(lab, peer, work, job_id, fault, place) or before_s
-    recovery, note = await_recovery(lab, work, job_id, struck_s, time.time(), peer.limit_s)
-    flowing = [entry for entry in steps.read(work.metrics) if before_s - settle_s < entry.epoch_s <= before_s]
-    step_ms = (flowing[-1].epoch_s - flowing[0].epoch_s) / (len(flowing) - 1) * 1000 if len(flowing) > 1 else None
-    return Measured(
-        peer=peer.name,
-        fault=fault,
-        recovered_s=recovery.recovered_s,
-        first_again_s=recovery.first_again_s,
-        lost_steps=recovery.lost_steps,
-        step_ms=step_ms,
-        note=note,
-    )
+# --- many measurements -----------------------------------------------------------------------------------------------
 
 
 def quick(faults: Sequence[str], console: Console, folder: Path) -> list[Measured]:
@@ -209,79 +77,6 @@ def quick(faults: Sequence[str], console: Console, folder: Path) -> list[Measure
             done.append(strike(lab, peer, work, job_id, fault, settle_s=settle_s))
             tell(console, done[-1], "1/1")
     return done
-
-
-def await_flow(lab: Lab, work: Work, job_id: int, settle_s: float) -> None:
-    """Wait until the run has gone on for a while and is half-way between two checkpoints."""
-    deadline_s = time.monotonic() + START_LIMIT_S
-    began_s = time.time()
-    while time.monotonic() < deadline_s:
-        seen = steps.read(work.metrics)
-        since_s = max(began_s, seen[0].epoch_s) if seen else began_s
-        flowing = bool(seen) and time.time() - since_s > settle_s and seen[-1].step > 2 * CHECKPOINT_EVERY
-        if flowing and seen[-1].step % CHECKPOINT_EVERY == CHECKPOINT_EVERY // 2:
-            return
-        if not seen and (gone := why_gone(lab, job_id)):
-            raise Stuck(f"the training never began: {gone}; it said: {last_words(work)}")
-        time.sleep(0.01 if flowing else 0.2)
-    raise Stuck(f"no flow of steps after {START_LIMIT_S:g} s; it said: {last_words(work)}")
-
-
-def inject(lab: Lab, peer: Peer, work: Work, job_id: int, fault: str, place: Place) -> float | None:
-    """Do the fault; returns when it was done (epoch seconds), if that was one moment."""
-    if fault == "node_death":
-        lab.fault("node-death", place.node)
-    elif fault == "node_freeze":
-        lab.fault("node-freeze", place.node)
-    elif peer.start is checkpointable.start:
-        pid = checkpointable.pid_of_rank(lab, job_id, place.rank)
-        struck_s = time.time()
-        os.kill(pid, signal.SIGKILL)
-        return struck_s
-    else:
-        run_dir = {"run_dir": work.folder / "run"} if peer.start is ours.start else {}
-        return lab.fault("rank-crash", f"{job_id}:{place.rank}", **run_dir).epoch_s
-    return None
-
-
-def await_recovery(
-    lab: Lab, work: Work, job_id: int, before_s: float, after_s: float, limit_s: float
-) -> tuple[steps.Recovery, str]:
-    """Wait for a new step. Returns what there is, and why it ended without one if it did."""
-    asked_s = time.monotonic()
-    while True:
-        found = steps.recovery(steps.read(work.metrics), before_s=before_s, after_s=after_s)
-        waited_s = time.time() - after_s
-        if found.recovered_s is not None:
-            return found, ""
-        if waited_s > limit_s:
-            return found, f"no new step within {limit_s:g} s"
-        if time.monotonic() - asked_s > 5.0:
-            asked_s = time.monotonic()
-            if gone := why_gone(lab, job_id):
-                return found, f"{gone}; it said: {last_words(work)}"
-        time.sleep(0.05 if waited_s < 20 else 0.5)
-
-
-def why_gone(lab: Lab, job_id: int) -> str:
-    """How a job has ended, or nothing while it may still run."""
-    try:
-        job = Commands(env=lab.env).job(job_id)
-    except SlurmError:
-        return ""  # slurmctld is busy with the dead node; the metrics file tells in any case
-    if job is None:
-        return "Slurm no longer knows the job"
-    return "" if job.active else f"the job has ended as {job.state}"
-
-
-def last_words(work: Work) -> str:
-    """The end of what the job printed, on one line."""
-    outputs = [work.output, *sorted(work.folder.glob("submitit/*.err")), *sorted(work.folder.glob("run/batch.out"))]
-    text = "\n".join(path.read_text(errors="replace") for path in outputs if path.exists())
-    return " | ".join(text.strip().splitlines()[-4:])[-400:] or "nothing"
-
-
-# --- many measurements -----------------------------------------------------------------------------------------------
 
 
 def in_turn(
@@ -357,75 +152,6 @@ def floors(repeats: int, folder: Path, console: Console) -> Figures:
     return found
 
 
-# --- figures ---------------------------------------------------------------------------------------------------------
-
-
-def collect(done: Iterable[Measured]) -> Figures:
-    """All repeats as flat figures."""
-    groups: dict[tuple[str, str], list[Measured]] = {}
-    for one in done:
-        groups.setdefault((one.peer, one.fault), []).append(one)
-    found: Figures = {}
-    for (peer, fault), ones in groups.items():
-        found |= figures.spread(f"{peer}_{fault}_s", [one.recovered_s for one in ones])
-        lost = [one.lost_steps for one in ones if one.lost_steps is not None]
-        found[f"{peer}_{fault}_lost_steps"] = math.ceil(sum(lost) / len(lost)) if lost else None
-        if notes := sorted({one.note for one in ones if one.note}):
-            found[f"{peer}_{fault}_note"] = "; ".join(notes)
-    for peer, fault in groups:
-        if peer != "trainmaster" and f"trainmaster_{fault}_s" in found:
-            key = f"ratio_{peer}_to_trainmaster_{fault}"
-            found[key] = figures.ratio(found, f"{peer}_{fault}_s", f"trainmaster_{fault}_s")
-    return found
-
-
-def above_floor(found: Figures) -> Figures:
-    """How far each recovery is from the floor. Elsewhere new processes have to be started; trainmaster's are warm."""
-    more: Figures = {}
-    for peer in PEERS:
-        total = found.get(f"floor_{'warm' if peer.name == 'trainmaster' else 'cold'}_total_s")
-        for fault in FAULTS:
-            value = found.get(f"{peer.name}_{fault}_s")
-            if isinstance(value, int | float) and isinstance(total, int | float):
-                more[f"{peer.name}_{fault}_above_floor_s"] = round(value - total, 4)
-    return more
-
-
-def show(found: Figures, console: Console) -> None:
-    """The tables."""
-    table = Table(title="seconds from the fault to the next new step: median (least - most), steps done twice")
-    table.add_column("")
-    for fault in FAULTS:
-        table.add_column(fault.replace("_", " "), justify="right")
-    for peer in PEERS:
-        if any(f"{peer.name}_{fault}_s" in found for fault in FAULTS):
-            table.add_row(peer.title, *(cell(found, f"{peer.name}_{fault}") for fault in FAULTS))
-    console.print(table)
-    if "floor_cold_total_s" in found:
-        table = Table(title="the floor in seconds: four ranks from their start to their first step after a checkpoint")
-        for column in ("", *(part.replace("_", " ") for part in PARTS)):
-            table.add_column(column, justify="right")
-        for kind in ("cold", "warm"):
-            table.add_row(kind, *(f"{found[f'floor_{kind}_{part}_s']:.3f}" for part in PARTS))
-        console.print(table)
-        for fault in FAULTS:
-            if (above := found.get(f"trainmaster_{fault}_above_floor_s")) is not None:
-                console.print(f"trainmaster is {above:.2f} s above the warm floor after a {fault.replace('_', ' ')}")
-    for key, wanted in GOALS.items():
-        if key in found:
-            console.print(f"goal  {key:<55} {found[key]}  {figures.goal(found[key], **wanted)}")
-
-
-def cell(found: Figures, stem: str) -> str:
-    """One cell of the table."""
-    if f"{stem}_s" not in found:
-        return "-"
-    middle, least, most = (found[key] for key in (f"{stem}_s", f"{stem}_min_s", f"{stem}_max_s"))
-    if middle is None:
-        return f"no recovery ({found[f'{stem}_failed']} of {found[f'{stem}_repeats']})"
-    return f"{middle:.2f} ({least:.2f} - {most:.2f}), {found[f'{stem}_lost_steps']}"
-
-
 # --- the command line ------------------------------------------------------------------------------------------------
 
 
@@ -443,7 +169,13 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
         help="so many measurements at once, where there are some 2 N cores: each computes for a third of its time",
     )
     parser.add_argument("--peers", nargs="+", choices=names, metavar="PEER", help=f"only these of {', '.join(names)}")
-    parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS), help="only these")
+    parser.add_argument(
+        "--faults",
+        nargs="+",
+        choices=(*FAULTS, *MORE_FAULTS),
+        default=list(FAULTS),
+        help="these instead of the first three",
+    )
     parser.add_argument("--no-floor", action="store_true", help="do not measure the floor")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="a new folder for the runs' files, to read later")
     parser.add_argument("--one", nargs=3, metavar=("PEER", "FAULT", "FOLDER"), help=argparse.SUPPRESS)
@@ -468,6 +200,8 @@ def main(argv: Sequence[str]) -> int:
 def run(args: argparse.Namespace, folder: Path, console: Console) -> int:
     """Measure and report."""
     peers = [by_name(name) for name in args.peers] if args.peers else list(PEERS)
+    if not args.peers:
+        peers = [peer for peer in peers if not peer.when_asked]
     now = [peer for peer in peers if not peer.production]
     later = [peer for peer in peers if peer.production] if args.production or args.peers else []
     found: Figures = {"quick": args.quick}
@@ -489,10 +223,6 @@ def run(args: argparse.Namespace, folder: Path, console: Console) -> int:
     show(found, console)
     print(figures.last_line(found))
     return 0
-
-
-def by_name(name: str) -> Peer:
-    return next(peer for peer in PEERS if peer.name == name)
 
 
 def leave(number: int, _: FrameType | None) -> NoReturn:

@@ -29,8 +29,22 @@ def environment_of(lab: Lab, folder: Path) -> Iterator[None]:
 
 def start(lab: Lab, work: Work) -> int:
     """Submit it; returns the job id."""
+    return _submit(lab, work, spares=work.spares)
+
+
+def start_cold(lab: Lab, work: Work) -> int:
+    """The same with a new interpreter for every rank at every start."""
+    return _submit(lab, work, spares=work.spares, warm=False)
+
+
+def start_without_spare(lab: Lab, work: Work) -> int:
+    """The same in an allocation that has no node to lose, so that the job must be requeued."""
+    return _submit(lab, work, spares=0)
+
+
+def _submit(lab: Lab, work: Work, *, spares: int, warm: bool = True) -> int:
     with environment_of(lab, work.folder):
-        spec = JobSpec(name="trainmaster", nodes=RANKS, spares=work.spares, tasks_per_node=1, time=60)
+        spec = JobSpec(name="trainmaster", nodes=RANKS, spares=spares, tasks_per_node=1, time=120, warm=warm)
         job = submit([PYTHON, *work.words], spec=spec, folder=work.folder / "jobs")
     (work.folder / "run").symlink_to(job.run_dir)
     return int(job.job_id)

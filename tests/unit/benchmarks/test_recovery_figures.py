@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-import recovery
-from peers import elastic_torchrun, plain_sbatch
+from measure.recovery_figures import GOALS, above_floor, collect
+from measure.strike import FAULTS, Measured
+from peers import elastic_torchrun, nvrx, plain_sbatch
+from peers.table import PEERS
 from peers.work import Work
-from recovery import Measured
 
 WORK = Work(folder=Path("/shared/run"), checkpoint_every=10, collective_timeout_s=30.0)
 
@@ -16,7 +17,7 @@ def test_figures_have_the_promised_names():
         Measured(peer="sbatch_tuned", fault="node_death", recovered_s=60.0, lost_steps=4),
         Measured(peer="submitit_production", fault="node_death", note="no new step within 1200 s"),
     ]
-    found = recovery.collect(done)
+    found = collect(done)
     assert found["trainmaster_node_death_s"] == 2.0
     assert found["ratio_sbatch_tuned_to_trainmaster_node_death"] == 30.0
     assert found["submitit_production_node_death_s"] is None
@@ -25,14 +26,12 @@ def test_figures_have_the_promised_names():
 
 
 def test_every_goal_is_about_a_figure_that_is_measured():
-    done = [
-        Measured(peer=peer.name, fault=fault, recovered_s=1.0) for peer in recovery.PEERS for fault in recovery.FAULTS
-    ]
-    assert set(recovery.GOALS) <= set(recovery.collect(done))
+    done = [Measured(peer=peer.name, fault=fault, recovered_s=1.0) for peer in PEERS for fault in FAULTS]
+    assert set(GOALS) <= set(collect(done))
 
 
 def test_trainmaster_is_held_against_the_warm_floor_and_the_others_against_the_cold():
-    found = recovery.above_floor(
+    found = above_floor(
         {
             "trainmaster_rank_crash_s": 1.0,
             "torchrun_rank_crash_s": 10.0,
@@ -48,6 +47,7 @@ def test_all_peers_train_the_same_thing():
         plain_sbatch.script(WORK, host="10.0.0.1", port=20000),
         elastic_torchrun.script(WORK, host="10.0.0.1", port=20000, tuned=True),
         elastic_torchrun.script(WORK, host="10.0.0.1", port=20000, tuned=False),
+        nvrx.script(WORK, host="10.0.0.1", port=20000),
     ]
     for script in scripts:
         assert " ".join(WORK.words) in script
