@@ -6,7 +6,7 @@ from peers.work import PYTHON, RANKS, SPARES, Place, Work, address, header, port
 from trainmaster.lab.cluster import Lab
 from trainmaster.slurm.commands import Commands
 
-RESTARTS = 10
+RESTARTS = 1000
 TUNED = "last_call_timeout=2,keep_alive_interval=1,keep_alive_max_attempt=3,"
 """As quick as its rendezvous can be made: by default it counts a silent agent out after 15 s, and waits 30 s for more
 than the least number of nodes."""

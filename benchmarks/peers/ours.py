@@ -44,7 +44,15 @@ def start_without_spare(lab: Lab, work: Work) -> int:
 
 def _submit(lab: Lab, work: Work, *, spares: int, warm: bool = True) -> int:
     with environment_of(lab, work.folder):
-        spec = JobSpec(name="trainmaster", nodes=RANKS, spares=spares, tasks_per_node=1, time=120, warm=warm)
+        spec = JobSpec(
+            name="trainmaster",
+            nodes=RANKS,
+            spares=spares,
+            time=300,
+            warm=warm,
+            restarts_max=1000,
+            requeues_max=1000,
+        )
         job = submit([PYTHON, *work.words], spec=spec, folder=work.folder / "jobs")
     (work.folder / "run").symlink_to(job.run_dir)
     return int(job.job_id)

@@ -73,7 +73,7 @@ def port_base() -> int:
 
 def header(work: Work, name: str, nodes: int, *more: str) -> str:
     """The first lines of a batch script."""
-    options = [f"--job-name={name}", f"--nodes={nodes}", "--ntasks-per-node=1", "--time=60"]
+    options = [f"--job-name={name}", f"--nodes={nodes}", "--ntasks-per-node=1", "--time=300"]
     options += [f"--output={work.output}", "--open-mode=append", *more]
     return "\n".join(["#!/bin/bash", *(f"#SBATCH {option}" for option in options)]) + "\n"
 
