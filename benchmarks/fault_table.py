@@ -87,17 +87,14 @@ def judge(case: Case, job: Job, found: dict[int, tuple[stamps.Stamp, ...]], *, e
 
 
 def mend(lab: Lab) -> None:
-    """Bring back whatever is broken, by switching it off and on; what is in order says so, and is left alone."""
-    for node in lab.node_names:
-        state = lab.run(["sinfo", "--noheader", f"--nodes={node}", "--format=%T"]).stdout.split()
-        frozen = bool(state) and state[0] == "idle" and _answers(lab, node)
-        if frozen:
-            continue
+    """Bring back what is broken, by switching it off and on; what is in order may take its time to clean up."""
+    broken = [node for node in lab.node_names if not _answers(lab, node)]
+    for node in broken:
         for fault in ("node-death", "node-return"):
             try:
                 lab.fault(fault, node)
             except LabError:
-                continue
+                continue  # nothing was left to kill
     lab.wait_idle(timeout_s=120.0)
 
 
