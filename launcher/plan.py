@@ -53,6 +53,8 @@ class Plan:
     """The submitter's own `--exclude`; what we exclude later is added to it."""
     warm: bool = True
     """Fork Python ranks from a process that has imported what they import."""
+    memory_copies: int | None = None
+    """Bytes that copies of ranks' states may take in a node's memory; None for a share of it, 0 for none."""
     heartbeat_timeout_s: float = 5.0
     hang_timeout_s: float | None = None
     """Least time without a step that counts as a hang; None for ours, 0 to look for none."""

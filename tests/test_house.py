@@ -50,7 +50,7 @@ STANDARD_LIBRARY_ONLY = (
     *(f"launcher/{name}.py" for name in ("plan", "record", "wire", "intent", "drills", "array_layout")),
     *(
         f"launcher/rank/{name}.py"
-        for name in ("forkserver", "rank_env", "page", "order", "rank_shell", "enter", "heed")
+        for name in ("forkserver", "rank_env", "page", "order", "rank_shell", "enter", "heed", "copy_link", "saves")
     ),
     *(f"launcher/roles/{name}.py" for name in ("registry", "role_plan", "role_env")),
 )

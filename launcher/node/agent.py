@@ -80,6 +80,7 @@ class Agent:
         server = self.host.server
         if server is not None:
             self.selector.register(server, selectors.EVENT_READ, "server")
+        self.host.copies.attach(self.selector)
         self._connect()
         before = time.monotonic()
         while not self.done:
@@ -96,6 +97,8 @@ class Agent:
                         pass
                 elif key.data == "server" and self.host.server is server:
                     self.host.hear_server()
+                elif key.data == "copies":
+                    self.host.copies.hear()
             if server is not None and self.host.server is None:
                 self.selector.unregister(server)
                 server = None
@@ -103,6 +106,7 @@ class Agent:
             self._hear_supervisor()
             self._reap()
             self.host.feed_server()
+            self.host.copies.flush()
             self.host.carry_on()
             self.host.check_store()
             if self.role:
@@ -179,7 +183,7 @@ class Agent:
             LOG.info("cannot reach the supervisor at %s:%d: %s", self.post.host, self.post.port, error)
             return
         wire.tune(sock, silence_s=self.plan.heartbeat_timeout_s)
-        self.host.address = sock.getsockname()[0]
+        self.host.address = self.host.copies.address = sock.getsockname()[0]
         self.connection = wire.Connection(sock, self.key, server=False)
         self.selector.register(sock, selectors.EVENT_READ, "supervisor")
         self.last_heard = time.monotonic()
@@ -193,6 +197,7 @@ class Agent:
                 "topology": os.environ.get("SLURM_TOPOLOGY_ADDR", self.node),
                 "port": self.host.offer_port(),
                 "step": self.host.furthest,
+                "copies": self.host.copies.have,
             }
         )
 
@@ -238,6 +243,8 @@ class Agent:
                 self._tell({"do": "proposed", "cycle": message["cycle"], "step": message["step"], "at": at})
             case "decide":
                 self.host.decide(holds=message["holds"])
+            case "copies":
+                self.host.copies.pass_on(message)
             case "stacks":
                 self.host.ask_for_stacks()
             case "stop":

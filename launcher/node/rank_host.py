@@ -18,6 +18,7 @@ from typing import Any
 from trainmaster.launcher import record
 from trainmaster.launcher.node import ports, processes
 from trainmaster.launcher.node.announce import Announcements
+from trainmaster.launcher.node.copies import Copies
 from trainmaster.launcher.node.oom import MemoryKills
 from trainmaster.launcher.node.ranks import TAIL_BYTES, LocalRank, Ranks, start_cold, tail
 from trainmaster.launcher.node.warm import ForkServer, PythonProgram, as_python_program, imports_of, sets_environment
@@ -51,9 +52,18 @@ class RankHost:
         """The last step that any rank here reported, over all cycles."""
         self._tell = tell
         self._allowed_ports = ports.allowed_ports()
-        self._scratch = Path(tempfile.mkdtemp(prefix=enter.SCRATCH_PREFIX, dir=_scratch_folder()))
+        prefix = f"{enter.SCRATCH_PREFIX}{os.environ.get('SLURM_JOB_ID', 'x')}-"
+        self._scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=_scratch_folder()))
         enter.own(self._scratch)
         enter.sweep(self._scratch.parent)
+        self.copies = Copies(
+            self._scratch / "copies",
+            plan=plan,
+            # A role's own folder lies in the job's.
+            key_dir=run_dir if (run_dir / "key").exists() else run_dir.parent,
+            log=run_dir / f"agent-{node}.log",
+            tell=tell,
+        )
         self._base_env = rank_env.base_environment(plan, os.environ)
         if plan.tasks_per_node > 1:
             # Read by OpenMP when it is loaded, that is in the fork server, so it must be set there already.
@@ -218,6 +228,7 @@ class RankHost:
             if facts.role is not None:
                 env["TRAINMASTER_REGISTER_FILE"] = str(self._announced.file(facts.cycle, rank))
             env["TRAINMASTER_STACKS_FILE"] = str(entry.stacks_file)
+            env |= self.copies.env(facts.cycle)
             self._ranks.ranks[rank] = entry
             if rank == 0:
                 self._store_port = facts.master_port
@@ -300,6 +311,8 @@ class RankHost:
 
     def child_ended(self, pid: int, status: int) -> None:
         """A child of the agent has ended: a rank, the fork server, or something that a rank left behind."""
+        if self.copies.ended(pid):
+            return
         if self.server is not None and pid == self.server.pid:
             self._give_up_server(f"the fork server ended with status {os.waitstatus_to_exitcode(status)}")
             return
@@ -382,7 +395,7 @@ class RankHost:
 
     def _spared(self) -> frozenset[int]:
         """Children of the agent that are no ranks."""
-        pids = {self.successor_pid} - {0}
+        pids = {self.successor_pid, self.copies.pid} - {0}
         if self.server is not None:
             pids |= {self.server.pid, *self.server.standbys}
         return frozenset(pids)
@@ -391,6 +404,7 @@ class RankHost:
         """Forget the fork server and the scratch files. The ranks must be gone."""
         if self.server is not None:
             self.server.close()
+        self.copies.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     # -- the fork server -----------------------------------------------------------------------------------------

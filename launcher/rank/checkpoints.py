@@ -7,20 +7,21 @@ publishes. A checkpoint exists once its folder has its final name:
     step_00000100.writing-5f1c2a/    unfinished; the next run removes it
     owner                 the token of the run that may publish here
 
-Used inside ranks, so it may import torch; nothing else of trainmaster does.
+Between two of them ranks may copy their states into their nodes' memory (`memory`), and go on from there. Used inside
+ranks, so it may import torch.
 """
 
 import copy
 import json
+import logging
 import os
 import secrets
 import shutil
 import threading
 import time
-import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -33,55 +34,16 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystem
 from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
 from trainmaster.errors import CheckpointError
+from trainmaster.launcher.rank import manifest, saves, worker
+from trainmaster.launcher.rank.manifest import MANIFEST, MEMORY, Manifest
+from trainmaster.launcher.rank.memory import MemoryCopies
+from trainmaster.launcher.rank.pace import Measured, Pace
 
-MANIFEST = "manifest.json"
+LOG = logging.getLogger("trainmaster.checkpoints")
 OWNER = "owner"
-_CHUNK_BYTES = 8 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """What a checkpoint says of itself."""
-
-    step: int
-    files: Mapping[str, tuple[int, int]]
-    """Size in bytes and CRC-32 of each file."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    """What the program gave to `save`."""
-    world_size: int = 0
-    blocked_s: float = 0.0
-    """How long training waited for this save: for the one before to end, and for the copy. The slowest rank's."""
-    wrote_s: float = 0.0
-    """How long the writing took beside the training. The slowest rank's."""
-
-    @property
-    def size_bytes(self) -> int:
-        """All files together."""
-        return sum(size for size, _ in self.files.values())
-
-
-def read_manifest(path: Path) -> Manifest:
-    """The manifest of one checkpoint. Raises OSError, or ValueError for a file that is none."""
-    try:
-        values = json.loads((path / MANIFEST).read_text())
-        files = {name: (int(size), int(crc)) for name, (size, crc) in values.pop("files").items()}
-        return Manifest(files=files, **values)
-    except (LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path / MANIFEST} is no manifest: {error}") from None
-
-
-def published(folder: Path) -> list[Path]:
-    """Checkpoints under their final names, oldest step first; whether they are whole is another matter."""
-    return sorted(path for path in folder.glob("step_*") if path.is_dir() and "." not in path.name)
-
-
-def to_remove(steps: list[int], *, keep: int, keep_every: int) -> list[int]:
-    """Which of the published steps, oldest first, are no longer wanted: all but the last `keep`, and every n-th.
-
-    >>> to_remove([10, 20, 30, 40], keep=2, keep_every=0), to_remove([10, 20, 30, 40], keep=1, keep_every=20)
-    ([10, 20], [10, 30])
-    """
-    return [step for step in steps[: max(0, len(steps) - keep)] if not keep_every or step % keep_every]
+MEMORY_LINE_S = 60.0
+"""How often rank 0 writes down what the copies in memory cost, at most."""
+State = dict[str, Any]
 
 
 def copy_into(memory: Any, value: Any) -> Any:
@@ -109,22 +71,35 @@ class Checkpoints:
 
     Args:
         folder: Where they lie: storage that all nodes see.
+        every: `after_step` saves at steps divisible by this; "auto" chooses it from what a save costs and how often the
+            job fails (`interval`); 0 for never.
+        memory_every: `after_step` copies the state into the memory of this node and of another at steps divisible by
+            this, in a job of trainmaster; 0 for never.
         keep: How many of the newest are kept.
         keep_every: Steps divisible by this are kept for good; 0 for none.
         timeout_s: How long ranks wait for each other while one is written.
 
     Whoever opens the folder owns it from then on: a rank of an earlier cycle that was only frozen can publish nothing.
 
-    >>> with Checkpoints(Path("checkpoints")) as checkpoints:       # doctest: +SKIP
+    >>> with Checkpoints(Path("checkpoints"), every=1000, memory_every=50) as checkpoints:       # doctest: +SKIP
     ...     manifest = checkpoints.load(state)
-    ...     for step in range(manifest.step + 1 if manifest else 1, 1001):
+    ...     for step in range(manifest.step + 1 if manifest else 1, 10_001):
     ...         ...
-    ...         if step % 50 == 0:
-    ...             checkpoints.save(state, step=step)
+    ...         checkpoints.after_step(state, step=step)
     """
 
-    def __init__(self, folder: Path, *, keep: int = 2, keep_every: int = 0, timeout_s: float = 1800.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        every: int | str = 0,
+        memory_every: int = 0,
+        keep: int = 2,
+        keep_every: int = 0,
+        timeout_s: float = 1800.0,
+    ) -> None:
         self.folder = folder
+        self.memory_every = memory_every
         self.keep = keep
         self.keep_every = keep_every
         # Saves talk among ranks while training does; on one group the two would mix up their messages.
@@ -132,14 +107,47 @@ class Checkpoints:
         self._rank, self._world_size = dist.get_rank(), dist.get_world_size()
         # Copies into pinned host memory are several times faster, and worth keeping from save to save.
         self._stager = BlockingAsyncStager(cache_staged_state_dict=True) if torch.cuda.is_available() else None
-        self._staged: dict[str, Any] | None = None
+        self._staged: State | None = None
         """The last copy, whose memory the next one takes."""
         self._pending: Future[None] | None = None
-        self._token = str(self._agree(self._take_over))
-        self.newest: Path | None = self._find_newest()
-        """The newest whole checkpoint when the folder was opened, the same for every rank."""
+        self._saves = saves.Saves(os.environ)
+        self._measured = Measured()
+        self._told_memory = (time.monotonic(), 0, 0.0, 0.0, 0)
+        token, before = self._agree(self._take_over)
+        self._token = str(token)
+        self._pace = Pace(every, keep_every=keep_every, before=before)
+        self._memory = MemoryCopies(os.environ, folder) if memory_every and MemoryCopies.there(os.environ) else None
+        self._newest: Path | None = None
+        self._from_memory = self._memory is not None and self._memory_is_newest(self._memory)
+        if not self._from_memory:
+            self._newest = self._find_newest()
 
-    def save(self, state: dict[str, Any], *, step: int, facts: Mapping[str, Any] | None = None) -> None:
+    def after_step(
+        self, state: State | Callable[[], State], *, step: int, facts: Mapping[str, Any] | None = None
+    ) -> None:
+        """Save, or copy into memory, if this step is one for it. Call it on every rank after every step.
+
+        After `trainmaster.step(step)`, a checkpoint that is asked for (`should_checkpoint`) is saved as well, and
+        written before this returns when the job is to stop. `state` may be a function that gives it, which is called
+        only when it is needed.
+        """
+        self._measured.step_done(step)
+        asked = worker.should_checkpoint()
+        on_disk = asked or self._pace.due(step)
+        in_memory = self._memory is not None and step % self.memory_every == 0 and not worker.should_stop()
+        if not on_disk and not in_memory:
+            return
+        started = time.perf_counter()
+        values = state() if callable(state) else state
+        if in_memory:
+            self._copy(values, step, facts or {})
+        if on_disk:
+            self.save(values, step=step, facts=facts)
+        if worker.should_stop():
+            self.wait()
+        self._measured.paused(time.perf_counter() - started)
+
+    def save(self, state: State, *, step: int, facts: Mapping[str, Any] | None = None) -> None:
         """Save `state` (as DCP takes it: tensors by name, also nested) as the checkpoint of `step`.
 
         Returns when the state has been copied, so it may be changed at once. Raises what went wrong with the save
@@ -149,6 +157,8 @@ class Checkpoints:
         # Here, on every rank: found out by rank 0 alone, while it publishes, it would leave the others waiting.
         json.dumps(dict(facts or {}))
         self.wait()
+        # Every rank has by now what was chosen while the one before was written.
+        self._pace.saved(step)
         if self._stager is None:
             # On a CPU the stager of some releases hands back the very tensors that training is about to change.
             self._staged = staged = copy_into(self._staged, state)
@@ -163,16 +173,48 @@ class Checkpoints:
         if pending is not None:
             pending.result()
 
-    def load(self, state: dict[str, Any]) -> Manifest | None:
-        """Fill `state` in place from `newest`, whatever the number of ranks it was saved by. None if there is none."""
-        if self.newest is None:
-            return None
-        state_dict_loader.load(state, storage_reader=FileSystemReader(self.newest), process_group=self._group)
-        return read_manifest(self.newest)
+    def load(self, state: State) -> Manifest | None:
+        """Fill `state` in place from the newest there is, in memory or on the disk. None if there is none.
+
+        A checkpoint on the disk may have been saved by any number of ranks. `source` of what is returned says which it
+        was.
+        """
+        started = time.perf_counter()
+        found: Manifest | None = None
+        if self._from_memory:
+            assert self._memory is not None and self._memory.kept is not None
+            kept = self._memory.kept
+            if self._all(kept.fits(state)):
+                kept.fill(state)
+                found = Manifest(
+                    step=kept.step,
+                    files={},
+                    facts=kept.extra["facts"],
+                    world_size=self._world_size,
+                    every=self._pace.every,
+                    source=MEMORY,
+                )
+            else:
+                LOG.warning("the copies in memory are of another program's state; loading from the disk")
+                self._newest = self._find_newest()
+            self._memory.forget()
+            self._from_memory = False
+        if found is None and self._newest is not None:
+            state_dict_loader.load(state, storage_reader=FileSystemReader(self._newest), process_group=self._group)
+            found = manifest.read_manifest(self._newest)
+        if found is not None:
+            self._pace.loaded(found.step)
+            if self._rank == 0:
+                took_s = round(time.perf_counter() - started, 4)
+                self._saves.add(saves.LOAD, step=found.step, blocked_s=took_s, detail={"source": found.source})
+        return found
 
     def close(self) -> None:
         """Wait for the last save. Call it before `destroy_process_group`."""
         self.wait()
+        self._tell_memory()
+        if self._memory is not None:
+            self._memory.close()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -186,26 +228,49 @@ class Checkpoints:
 
     # -- opening -------------------------------------------------------------------------------------------------
 
-    def _take_over(self) -> str:
+    def _memory_is_newest(self, memory: MemoryCopies) -> bool:
+        """Whether every rank finds its copy of one round whole, and nothing newer lies on the disk."""
+        rounds: list[tuple[int, int] | None] = [None] * self._world_size
+        dist.all_gather_object(rounds, memory.find(), group=self._group)
+        on_disk: list[str] = self._agree(lambda: [path.name for path in manifest.published(self.folder)])
+        newest = int(on_disk[-1].removeprefix("step_")) if on_disk else -1
+        if None not in rounds and len(set(rounds)) == 1 and rounds[0] is not None and rounds[0][1] >= newest:
+            return True
+        memory.forget()
+        return False
+
+    def _all(self, holds: bool) -> bool:
+        """Whether something holds on all ranks."""
+        verdicts: list[bool] = [False] * self._world_size
+        dist.all_gather_object(verdicts, holds, group=self._group)
+        return all(verdicts)
+
+    def _take_over(self) -> tuple[str, int | None]:
+        """Become the owner; returns the token, and the interval that was chosen last."""
         token = secrets.token_hex(4)
         self.folder.mkdir(parents=True, exist_ok=True)
-        _write_synced(self.folder / f"{OWNER}.writing-{token}", token)
+        manifest.write_synced(self.folder / f"{OWNER}.writing-{token}", token)
         (self.folder / f"{OWNER}.writing-{token}").replace(self.folder / OWNER)
         for leftover in self.folder.glob("*.writing-*"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        return token
+        return token, self._last_interval()
+
+    def _last_interval(self) -> int | None:
+        for path in reversed(manifest.published(self.folder)):
+            try:
+                return manifest.read_manifest(path).every or None
+            except (OSError, ValueError):
+                continue
+        return None
 
     def _find_newest(self) -> Path | None:
         """The newest checkpoint that every rank, looking at its share of the files, finds whole."""
-        names: list[str] = self._agree(lambda: [path.name for path in reversed(published(self.folder))])
+        names: list[str] = self._agree(lambda: [path.name for path in reversed(manifest.published(self.folder))])
         damaged: list[str] = []
         for name in names:
-            verdicts: list[bool] = [False] * self._world_size
-            whole = _is_whole(self.folder / name, share=self._rank, shares=self._world_size)
-            dist.all_gather_object(verdicts, whole, group=self._group)
-            if all(verdicts):
+            if self._all(manifest.is_whole(self.folder / name, share=self._rank, shares=self._world_size)):
                 # Later ones would be taken for newer work of this run.
-                self._agree(lambda: _remove(self.folder, damaged))
+                self._agree(lambda: manifest.remove(self.folder, damaged))
                 return self.folder / Path(name)
             damaged.append(name)
         return None
@@ -233,43 +298,91 @@ class Checkpoints:
         writing = self.folder / f"step_{step:08d}.writing-{self._token}"
         state_dict_saver.save(staged, storage_writer=FileSystemWriter(writing), process_group=self._group)
         # Each rank sums its own files; for one rank to read them all back would take as long as a load.
-        own = {path.name: _size_and_crc(path) for path in writing.glob(f"__{self._rank}_*")}
+        own = {path.name: manifest.size_and_crc(path) for path in writing.glob(f"__{self._rank}_*")}
         told = (own, blocked_s, time.perf_counter() - started)
         gathered: list[Any] | None = [None] * self._world_size if self._rank == 0 else None
         dist.gather_object(told, gathered, dst=0, group=self._group)
 
-        def publish() -> None:
+        def publish() -> int:
             assert gathered is not None
             files = {name: entry for shares, _, _ in gathered for name, entry in shares.items()}
-            manifest = Manifest(
+            made = Manifest(
                 step=step,
-                files=files | {".metadata": _size_and_crc(writing / ".metadata")},
+                files=files | {".metadata": manifest.size_and_crc(writing / ".metadata")},
                 facts=facts,
                 world_size=self._world_size,
                 blocked_s=round(max(blocked for _, blocked, _ in gathered), 4),
                 wrote_s=round(max(wrote for _, _, wrote in gathered), 4),
             )
-            self._publish(writing, manifest)
+            made = replace(made, every=self._choose(made))
+            self._publish(writing, made)
+            self._tell(made)
+            return made.every
 
-        self._agree(publish)
+        self._pace.decided = self._agree(publish)
 
-    def _publish(self, writing: Path, manifest: Manifest) -> None:
-        _write_synced(writing / MANIFEST, json.dumps(asdict(manifest), indent=1))
-        _sync_folder(writing)
+    def _choose(self, made: Manifest) -> int:
+        """On rank 0, in the thread that writes: the interval that follows from what this save has cost; 0 for none."""
+        self._measured.saved(made.blocked_s, made.wrote_s)
+        choice = self._pace.choose(self._measured, os.environ, self._saves.lines()) if self._pace.auto else None
+        if choice is None:
+            return 0
+        if choice.every != self._pace.every:
+            self._saves.add(saves.INTERVAL, step=made.step, detail=asdict(choice))
+        return choice.every
+
+    def _tell(self, made: Manifest) -> None:
+        self._saves.add(
+            saves.DISK, step=made.step, blocked_s=made.blocked_s, wrote_s=made.wrote_s, size_bytes=made.size_bytes
+        )
+
+    def _publish(self, writing: Path, made: Manifest) -> None:
+        manifest.write_synced(writing / MANIFEST, json.dumps(asdict(made), indent=1))
+        manifest.sync_folder(writing)
         owner = (self.folder / OWNER).read_text()
         if owner != self._token:
             shutil.rmtree(writing, ignore_errors=True)
-            raise OSError(f"a later start of this run ({owner}) owns them now; step {manifest.step} is not published")
+            raise OSError(f"a later start of this run ({owner}) owns them now; step {made.step} is not published")
         final = self.folder / writing.name.partition(".")[0]
         if final.exists():
             # This run came by here before, and found it damaged or was told to go back behind it.
             shutil.rmtree(final)
         writing.rename(final)
-        _sync_folder(self.folder)
-        steps = [int(path.name.removeprefix("step_")) for path in published(self.folder)]
-        earlier = [step for step in steps if step <= manifest.step]
-        for step in to_remove(earlier, keep=self.keep, keep_every=self.keep_every):
+        manifest.sync_folder(self.folder)
+        steps = [int(path.name.removeprefix("step_")) for path in manifest.published(self.folder)]
+        earlier = [step for step in steps if step <= made.step]
+        for step in manifest.to_remove(earlier, keep=self.keep, keep_every=self.keep_every):
             shutil.rmtree(self.folder / f"step_{step:08d}", ignore_errors=True)
+
+    # -- copies in memory ----------------------------------------------------------------------------------------
+
+    def _copy(self, state: State, step: int, facts: Mapping[str, Any]) -> None:
+        assert self._memory is not None
+
+        def agree(holds: bool) -> bool:
+            # Once in a run; the thread that writes uses the same group.
+            self.wait()
+            return self._all(holds)
+
+        self._memory.copy(state, step=step, facts=facts, agree=agree)
+        if time.monotonic() - self._told_memory[0] > MEMORY_LINE_S:
+            self._tell_memory(step)
+
+    def _tell_memory(self, step: int = -1) -> None:
+        """Write down what the copies since the last such line have cost this rank, as the measure of all."""
+        memory, (_, count, blocked_s, summed_s, size_bytes) = self._memory, self._told_memory
+        if memory is None or self._rank != 0 or memory.count == count:
+            return
+        self._told_memory = (time.monotonic(), memory.count, memory.blocked_s, memory.summed_s, memory.size_bytes)
+        self._saves.add(
+            saves.MEMORY,
+            step=step,
+            count=memory.count - count,
+            blocked_s=round(memory.blocked_s - blocked_s, 4),
+            wrote_s=round(memory.summed_s - summed_s, 4),
+            size_bytes=(memory.size_bytes - size_bytes) * self._world_size,
+            detail={"skipped": memory.skipped},
+        )
 
 
 def _in_background(work: Callable[[], None]) -> Future[None]:
@@ -286,42 +399,3 @@ def _in_background(work: Callable[[], None]) -> Future[None]:
 
     threading.Thread(target=run, name="checkpoint", daemon=True).start()
     return done
-
-
-def _remove(folder: Path, names: list[str]) -> None:
-    for name in names:
-        shutil.rmtree(folder / name)
-
-
-def _is_whole(path: Path, *, share: int, shares: int) -> bool:
-    """Whether each `shares`-th file of a checkpoint, from number `share` on, is what its manifest says."""
-    try:
-        files = sorted(read_manifest(path).files.items())
-        return all(_size_and_crc(path / name) == expected for name, expected in files[share::shares])
-    except (OSError, ValueError):
-        return False
-
-
-def _size_and_crc(path: Path) -> tuple[int, int]:
-    size, crc = 0, 0
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            size += len(chunk)
-            crc = zlib.crc32(chunk, crc)
-    return size, crc
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    """A file's name is on the disk only when the folder that holds the name is."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -59,7 +59,8 @@ class Chronicle:
         if cycle.all_started and not cycle.start_told:
             cycle.start_told = True
             took_s = time.monotonic() - cycle.started
-            detail = {"start_s": round(took_s, 3)} | self.job.of_generation()
+            copies = self.job.component(group).copies.told
+            detail = {"start_s": round(took_s, 3)} | copies | self.job.of_generation()
             self.tell("RUNNING", group, cause=group.cause or None, detail=detail)
         if cycle.all_started and cycle.steps_known and not cycle.progress_told:
             cycle.progress_told = True

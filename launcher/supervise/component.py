@@ -11,6 +11,7 @@ from trainmaster.launcher import record, runner
 from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.roles.role_plan import RolePlan
 from trainmaster.launcher.supervise import slurm_side
+from trainmaster.launcher.supervise.copy_book import CopyBook
 from trainmaster.launcher.supervise.group import Group
 from trainmaster.launcher.supervise.launch import Launch
 from trainmaster.launcher.supervise.links import Links, place_of
@@ -31,6 +32,7 @@ class Component:
         replicas = range(plan.nodes * plan.tasks_per_node) if plan.agent_per_rank else (None,)
         kind = Group if plan.runner == runner.AGENT else StepGroup
         self.groups = tuple(kind(plan, links, role=role, replica=index) for index in replicas)
+        self.copies = CopyBook(links, world_size=plan.nodes * plan.tasks_per_node, tasks_per_node=plan.tasks_per_node)
         self.launch: Launch | None = None
 
     @classmethod
@@ -86,11 +88,11 @@ class Component:
     def choose(self, group: Group, dead: Collection[str]) -> tuple[str, ...] | None:
         """Places for a group's next cycle in rank order, or None when there are too few."""
         there = self.open_to(group, dead)
-        if self.role is None:
+        if self.role is None and self.copies.whole(there) is None:
             layout = lay_out(there, group.wanted, running=group.cycle.places)
             return None if layout is None else layout.nodes
         if group.replica is None:
-            # A replica keeps its index, and with it what it holds.
+            # A replica keeps its index, and with it what it holds; a rank the copies that its node has in memory.
             return keep_places(there, group.wanted, before=group.cycle.places)
         return first_free(there, before=group.cycle.places)
 

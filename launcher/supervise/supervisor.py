@@ -191,6 +191,8 @@ class Supervisor:
         if len(component.groups) == 1:
             cycle = component.groups[0].cycle
             cycle.furthest = max(cycle.furthest, hello["step"])
+        if hello["copies"] is not None:
+            component.copies.hear(member, hello["copies"])
         self.job.links.tell(member, {"do": "welcome", "epoch": self.job.epoch})
 
     def _lose(self, lost: Lost) -> None:
@@ -198,6 +200,8 @@ class Supervisor:
             return
         LOG.warning("lost %s (%s): %s", lost.place, lost.how, lost.why)
         self.job.dead[lost.place] = lost.how
+        for component in self.job.components:
+            component.copies.forget(lost.place)
         silent_s = time.monotonic() - lost.last_heard if lost.how == "node_silent" else 0.0
         # Not only one can know the place: a group that pauses has run there, too.
         hit = [group.lose(lost.place, lost.how, time.time() - silent_s) for group in self.job.groups]
@@ -210,6 +214,9 @@ class Supervisor:
             case "terminated":
                 # Slurm has signalled an agent's step and not this one, as for a preemption with GraceTime.
                 self._inquire(Reason.RUMOUR)
+                return
+            case "copies":
+                component.copies.hear(member, message)
                 return
             case "modules":
                 # A node has learnt what to import ahead: the others shall too, and the next attempt.

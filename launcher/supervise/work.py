@@ -97,6 +97,8 @@ class Work:
             restarts_max=group.plan.restarts_max,
             role=self._role_facts(group, members[0]),
         )
+        if group.replica is None:
+            component.copies.begin(facts.cycle, places, component.healthy(self.job.dead))
         group.start(places, facts)
 
     def _role_facts(self, group: Group, member: Member) -> RoleFacts | None:

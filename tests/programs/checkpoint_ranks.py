@@ -15,7 +15,8 @@ import torch
 import torch.distributed as dist
 
 from trainmaster.errors import CheckpointError
-from trainmaster.launcher.rank.checkpoints import Checkpoints, published
+from trainmaster.launcher.rank.checkpoints import Checkpoints
+from trainmaster.launcher.rank.manifest import published
 
 
 def state_of(value: float) -> dict[str, Any]:
