@@ -25,6 +25,7 @@ def add(verbs: "Verbs") -> None:
 def run_explain(args: argparse.Namespace) -> int:
     """Print the script, the origin of its values, and why the job waits."""
     from trainmaster.launcher.follow.find import find
+    from trainmaster.launcher.follow.saving import facts_of, lines_of
     from trainmaster.launcher.follow.watch import PATIENCE_S, Watch
     from trainmaster.launcher.submit.belongings import read
 
@@ -33,18 +34,21 @@ def run_explain(args: argparse.Namespace) -> int:
     state = watch.state(patience_s=PATIENCE_S)
     script, explanation = read(found.run_dir)
     wait = why_it_waits(found, script, watch.queue.client) if state in ("PENDING", "REQUEUED") else None
+    saving = facts_of(lines_of(found.run_dir, found.plan.roles))
     if args.json:
         from trainmaster.launcher.submit.explanation import as_data
 
         told = as_data(explanation) if explanation is not None else None
         facts: dict[str, Any] = {"job_id": found.id.plain, "name": found.plan.name, "state": state}
-        print(json.dumps({**facts, "waits": wait, "script": script, "explanation": told}))
+        print(json.dumps({**facts, "waits": wait, "saving": saving, "script": script, "explanation": told}))
         return 0
     print(f"job {found.job_id} {found.plan.name!r}  {state}")
     if wait is not None:
         print(f"  waits:  {wait['words']} (Slurm: {wait['reason'] or 'no reason yet'})")
         print(f"  do:     {wait['advice']}")
         print(f"  start:  {wait['start']}")
+    if saving is not None and saving["interval_because"]:
+        print(f"  saves:  {saving['interval_because']}")
     print(f"\n{script.rstrip() or '(its script is not kept here)'}\n")
     if explanation is None:
         print("this job was submitted without an explanation", file=sys.stderr)

@@ -51,6 +51,7 @@ def _facts(found: "Found", watch: "Watch", end: "Event | None", queued: "Job | N
 
     from trainmaster.launcher.follow.life import cycles_of, lost_by_cause, lost_s
     from trainmaster.launcher.follow.outcome import reason_of
+    from trainmaster.launcher.follow.saving import facts_of, lines_of
     from trainmaster.launcher.record import last_step, slowest
 
     events = watch.events()
@@ -76,6 +77,7 @@ def _facts(found: "Found", watch: "Watch", end: "Event | None", queued: "Job | N
         "slowest_rank_step": behind[1] if behind else None,
         "lost_s": lost_s(rows),
         "lost_by_cause": lost_by_cause(rows),
+        "saving": facts_of(lines_of(found.run_dir, found.plan.roles)),
         "cycles": [{**asdict(row), "why": row.why} for row in rows],
     }
 
@@ -118,10 +120,19 @@ def _print_job(found: "Found", watch: "Watch", end: "Event | None", facts: dict[
         _print_life(rows, facts["last_step"])
         parts = ", ".join(f"{cause} {seconds:.1f} s" for cause, seconds in facts["lost_by_cause"].items())
         print(f"\n{facts['lost_s']:.1f} s lost between {len(rows)} cycle(s){f': {parts}' if parts else ''}")
+        if facts["saving"] is not None:
+            _print_saving(facts["saving"])
     elif end is None:
         print(f"\nnothing of it has run yet; what its setup writes: trainmaster jobs logs --supervisor {found.job_id}")
     if end is not None and end.state != "SUCCEEDED":
         _print_end(end, found)
+
+
+def _print_saving(saving: dict[str, Any]) -> None:
+    from trainmaster.launcher.follow.saving import in_sentences
+
+    for line in in_sentences(saving):
+        print(line)
 
 
 def _plans(found: "Found") -> "list[tuple[str, Plan]]":

@@ -9,7 +9,7 @@ from typing import Any
 _FIELDS = (
     *("nodes", "spares", "tasks_per_node", "cpus_per_task", "runner", "mpi"),
     *("restarts_max", "requeues_max", "no_progress_max", "backoff_s", "heartbeat_timeout_s", "hang_timeout_s"),
-    *("stop_grace_s", "checkpoint_signal_s"),
+    *("stop_grace_s", "checkpoint_signal_s", "memory_copies"),
 )
 _HELP = {
     "nodes": "nodes that run ranks (default: all but the spares)",

@@ -71,6 +71,9 @@ class JobSpec(Traced):
     hang_timeout_s: float | None = None
     """Least time without a step that counts as a hang, for programs that report steps: by default half an hour, or ten
     minutes outside of sections for a program that names them. 0 looks for none."""
+    memory_copies: str | int | None = None
+    """What copies of ranks' states may take in a node's memory (`Checkpoints(memory_every=…)`): bytes, or a size such
+    as "64G"; by default a quarter of the job's memory there. 0 for none."""
     stop_grace_s: float = 2.0
     """From SIGTERM to SIGKILL when ranks are stopped."""
     checkpoint_signal_s: int | None = None
@@ -215,6 +218,20 @@ def gpu_count(gpus: int | str | None) -> int:
     return gpus or 0
 
 
+def bytes_of(size: object) -> int | None:
+    """Bytes of a size; None stays. Raises ValueError.
+
+    >>> bytes_of("64G"), bytes_of(4096), bytes_of(None)
+    (68719476736, 4096, None)
+    """
+    if size is None or (_is_whole(size) and isinstance(size, int) and size >= 0):
+        return size
+    found = re.fullmatch(r"(\d+)([KMGT]?)B?", size, re.IGNORECASE) if isinstance(size, str) else None
+    if found is None:
+        raise ValueError(f'must be a number of bytes or a size such as "64G", it is {size!r}')
+    return int(found[1]) << 10 * " KMGT".index(found[2].upper() or " ")
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -270,6 +287,10 @@ def _word_faults(spec: JobSpec) -> Iterator[str]:
             yield f'mem must be a number of MiB or a size such as "64G", it is {mem!r}'
     elif mem is not None and (not _is_whole(mem) or mem < 0):
         yield f'mem must be a number of MiB or a size such as "64G", it is {mem!r}'
+    try:
+        bytes_of(spec.memory_copies)
+    except ValueError as error:
+        yield f"memory_copies {error}"
     if not isinstance(spec.exclusive, bool) and spec.exclusive not in ("user", "mcs", "topo"):
         yield f'exclusive must be true, false, "user", "mcs" or "topo", it is {spec.exclusive!r}'
     if spec.snapshot not in (None, "git"):

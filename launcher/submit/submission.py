@@ -27,7 +27,7 @@ from trainmaster.launcher.submit.foresight import foresee, partition_of, say
 from trainmaster.launcher.submit.lint import Remark
 from trainmaster.launcher.submit.refusal import what_nodes_have, why_refused
 from trainmaster.launcher.submit.render import render, slurm_can_write_to
-from trainmaster.launcher.submit.spec import RANK_ENV, RANK_ENV_PREFIXES, JobSpec
+from trainmaster.launcher.submit.spec import RANK_ENV, RANK_ENV_PREFIXES, JobSpec, bytes_of
 from trainmaster.launcher.submit.target import Program, Target
 from trainmaster.slurm.client import SlurmClient
 
@@ -225,6 +225,7 @@ def plan_of(
         env_defaults=dict(spec.env_defaults),
         exclude=spec.exclude or "",
         warm=spec.warm,
+        memory_copies=bytes_of(spec.memory_copies),
         heartbeat_timeout_s=spec.heartbeat_timeout_s,
         restarts_max=spec.restarts_max,
         requeues_max=spec.requeues_max,

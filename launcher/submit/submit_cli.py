@@ -35,6 +35,7 @@ OPTIONS: tuple[tuple[str, str, type[Any], str], ...] = (
     ("--backoff-s", "backoff_s", float, "pause before the restart that follows a cycle without progress"),
     ("--heartbeat-timeout-s", "heartbeat_timeout_s", float, "silence after which a node counts as dead"),
     ("--hang-timeout-s", "hang_timeout_s", float, "least time without a step that counts as a hang; 0: look for none"),
+    ("--memory-copies", "memory_copies", str, "what copies of ranks' states may take in a node's memory: 64G, 0: none"),
     ("--stop-grace-s", "stop_grace_s", float, "from SIGTERM to SIGKILL when ranks are stopped"),
     ("--checkpoint-signal-s", "checkpoint_signal_s", int, "how long before the time limit a checkpoint is asked for"),
 )

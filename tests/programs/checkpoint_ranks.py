@@ -6,6 +6,7 @@ Ranks are forked from this process, so that torch is imported once.
 import json
 import os
 import sys
+import time
 import traceback
 from datetime import timedelta
 from pathlib import Path
@@ -15,8 +16,9 @@ import torch
 import torch.distributed as dist
 
 from trainmaster.errors import CheckpointError
+from trainmaster.launcher.rank import copies, saves
 from trainmaster.launcher.rank.checkpoints import Checkpoints
-from trainmaster.launcher.rank.manifest import published
+from trainmaster.launcher.rank.manifest import published, read_manifest
 
 
 def state_of(value: float) -> dict[str, Any]:
@@ -84,7 +86,69 @@ def strange_facts(folder: Path) -> dict[str, Any]:
     return {"refused": refused, "steps": steps(folder)}
 
 
-SCENES = {"strange_facts": strange_facts, "save_three": save_three, "load": load, "two_owners": two_owners}
+def auto(folder: Path) -> dict[str, Any]:
+    """`every="auto"`: which steps are saved, on each rank, and what the record says."""
+    run_dir = Path(f"{folder}.run")
+    run_dir.mkdir(exist_ok=True)
+    os.environ["TRAINMASTER_RUN_DIR"] = str(run_dir)
+    mine = []
+    state = state_of(0.0)
+    with Checkpoints(folder, every="auto", memory_every=5, keep=100, timeout_s=60) as checkpoints:
+        before = checkpoints.save
+
+        def save(*args: Any, **kwargs: Any) -> None:
+            mine.append(kwargs["step"])
+            before(*args, **kwargs)
+
+        checkpoints.save = save  # type: ignore[method-assign]
+        found = checkpoints.load(state)
+        first = found.step + 1 if found else 1
+        for step in range(first, first + 40):
+            # Ranks that are not equally fast, and not equally slow at writing.
+            time.sleep(0.002 * (1 + dist.get_rank()))
+            dist.barrier()
+            checkpoints.after_step(lambda: state, step=step)
+    everybody: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everybody, mine)
+    lines = saves.read(run_dir)
+    return {
+        "saved": everybody,
+        "on_disk": [int(name.removeprefix("step_")) for name in steps(folder)],
+        "every": read_manifest(published(folder)[-1]).every,
+        "kinds": [line.kind for line in lines],
+        "costs": [
+            line.blocked_s + line.wrote_s > 0 and line.size_bytes > 0 for line in lines if line.kind == saves.DISK
+        ],
+        "chosen": [line.detail["every"] for line in lines if line.kind == saves.INTERVAL],
+    }
+
+
+def shards(folder: Path) -> dict[str, Any]:
+    """A DTensor's copy is this rank's part of it, and goes back into it in place."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    whole = torch.arange(8.0)
+    state = {"w": distribute_tensor(whole, mesh, [Shard(0)])}
+    pieces, tensors, others = copies.plan(state)
+    slot = copies.Slot(Path(f"{folder}.{dist.get_rank()}"), pinned=False)
+    size = slot.write(pieces, tensors, copies.extra_of(pieces, others, {}))
+    copy = copies.Kept(slot.path, step=1, size=size, crc=slot.crc())
+    target = {"w": distribute_tensor(torch.zeros(8), mesh, [Shard(0)])}
+    fits = copy.fits(target)
+    copy.fill(target)
+    return {"shape": list(pieces[0].shape), "fits": fits, "whole": target["w"].full_tensor().tolist()}
+
+
+SCENES = {
+    "auto": auto,
+    "shards": shards,
+    "strange_facts": strange_facts,
+    "save_three": save_three,
+    "load": load,
+    "two_owners": two_owners,
+}
 
 
 def rank_main(folder: Path, rank: int, ranks: int, scene: str, rendezvous: str) -> None:
