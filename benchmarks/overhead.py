@@ -1,11 +1,15 @@
 """What trainmaster costs inside the training loop: its calls, and what a checkpoint keeps a step waiting.
 
-    python benchmarks/overhead.py --quick      half a minute
-    python benchmarks/overhead.py              more repeats, a larger state: two minutes
+    python benchmarks/overhead.py --quick      a minute
+    python benchmarks/overhead.py              more repeats, a larger state: five minutes
 
 Calls: nanoseconds of `step`, `should_checkpoint` and `section` in a rank, and what they make of a step of 50 ms.
 Checkpoints: one rank's state, saved in turn by torch.distributed.checkpoint's `save`, by its `async_save`, and by
 trainmaster's `Checkpoints`, which also sums the files and publishes them by rename: seconds that training waits.
+Copies in memory: two ranks on two nodes (processes of this machine, their keepers over loopback) with steps of 50 ms in
+which the host waits, with copies every 50 steps and without, in turn: what a step takes longer. Then what it takes
+until
+all ranks have their state again: from their own node's memory, with one rank's copy from another node's, from the disk.
 
 Progress and tables go to stderr; the last line on stdout is one flat JSON object.
 """
@@ -18,13 +22,14 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from measure import figures
 from measure.figures import Figures
+from measure.memory_nodes import Nodes
 from rich.console import Console
 
 from trainmaster import Checkpoints
@@ -35,6 +40,7 @@ CALLS = 20_000
 GOALS: dict[str, dict[str, float]] = {
     "calls_per_step_us": {"at_most": 2.0},
     "calls_of_50_ms_step_percent": {"at_most": 0.5},
+    "memory_of_50_ms_step_percent": {"at_most": 0.5},
 }
 
 
@@ -114,6 +120,63 @@ def checkpoints(folder: Path, *, size_mib: int, repeats: int) -> Figures:
     return found
 
 
+MEMORY_EVERY = 50
+
+
+def memory_steps(folder: Path, *, size_mib: int, rounds: int) -> Figures:
+    """What copies in memory add to a step, by the mean of all steps, since one in 50 pays."""
+    nodes = Nodes(folder, {"n1": "a", "n2": "b"}, world_size=2)
+    values = {"size_mib": size_mib, "rounds": rounds, "memory_every": MEMORY_EVERY, "save": False}
+    try:
+        told = nodes.run("steps", cycle=0, places=["n1", "n2"], **values)
+    finally:
+        nodes.close()
+    # Ranks that take every step together wait for the slower one.
+    worst = max(told, key=lambda one: mean(one["steps"]["memory"]))
+    none_ms, memory_ms = (mean(worst["steps"][kind]) * 1000 for kind in ("none", "memory"))
+    blocked = [seconds * 1000 for one in told for seconds in one["blocked_s"]]
+    return {
+        "memory_copy_mib": size_mib,
+        "memory_step_none_ms": round(none_ms, 3),
+        "memory_step_copies_ms": round(memory_ms, 3),
+        "memory_of_50_ms_step_percent": round((memory_ms - none_ms) / (STEP_S * 1000) * 100, 3),
+        "memory_blocked_of_50_ms_step_percent": round(median(blocked) / (MEMORY_EVERY * STEP_S * 1000) * 100, 3),
+        **figures.spread("memory_blocked_ms", blocked),
+        "memory_copies": min(one["copies"] for one in told),
+        "memory_skipped": max(one["skipped"] for one in told),
+    }
+
+
+def memory_restore(folder: Path, *, size_mib: int, repeats: int) -> Figures:
+    """Seconds until all of two ranks have their state again, by where it is."""
+    times: dict[str, list[float | None]] = {"own_memory": [], "peer_memory": [], "disk": []}
+    for repeat in range(repeats):
+        here = folder / str(repeat)
+        here.mkdir()
+        nodes = Nodes(here, {"n1": "a", "n2": "b", "n3": "a"}, world_size=2)
+        values = {"size_mib": size_mib, "memory_every": MEMORY_EVERY}
+        try:
+            nodes.run("steps", cycle=0, places=["n1", "n2"], rounds=0, save=True, **values)
+            own = nodes.run("restore", cycle=1, places=["n1", "n2"], **values)
+            nodes.die("n1")
+            peer = nodes.run("restore", cycle=2, places=["n3", "n2"], **values)
+            disk = nodes.run("restore", cycle=3, places=["n3", "n2"], memory=False, **values)
+        finally:
+            nodes.close()
+        for kind, told, source in (
+            ("own_memory", own, "memory"),
+            ("peer_memory", peer, "memory"),
+            ("disk", disk, "disk"),
+        ):
+            right = all(one["source"] == source for one in told)
+            times[kind].append(max(one["took_s"] for one in told) if right else None)
+    found: Figures = {"restore_mib": size_mib}
+    for kind, taken in times.items():
+        found |= figures.spread(f"restore_{kind}_s", taken)
+    found["ratio_restore_disk_to_peer_memory"] = figures.ratio(found, "restore_disk_s", "restore_peer_memory_s")
+    return found
+
+
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a state of 64 MiB, three repeats")
@@ -124,6 +187,11 @@ def main(argv: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="trainmaster-overhead-") as folder:
         found |= calls(Path(folder))
         found |= checkpoints(Path(folder), size_mib=64 if args.quick else 512, repeats=3 if args.quick else 7)
+        for name in ("steps", "restore"):
+            (Path(folder) / name).mkdir()
+        found |= memory_steps(Path(folder) / "steps", size_mib=64, rounds=4 if args.quick else 20)
+        size_mib = 64 if args.quick else 512
+        found |= memory_restore(Path(folder) / "restore", size_mib=size_mib, repeats=1 if args.quick else 5)
     for key, value in found.items():
         console.print(f"{key:<50} {value}", highlight=False)
     for key, wanted in GOALS.items():

@@ -63,9 +63,10 @@ def in_sentences(facts: Mapping[str, Any]) -> list[str]:
     if facts["loads"]:
         sources = [one["source"] for one in facts["loads"]]
         last = facts["loads"][-1]
+        where = "memory" if last["source"] == saves.MEMORY else "the disk"
         found.append(
-            f"went on {len(sources)} times, {sources.count('memory')} of them from memory; last from step"
-            f" {last['step']} in {last['source']}, in {last['took_s']:.2f} s"
+            f"went on {len(sources)} times, {sources.count(saves.MEMORY)} of them from memory; last after step"
+            f" {last['step']} from {where}, loaded in {last['took_s']:.2f} s"
         )
     if facts["interval_because"]:
         found.append(facts["interval_because"])

@@ -79,7 +79,8 @@ class LocalRank:
     granted: int | None = None
     """The slot that it may write."""
     pending: Round | None = None
-    """The last round that it offered, or was to."""
+    """The last round that it offered or skipped."""
+    offered: Round | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -252,7 +253,7 @@ class Keeper:
         with self._changed:
             if me.granted != shard.slot or me.cycle != self._cycle:
                 return
-            me.granted, me.pending = None, shard.round
+            me.granted, me.pending, me.offered = None, shard.round, shard.round
             if shard.round <= self._resolved:
                 # Another rank has skipped it meanwhile, so it will not be whole.
                 self._grant(shard.rank)
@@ -273,7 +274,7 @@ class Keeper:
         with self._changed:
             if me.cycle == self._cycle:
                 # What it waits for may still come to be whole; what it skips will not.
-                open_yet = before or (me.pending if me.pending is not None and me.pending > self._resolved else None)
+                open_yet = before or (me.offered if me.offered is not None and me.offered > self._resolved else None)
                 if me.granted is None:
                     me.pending = one
                 self._agent.send({"what": "skipped", "round": one, "pending": open_yet})

@@ -31,8 +31,9 @@ class CopyBook:
         """Place -> the place that keeps its copies."""
         self._places: tuple[str, ...] = ()
         self._cycle = -1
-        self._open: dict[Round, set[str]] = {}
-        """Rounds that are neither committed nor given up -> places that are done with them."""
+        self._open: dict[Round, dict[str, int]] = {}
+        """Rounds neither committed nor given up -> places that are done, and how many copies only they themselves have.
+        """
         self._given_up: set[Round] = set()
         self._committed: Round | None = None
         self._resolved: Round = (-1, -1)
@@ -93,16 +94,16 @@ class CopyBook:
         return [member.address, port] if member is not None and port is not None else None
 
     def _note_done(self, member: Member, one: Round, lacking: int) -> None:
-        if one <= self._resolved or one[0] != self._cycle or one in self._given_up:
+        if one <= self._resolved or one[0] != self._cycle:
             return
-        done = self._open.setdefault(one, set())
-        if not done:
-            self.lacking = 0
-        done.add(member.place)
         self._give_up_before(member.place, one)
-        self.lacking += lacking
-        if done.issuperset(self._places):
-            self._committed = one
+        if one in self._given_up:
+            self._settle()
+            return
+        done = self._open.setdefault(one, {})
+        done[member.place] = lacking
+        if done.keys() >= set(self._places):
+            self._committed, self.lacking = one, sum(done.values())
             self._settle()
 
     def _note_skipped(self, member: Member, one: Round, pending: Round | None) -> None:
@@ -110,7 +111,7 @@ class CopyBook:
             return
         if pending is not None and pending > self._resolved and pending not in self._given_up:
             # Whoever skips still waits for an earlier round, which may yet come to be whole.
-            self._open.setdefault(pending, set())
+            self._open.setdefault(pending, {})
         self._give_up_before(member.place, one if pending is None else pending)
         self._given_up.add(one)
         self._open.pop(one, None)

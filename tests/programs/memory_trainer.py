@@ -1,0 +1,44 @@
+"""Ranks whose state shows every step lost or done twice: memory_trainer.py FOLDER STEPS EVERY MEMORY_EVERY [SIZE]
+
+Each rank's state is its own. Ends with 1 when it is not what so many steps make of it.
+"""
+
+import os
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+import trainmaster
+
+folder, steps, every, memory_every = Path(sys.argv[1]), *map(int, sys.argv[2:5])
+size = int(sys.argv[5]) if len(sys.argv) > 5 else 100_000
+rank = int(os.environ["RANK"])
+torch.set_num_threads(1)
+dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+state = {"weight": torch.zeros(size), "bias": {"b": torch.zeros(1)}, "text": ""}
+with trainmaster.Checkpoints(folder, every=every, memory_every=memory_every, timeout_s=60) as checkpoints:
+    begun = time.perf_counter()
+    found = checkpoints.load(state)
+    first = 1
+    if found is not None:
+        first = found.step + 1
+        took_s = time.perf_counter() - begun
+        print(f"goes on after {found.step} from {found.source} facts {dict(found.facts)} in {took_s:.3f} s", flush=True)
+        assert state["text"] == f"after {found.step}", state["text"]
+    for step in range(first, steps + 1):
+        time.sleep(0.05)
+        dist.all_reduce(torch.ones(1))
+        state["weight"] += rank + 1
+        state["bias"]["b"] += 1
+        state["text"] = f"after {step}"
+        trainmaster.step(step)
+        checkpoints.after_step(state, step=step, facts={"seen": step * 8})
+wrong = (state["weight"] != (rank + 1) * steps).any() or state["bias"]["b"].item() != steps
+print("the state is", "wrong" if wrong else "right", flush=True)
+dist.barrier()
+dist.destroy_process_group()
+sys.exit(int(wrong))
