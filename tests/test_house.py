@@ -37,7 +37,7 @@ CATCH_ALL = {
     "controller/loop.py",
     "launcher/rank/worker.py",
     "launcher/rank/forkserver.py",
-    "launcher/rank/checkpoints.py",
+    "launcher/rank/staging.py",
 }
 
 # These run inside a job, a prolog or a plug-in, often under another Python than the one that has our dependencies.

@@ -13,9 +13,7 @@ the first two. It outlives the ranks, and removes its files when the agent is go
     to the agent    have (rounds, port, bytes)   done (round, lacking)   skipped (round, pending)
 """
 
-import json
 import logging
-import mmap
 import os
 import queue
 import shutil
@@ -24,15 +22,16 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trainmaster.launcher import wire
+from trainmaster.launcher.node import copy_exchange as exchange
+from trainmaster.launcher.node.copy_exchange import Lines
 from trainmaster.launcher.node.copy_store import SLOTS, NoRoom, Round, Shard, Store
-from trainmaster.launcher.node.copy_wire import CHUNK_BYTES, Stream
+from trainmaster.launcher.node.copy_wire import SILENCE_S, Stream
 from trainmaster.launcher.wire import PeerGone
 
 LOG = logging.getLogger("trainmaster.keeper")
@@ -43,31 +42,6 @@ SHARE_OF_INTERVAL = 0.25
 FETCH_TRIES = 3
 TOLD_PATIENCE_S = 10.0
 """How long what the supervisor has said of a cycle may take from the agent to here."""
-
-
-class Lines:
-    """JSON lines over a socket, to be written by any thread."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._lock = threading.Lock()
-        self._stream = sock.makefile("rb")
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Send a message; a peer that is gone shows when it is read from."""
-        try:
-            with self._lock:
-                self._sock.sendall(json.dumps(message).encode() + b"\n")
-        except OSError:
-            pass
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        try:
-            for line in self._stream:
-                if line.endswith(b"\n"):
-                    yield json.loads(line)
-        except OSError:
-            return
 
 
 @dataclass(slots=True, kw_only=True)
@@ -302,7 +276,7 @@ class Keeper:
                 try:
                     if stream is None:
                         stream, to = Stream.connect(*partner, self._key), partner
-                    kept = self._send(stream, shard, ranks, committed, pace_s=pace_s)
+                    kept = exchange.send(stream, self.store, shard, ranks, committed, pace_s=pace_s)
                     break
                 except (PeerGone, OSError, ValueError, KeyError) as error:
                     if again:
@@ -311,37 +285,6 @@ class Keeper:
                         stream.close()
                     stream = None
             self._note_sent(shard, kept)
-
-    def _send(self, stream: Stream, shard: Shard, ranks: list[int], committed: Round | None, *, pace_s: float) -> bool:
-        stream.send(
-            {
-                "do": "store",
-                "rank": shard.rank,
-                "round": shard.round,
-                "size": shard.size,
-                "crc": shard.crc,
-                "committed": committed,
-                "ranks": ranks,
-            }
-        )
-        answer = stream.receive()
-        if "send" not in answer:
-            if "refused" in answer:
-                LOG.warning("the partner refuses a copy: %s", answer["refused"])
-            return "have" in answer
-        self._pour(stream, shard, pace_s=pace_s)
-        return bool(stream.receive()["stored"])
-
-    def _pour(self, stream: Stream, shard: Shard, *, pace_s: float = 0.0) -> None:
-        """Send a file's bytes, and at last whether they were that copy to the end."""
-        started = time.monotonic()
-        with _mapped(self.store.path(shard.rank, shard.slot), shard.size) as view:
-            for start in range(0, shard.size, CHUNK_BYTES):
-                stream.send_bytes(view[start : start + CHUNK_BYTES])
-                early_s = started + pace_s * start / shard.size - time.monotonic()
-                if early_s > 0:
-                    time.sleep(early_s)
-        stream.send({"whole": self.store.holds(shard)})
 
     def _note_sent(self, shard: Shard, kept: bool) -> None:
         with self._changed:
@@ -363,11 +306,11 @@ class Keeper:
             while True:
                 sock.settimeout(None)
                 message = stream.receive()
-                sock.settimeout(10.0)
+                sock.settimeout(SILENCE_S)
                 if message["do"] == "store":
                     self._keep(stream, message)
                 elif message["do"] == "fetch":
-                    self._serve_fetch(stream, message["rank"], tuple(message["round"]))
+                    exchange.serve_fetch(stream, self.store, message["rank"], tuple(message["round"]))
         except (PeerGone, OSError, ValueError, KeyError, TypeError) as error:
             LOG.info("another keeper is gone: %s", error)
         sock.close()
@@ -391,47 +334,19 @@ class Keeper:
                 stream.send({"refused": str(error)})
                 return
             stream.send({"send": True})
-            self._receive(stream, Shard(rank=rank, round=one, slot=slot, size=size, crc=message["crc"]))
+            shard = Shard(rank=rank, round=one, slot=slot, size=size, crc=message["crc"])
+            exchange.take_in(stream, self.store, shard)
         # Before the owner hears of it, and may call it done: then the supervisor knows where it is.
         if all(self.store.find(other, one) is not None for other in message["ranks"]):
             self._tell_have()
         stream.send({"stored": self.store.find(rank, one) is not None})
 
-    def _receive(self, stream: Stream, shard: Shard) -> bool:
-        """Take a copy's bytes in; whether it is whole."""
-        with _mapped(self.store.path(shard.rank, shard.slot), shard.size, writing=True) as view:
-            for start in range(0, shard.size, CHUNK_BYTES):
-                stream.receive_bytes(view[start : start + CHUNK_BYTES])
-        whole = bool(stream.receive()["whole"])
-        if whole:
-            self.store.add(shard)
-        return whole
-
-    def _serve_fetch(self, stream: Stream, rank: int, one: Round) -> None:
-        shard = self.store.find(rank, one)
-        if shard is None:
-            stream.send({"missing": True})
-            return
-        stream.send({"size": shard.size, "crc": shard.crc})
-        self._pour(stream, shard)
-
     def _fetch(self, rank: int, one: Round, host: str, port: int) -> None:
         """Fetch a copy that a rank here needs, from who has it."""
-        started = time.monotonic()
         for _ in range(FETCH_TRIES):
             try:
-                stream = Stream.connect(host, port, self._key)
-                stream.send({"do": "fetch", "rank": rank, "round": one})
-                answer = stream.receive()
-                if "missing" in answer:
-                    break
-                slot = self.store.clear(rank, None)
-                self.store.make_room(rank, slot, answer["size"])
-                shard = Shard(rank=rank, round=one, slot=slot, size=answer["size"], crc=answer["crc"])
-                if self._receive(stream, shard):
-                    took_s = time.monotonic() - started
-                    LOG.info("fetched rank %d's copy after step %d in %.2f s", rank, one[1], took_s)
-                    break
+                exchange.fetch(host, port, self._key, self.store, rank, one)
+                break
             except (PeerGone, OSError, ValueError, KeyError, NoRoom) as error:
                 LOG.warning("rank %d's copy after step %d not fetched from %s: %s", rank, one[1], host, error)
         with self._changed:
@@ -445,16 +360,7 @@ def _address(partner: list[Any] | None) -> tuple[str, int] | None:
     return (str(partner[0]), int(partner[1])) if partner else None
 
 
-@contextmanager
-def _mapped(path: Path, size: int, *, writing: bool = False) -> Iterator[memoryview]:
-    """A file's bytes."""
-    with path.open("r+b") as stream:
-        access = mmap.ACCESS_WRITE if writing else mmap.ACCESS_READ
-        with mmap.mmap(stream.fileno(), size, access=access) as mapped, memoryview(mapped) as view:
-            yield view
-
-
-def _accept(listener: socket.socket, serve: Any) -> None:
+def _accept(listener: socket.socket, serve: Callable[[socket.socket], None]) -> None:
     """Serve each connection in a thread of its own, for ever."""
     while True:
         try:

@@ -11,13 +11,11 @@ Between two of them ranks may copy their states into their nodes' memory (`memor
 ranks, so it may import torch.
 """
 
-import copy
 import json
 import logging
 import os
 import secrets
 import shutil
-import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -38,32 +36,13 @@ from trainmaster.launcher.rank import manifest, saves, worker
 from trainmaster.launcher.rank.manifest import MANIFEST, MEMORY, Manifest
 from trainmaster.launcher.rank.memory import MemoryCopies
 from trainmaster.launcher.rank.pace import Measured, Pace
+from trainmaster.launcher.rank.staging import copy_into, in_background
 
 LOG = logging.getLogger("trainmaster.checkpoints")
 OWNER = "owner"
 MEMORY_LINE_S = 60.0
 """How often rank 0 writes down what the copies in memory cost, at most."""
 State = dict[str, Any]
-
-
-def copy_into(memory: Any, value: Any) -> Any:
-    """A copy of `value` (tensors, nested in dicts and lists), in the tensors of an earlier copy where they fit.
-
-    Memory that is new to the process costs several times the copying itself.
-    """
-    if isinstance(value, dict):
-        old = memory if isinstance(memory, dict) else {}
-        return {key: copy_into(old.get(key), entry) for key, entry in value.items()}
-    if type(value) in (list, tuple):
-        earlier = list(memory) if type(memory) is type(value) else []
-        earlier += [None] * (len(value) - len(earlier))
-        return type(value)(copy_into(*pair) for pair in zip(earlier, value, strict=False))
-    if not isinstance(value, torch.Tensor):
-        return copy.deepcopy(value)
-    value = value.detach()
-    if type(memory) is type(value) and (memory.shape, memory.dtype) == (value.shape, value.dtype):
-        return memory.copy_(value)
-    return copy.deepcopy(value)
 
 
 class Checkpoints:
@@ -112,11 +91,12 @@ class Checkpoints:
         self._pending: Future[None] | None = None
         self._saves = saves.Saves(os.environ)
         self._measured = Measured()
-        self._told_memory = (time.monotonic(), 0, 0.0, 0.0, 0)
         token, before = self._agree(self._take_over)
         self._token = str(token)
         self._pace = Pace(every, keep_every=keep_every, before=before)
-        self._memory = MemoryCopies(os.environ, folder) if memory_every and MemoryCopies.there(os.environ) else None
+        self._memory: MemoryCopies | None = None
+        if memory_every and self._all(MemoryCopies.there(os.environ)):
+            self._memory = MemoryCopies(os.environ, folder)
         self._newest: Path | None = None
         self._from_memory = self._memory is not None and self._memory_is_newest(self._memory)
         if not self._from_memory:
@@ -165,7 +145,7 @@ class Checkpoints:
         else:
             staged = self._stager.stage(state)
         blocked_s = time.perf_counter() - started
-        self._pending = _in_background(lambda: self._write(staged, step, dict(facts or {}), blocked_s))
+        self._pending = in_background(lambda: self._write(staged, step, dict(facts or {}), blocked_s))
 
     def wait(self) -> None:
         """Wait until the last save is published. Raises CheckpointError, on all ranks, when it was not."""
@@ -196,9 +176,8 @@ class Checkpoints:
                 )
             else:
                 LOG.warning("the copies in memory are of another program's state; loading from the disk")
-                self._newest = self._find_newest()
-            self._memory.forget()
-            self._from_memory = False
+                self._memory.forget()
+                self._from_memory, self._newest = False, self._find_newest()
         if found is None and self._newest is not None:
             state_dict_loader.load(state, storage_reader=FileSystemReader(self._newest), process_group=self._group)
             found = manifest.read_manifest(self._newest)
@@ -212,7 +191,6 @@ class Checkpoints:
     def close(self) -> None:
         """Wait for the last save. Call it before `destroy_process_group`."""
         self.wait()
-        self._tell_memory()
         if self._memory is not None:
             self._memory.close()
 
@@ -365,37 +343,3 @@ class Checkpoints:
             return self._all(holds)
 
         self._memory.copy(state, step=step, facts=facts, agree=agree)
-        if time.monotonic() - self._told_memory[0] > MEMORY_LINE_S:
-            self._tell_memory(step)
-
-    def _tell_memory(self, step: int = -1) -> None:
-        """Write down what the copies since the last such line have cost this rank, as the measure of all."""
-        memory, (_, count, blocked_s, summed_s, size_bytes) = self._memory, self._told_memory
-        if memory is None or self._rank != 0 or memory.count == count:
-            return
-        self._told_memory = (time.monotonic(), memory.count, memory.blocked_s, memory.summed_s, memory.size_bytes)
-        self._saves.add(
-            saves.MEMORY,
-            step=step,
-            count=memory.count - count,
-            blocked_s=round(memory.blocked_s - blocked_s, 4),
-            wrote_s=round(memory.summed_s - summed_s, 4),
-            size_bytes=(memory.size_bytes - size_bytes) * self._world_size,
-            detail={"skipped": memory.skipped},
-        )
-
-
-def _in_background(work: Callable[[], None]) -> Future[None]:
-    """Run `work` in a daemon thread: a rank that fails must be able to end while a save waits for other ranks."""
-    done: Future[None] = Future()
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001 - handed over to whoever waits
-            done.set_exception(error)
-        else:
-            done.set_result(None)
-
-    threading.Thread(target=run, name="checkpoint", daemon=True).start()
-    return done

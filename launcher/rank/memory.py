@@ -9,13 +9,27 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainmaster.launcher.rank import copies
+from trainmaster.launcher.rank import copies, saves
 from trainmaster.launcher.rank.copy_link import FOLDER, CopyLink, Grant
 
+LINE_EVERY_S = 60.0
+"""How often rank 0 writes down what copies cost, at most."""
 LOG = logging.getLogger("trainmaster.checkpoints")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How far what copies cost has been written down."""
+
+    at_s: float = field(default_factory=time.monotonic)
+    count: int = 0
+    blocked_s: float = 0.0
+    summed_s: float = 0.0
+    size_bytes: int = 0
 
 
 class MemoryCopies:
@@ -27,8 +41,12 @@ class MemoryCopies:
         self._tag = str(folder.absolute())
         self._slots: dict[Path, copies.Slot] = {}
         self._allowed: bool | None = None
+        self._last = -1
         self._pending: int | None = None
         """The step whose copy is being summed."""
+        self._saves = saves.Saves(env) if env["RANK"] == "0" else None
+        self._world_size = int(env.get("WORLD_SIZE", "1"))
+        self._told = Told()
         self.kept: copies.Kept | None = None
         """The copy from which this rank can go on."""
         self.round: tuple[int, int] | None = None
@@ -68,6 +86,7 @@ class MemoryCopies:
     def copy(self, state: Any, *, step: int, facts: Mapping[str, Any], agree: Callable[[bool], bool]) -> None:
         """Copy `state`, when the copy before is whole. `agree`: whether something holds on all ranks."""
         started = time.perf_counter()
+        self._last = step
         if self._allowed is False:
             return
         pieces, tensors, others = copies.plan(state)
@@ -100,9 +119,13 @@ class MemoryCopies:
             return
         self._pending = step
         threading.Thread(target=self._offer, args=(slot, grant, step, size), name="copy", daemon=True).start()
+        # What was gone on from may now be written over.
+        self.kept = None
         self.count += 1
         self.size_bytes += size
         self.blocked_s += time.perf_counter() - started
+        if time.monotonic() - self._told.at_s > LINE_EVERY_S:
+            self._tell(step)
 
     def _offer(self, slot: copies.Slot, grant: Grant, step: int, size: int) -> None:
         started = time.perf_counter()
@@ -111,6 +134,22 @@ class MemoryCopies:
         self._pending = None
         self._link.offer(grant, step=step, size=size, crc=crc)
 
+    def _tell(self, step: int) -> None:
+        """On rank 0, write down what the copies since the last such line have cost it, as the measure of all."""
+        before = self._told
+        self._told = Told(time.monotonic(), self.count, self.blocked_s, self.summed_s, self.size_bytes)
+        if self._saves is not None and self.count > before.count:
+            self._saves.add(
+                saves.MEMORY,
+                step=step,
+                count=self.count - before.count,
+                blocked_s=round(self.blocked_s - before.blocked_s, 4),
+                wrote_s=round(self.summed_s - before.summed_s, 4),
+                size_bytes=(self.size_bytes - before.size_bytes) * self._world_size,
+                detail={"skipped": self.skipped},
+            )
+
     def close(self) -> None:
         """Leave the keeper."""
+        self._tell(self._last)
         self._link.close()

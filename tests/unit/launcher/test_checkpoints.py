@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainmaster.launcher.rank.checkpoints import copy_into
 from trainmaster.launcher.rank.manifest import MANIFEST, read_manifest, to_remove
+from trainmaster.launcher.rank.staging import copy_into
 
 PROGRAM = Path(__file__).parents[2] / "programs" / "checkpoint_ranks.py"
 
