@@ -19,7 +19,9 @@ size = int(sys.argv[5]) if len(sys.argv) > 5 else 100_000
 rank = int(os.environ["RANK"])
 torch.set_num_threads(1)
 dist.init_process_group("gloo", timeout=timedelta(seconds=60))
-state = {"weight": torch.zeros(size), "bias": {"b": torch.zeros(1)}, "text": ""}
+# A name of its own for each rank's: DCP takes plain tensors of one name for copies of one tensor.
+mine = f"weight.{rank}"
+state = {mine: torch.zeros(size), "bias": {"b": torch.zeros(1)}, "text": ""}
 with trainmaster.Checkpoints(folder, every=every, memory_every=memory_every, timeout_s=60) as checkpoints:
     begun = time.perf_counter()
     found = checkpoints.load(state)
@@ -32,12 +34,12 @@ with trainmaster.Checkpoints(folder, every=every, memory_every=memory_every, tim
     for step in range(first, steps + 1):
         time.sleep(0.05)
         dist.all_reduce(torch.ones(1))
-        state["weight"] += rank + 1
+        state[mine] += rank + 1
         state["bias"]["b"] += 1
         state["text"] = f"after {step}"
         trainmaster.step(step)
         checkpoints.after_step(state, step=step, facts={"seen": step * 8})
-wrong = (state["weight"] != (rank + 1) * steps).any() or state["bias"]["b"].item() != steps
+wrong = (state[mine] != (rank + 1) * steps).any() or state["bias"]["b"].item() != steps
 print("the state is", "wrong" if wrong else "right", flush=True)
 dist.barrier()
 dist.destroy_process_group()
