@@ -65,7 +65,7 @@ def in_sentences(facts: Mapping[str, Any]) -> list[str]:
         last = facts["loads"][-1]
         where = "memory" if last["source"] == saves.MEMORY else "the disk"
         found.append(
-            f"went on {len(sources)} times, {sources.count(saves.MEMORY)} of them from memory; last after step"
+            f"loads: {len(sources)}, of these from memory: {sources.count(saves.MEMORY)}; last after step"
             f" {last['step']} from {where}, loaded in {last['took_s']:.2f} s"
         )
     if facts["interval_because"]:

@@ -59,7 +59,8 @@ class Copies:
         self._buffer = b""
         self._told_of = -1
         """The last cycle of which the keeper was told what to go on from."""
-        if plan.memory_copies != 0:
+        # Elsewhere than in memory a copy would be no copy in memory, and slow.
+        if plan.memory_copies != 0 and _is_memory(folder.parent):
             try:
                 self._open_door()
             except OSError as error:
@@ -209,6 +210,16 @@ def _job_bytes() -> int:
     if mib.isdecimal() and int(mib):
         return int(mib) << 20
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _is_memory(folder: Path) -> bool:
+    """Whether a folder lies in memory: on tmpfs, by the longest of the mount points above it (proc(5))."""
+    try:
+        mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    except OSError:
+        return False
+    above = [(point, kind) for point, kind in mounts if Path(point) == folder or Path(point) in folder.parents]
+    return bool(above) and max(above, key=lambda one: len(one[0]))[1] == "tmpfs"
 
 
 def _free_bytes(folder: Path) -> int:

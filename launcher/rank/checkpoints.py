@@ -98,9 +98,11 @@ class Checkpoints:
         if memory_every and self._all(MemoryCopies.there(os.environ)):
             self._memory = MemoryCopies(os.environ, folder)
         self._newest: Path | None = None
+        self._searched = False
+        """The disk was looked through for the newest; where memory serves it need not be."""
         self._from_memory = self._memory is not None and self._memory_is_newest(self._memory)
         if not self._from_memory:
-            self._newest = self._find_newest()
+            self._search()
 
     def after_step(
         self, state: State | Callable[[], State], *, step: int, facts: Mapping[str, Any] | None = None
@@ -119,6 +121,8 @@ class Checkpoints:
             return
         started = time.perf_counter()
         values = state() if callable(state) else state
+        # What was gone on from may be written over from here on.
+        self._from_memory = False
         if in_memory:
             self._copy(values, step, facts or {})
         if on_disk:
@@ -177,7 +181,9 @@ class Checkpoints:
             else:
                 LOG.warning("the copies in memory are of another program's state; loading from the disk")
                 self._memory.forget()
-                self._from_memory, self._newest = False, self._find_newest()
+                self._from_memory = False
+        if found is None:
+            self._search()
         if found is None and self._newest is not None:
             state_dict_loader.load(state, storage_reader=FileSystemReader(self._newest), process_group=self._group)
             found = manifest.read_manifest(self._newest)
@@ -240,6 +246,10 @@ class Checkpoints:
             except (OSError, ValueError):
                 continue
         return None
+
+    def _search(self) -> None:
+        if not self._searched:
+            self._searched, self._newest = True, self._find_newest()
 
     def _find_newest(self) -> Path | None:
         """The newest checkpoint that every rank, looking at its share of the files, finds whole."""

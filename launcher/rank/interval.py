@@ -124,7 +124,7 @@ def in_words(choice: Choice) -> str:
     return (
         f"a save every {choice.every} steps of {choice.step_s:.3g} s: one keeps training waiting for"
         f" {choice.cost_s:.3g} s and is written in {choice.write_s:.3g} s; work is lost once in"
-        f" {choice.mtbf_s / 3600:.3g} h"
-        f" ({choice.nodes} nodes, {choice.failures} failures in {choice.node_days:.3g} node-days,"
+        f" {choice.mtbf_s / 3600:,.1f} h"
+        f" (nodes: {choice.nodes}, failures so far: {choice.failures} in {choice.node_days:.3g} node-days,"
         f" with {PRIOR_PER_NODE_DAY * 1000:g} in 1,000 expected before)"
     )

@@ -91,7 +91,7 @@ def total(lines: Iterable[Line], kind: str) -> Total:
     of_kind = [line for line in lines if line.kind == kind]
     return Total(
         count=sum(line.count for line in of_kind),
-        blocked_s=sum(line.blocked_s for line in of_kind),
-        wrote_s=sum(line.wrote_s for line in of_kind),
+        blocked_s=round(sum(line.blocked_s for line in of_kind), 4),
+        wrote_s=round(sum(line.wrote_s for line in of_kind), 4),
         size_bytes=sum(line.size_bytes for line in of_kind),
     )

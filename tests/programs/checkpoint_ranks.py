@@ -112,6 +112,7 @@ def auto(folder: Path) -> dict[str, Any]:
     dist.all_gather_object(everybody, mine)
     lines = saves.read(run_dir)
     return {
+        "shards": shards(folder),
         "saved": everybody,
         "on_disk": [int(name.removeprefix("step_")) for name in steps(folder)],
         "every": read_manifest(published(folder)[-1]).every,
@@ -143,7 +144,6 @@ def shards(folder: Path) -> dict[str, Any]:
 
 SCENES = {
     "auto": auto,
-    "shards": shards,
     "strange_facts": strange_facts,
     "save_three": save_three,
     "load": load,

@@ -14,7 +14,8 @@ import torch.distributed as dist
 
 import trainmaster
 
-folder, steps, every, memory_every = Path(sys.argv[1]), *map(int, sys.argv[2:5])
+folder, steps, memory_every = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[4])
+every = sys.argv[3] if sys.argv[3] == "auto" else int(sys.argv[3])
 size = int(sys.argv[5]) if len(sys.argv) > 5 else 100_000
 rank = int(os.environ["RANK"])
 torch.set_num_threads(1)

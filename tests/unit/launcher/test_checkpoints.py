@@ -80,16 +80,13 @@ def test_the_interval_is_chosen_on_all_ranks_alike_and_kept_by_the_next_start(tm
     assert found["saved"][0][0] == 10, "the first save of a run that has measured nothing"
     assert found["chosen"] and found["every"] == found["chosen"][-1]
     assert found["kinds"].count("disk") == len(found["on_disk"]) and all(found["costs"])
+    # Of a sharded tensor each rank copies its own part.
+    assert found["shards"] == {"shape": [4], "fits": True, "whole": [float(number) for number in range(8)]}
     again = play("auto", folder, ranks=2)
     assert again["kinds"].count("load") == 1
     assert again["saved"][0] in ([], again["saved"][1])
     if again["saved"][0]:
         assert again["saved"][0][0] == found["on_disk"][-1] + found["every"]
-
-
-def test_of_a_sharded_tensor_each_rank_copies_its_own_part(tmp_path: Path) -> None:
-    found = play("shards", tmp_path / "checkpoints", ranks=2)
-    assert found == {"shape": [4], "fits": True, "whole": [float(number) for number in range(8)]}
 
 
 def test_a_copy_is_made_in_the_memory_of_the_one_before() -> None:

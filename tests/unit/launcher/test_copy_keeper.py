@@ -1,6 +1,7 @@
 """Copies in memory with real keepers: processes on loopback, real ranks' lines to them, and the supervisor's book."""
 
 import selectors
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -124,11 +125,17 @@ class Rank:
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
+def memory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="trainmaster-test-", dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def make(memory: Path) -> Iterator[Callable[..., Cluster]]:
     made: list[Cluster] = []
 
     def build(leaves: dict[str, str], **values: Any) -> Cluster:
-        made.append(Cluster(tmp_path, leaves, **values))
+        made.append(Cluster(memory, leaves, **values))
         return made[-1]
 
     yield build
@@ -351,3 +358,11 @@ def test_a_store_keeps_to_its_budget(tmp_path: Path) -> None:
     store.make_room(1, 0, 40_000)
     store.retain({1})
     assert store.rounds() == {} and not store.path(0, 0).exists() and store.size_bytes() == 40_000
+
+
+def test_no_copies_on_a_disk(tmp_path: Path) -> None:
+    """A node without /dev/shm has its agent's folder in /tmp."""
+    plan = Plan(uid="u", name="n", run_dir="", python="", nodes=1)
+    disk = Path("/proc")
+    node = Copies(disk / "copies", plan=plan, key_dir=tmp_path, log=tmp_path / "log", tell=lambda message: None)
+    assert node.env(0) == {}

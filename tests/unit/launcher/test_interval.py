@@ -104,4 +104,4 @@ def test_only_what_lost_work_counts_as_a_failure() -> None:
 
 def test_in_words() -> None:
     text = in_words(choose(step_s=0.05, cost_s=0.1, write_s=3.0, past=Past(failures=1, node_days=4.0), nodes=16))
-    assert "steps of 0.05 s" in text and "16 nodes, 1 failures in 4 node-days" in text
+    assert "steps of 0.05 s" in text and "nodes: 16, failures so far: 1 in 4 node-days" in text

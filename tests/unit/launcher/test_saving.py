@@ -26,7 +26,7 @@ def test_costs_are_added_up_over_restarts_and_roles(tmp_path: Path) -> None:
     assert in_sentences(facts) == [
         "3 checkpoints of 3 GiB together: training waited 0.8 s, 6.0 s were written beside it",
         "30 copies in memory of 3 MiB together: training waited 0.3 s",
-        "went on 3 times, 1 of them from memory; last after step 40 from the disk, loaded in 0.50 s",
+        "loads: 3, of these from memory: 1; last after step 40 from the disk, loaded in 0.50 s",
     ]
 
 
@@ -48,7 +48,7 @@ def test_the_interval_that_was_chosen_is_told_with_its_numbers(tmp_path: Path) -
     saves.Saves({"TRAINMASTER_RUN_DIR": str(tmp_path)}).add(saves.INTERVAL, step=10, detail=asdict(choice))
     facts = facts_of(lines_of(tmp_path))
     assert facts is not None and facts["interval"] == asdict(choice)
-    assert f"a save every {choice.every} steps" in in_sentences(facts)[0] and "3 nodes" in in_sentences(facts)[0]
+    assert f"a save every {choice.every} steps" in in_sentences(facts)[0] and "nodes: 3" in in_sentences(facts)[0]
 
 
 def test_when_a_save_is_due() -> None:
