@@ -55,7 +55,7 @@ def nodes(made: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
         made.fault("node-return", ",".join(one.dead))
 
 
-def train(folder: Path, *, steps: int = 200, every: int = EVERY, **spec: Any) -> TrainmasterJob[None]:
+def train(folder: Path, *, steps: int = 140, every: int = EVERY, **spec: Any) -> TrainmasterJob[None]:
     values: dict[str, Any] = {"nodes": 3, "time": 10, "mem": "1G"} | spec
     argv = [sys.executable, str(PROGRAM), str(folder / "checkpoints"), str(steps), str(every), str(MEMORY_EVERY)]
     return submit(argv, spec=JobSpec(**values), folder=folder / "jobs")
