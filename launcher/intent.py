@@ -59,6 +59,8 @@ def found(run_dir: Path, verb: str, *, attempt: int | None = None) -> Intent | N
     known = {entry.name for entry in fields(Intent)}
     try:
         values = json.loads((run_dir / f"{verb}.json").read_text())
+        if values is None:
+            return None  # dropped
         intent = Intent(**{key: value for key, value in values.items() if key in known})
     except FileNotFoundError:
         # What is meant for a whole array is meant for each of its tasks.
@@ -70,8 +72,12 @@ def found(run_dir: Path, verb: str, *, attempt: int | None = None) -> Intent | N
 
 
 def drop(run_dir: Path, verb: str) -> None:
-    """Forget it: somebody has changed their mind."""
+    """Forget it: somebody has changed their mind. For a task of an array it is forgotten for that task alone."""
+    array_dir = array_of(run_dir)
     try:
-        (run_dir / f"{verb}.json").unlink(missing_ok=True)
+        if array_dir is not None and (array_dir / f"{verb}.json").exists() and run_dir.exists():
+            (run_dir / f"{verb}.json").write_text("null\n")
+        else:
+            (run_dir / f"{verb}.json").unlink(missing_ok=True)
     except OSError as error:
         log.warning("could not remove %s.json from %s: %s", verb, run_dir, error)

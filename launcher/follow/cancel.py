@@ -19,8 +19,15 @@ def cancel(run_dir: Path, job_id: int | str, client: SlurmClient, *, reason: str
     The reason is there before the signal, so that the supervisor never has to guess why it is told to stop. Slurm's
     signal reaches the ranks as well; one that does not handle SIGTERM saves nothing.
     """
+    before = intent.found(run_dir, intent.CANCEL)
     intent.leave(run_dir, intent.CANCEL, reason=reason)
-    client.cancel(job_id)
+    try:
+        client.cancel(job_id)
+    except SlurmError:
+        if before is None:
+            # Nothing came of it: whatever ends the job later must not be put down to this.
+            intent.drop(run_dir, intent.CANCEL)
+        raise
 
 
 def may_save(watch: Watch) -> bool:

@@ -51,7 +51,7 @@ def _row(entry: "Entry") -> dict[str, Any]:
     row = {
         "job_id": entry.job_id,
         "name": entry.name,
-        "state": _tasks(entry) if entry.tasks else _state(entry, entry.job_id, events),
+        "state": _tasks(entry) if entry.tasks else _state(entry, entry.job_id, events, run_dir),
         "cycle": f"{last.attempt}.{last.cycle}" if last and last.state != "SUBMITTED" else None,
         "step": None if entry.tasks else record.last_step(run_dir, events),
         "submitted": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time)),
@@ -60,8 +60,9 @@ def _row(entry: "Entry") -> dict[str, Any]:
     return row | ({"tasks": entry.tasks} if entry.tasks else {})
 
 
-def _state(entry: "Entry", job_id: int | str, events: Any) -> str:
-    from trainmaster.launcher.follow.outcome import state_of
+def _state(entry: "Entry", job_id: int | str, events: Any, run_dir: Path) -> str:
+    from trainmaster.launcher import intent
+    from trainmaster.launcher.follow.outcome import state_of, state_unlisted
     from trainmaster.launcher.follow.queue import queue_of
     from trainmaster.launcher.follow.watch import PATIENCE_S
     from trainmaster.launcher.record import end_of
@@ -72,9 +73,15 @@ def _state(entry: "Entry", job_id: int | str, events: Any) -> str:
         return "UNKNOWN"
     if entry.slurm_conf and not Path(entry.slurm_conf).exists():
         return "UNKNOWN"  # of a lab that is gone: there is nobody to ask
-    queued = queue_of(entry.slurm_conf).listed(job_id, patience_s=PATIENCE_S)
+    queue = queue_of(entry.slurm_conf)
+    queued = queue.listed(job_id, patience_s=PATIENCE_S)
+    cancelled = intent.found(run_dir, intent.CANCEL)
     # Job ids come round again. And a job that is not in the queue is not thereby finished: `show` looks closer.
-    return state_of(events, queued) if queued is not None and queued.name == entry.name else "UNKNOWN"
+    if queued is not None and queued.name == entry.name:
+        return state_of(events, queued, cancelled=cancelled)
+    if queue.trouble is not None:
+        return "UNKNOWN"
+    return state_unlisted(events, cancelled=cancelled, now_s=time.time())
 
 
 def _tasks(entry: "Entry") -> str:
@@ -87,5 +94,6 @@ def _tasks(entry: "Entry") -> str:
         return f"{ids.count(entry.tasks)} tasks"
     states: Counter[str] = Counter()
     for task in ids.indices(entry.tasks):
-        states[_state(entry, f"{entry.job_id}_{task}", record.read(Path(entry.run_dir) / str(task)))] += 1
+        run_dir = Path(entry.run_dir) / str(task)
+        states[_state(entry, f"{entry.job_id}_{task}", record.read(run_dir), run_dir)] += 1
     return ", ".join(f"{state} {number}" for state, number in states.most_common())

@@ -62,8 +62,7 @@ def _facts(found: "Found", watch: "Watch", end: "Event | None", queued: "Job | N
     return {
         "job_id": found.id.plain,
         "name": found.plan.name,
-        # By its record it may seem to run for ever, should its cluster have gone.
-        "state": watch.state(patience_s=0.0) if end is not None or queued is not None else "UNKNOWN",
+        "state": watch.state_seen(queued),
         "cause": end.cause if end else None,
         "cancelled_by": _who_cancelled(watch, end),
         "reason": reason_of(queued) or None,
@@ -209,9 +208,9 @@ def _print_end(end: "Event", found: "Found") -> None:
 
 def _show_array(found: "Found", as_json: bool) -> int:
     """One line for each task of an array."""
-    from trainmaster.launcher import ids, record
+    from trainmaster.launcher import ids, intent, record
     from trainmaster.launcher.follow.life import cycles_of, lost_s
-    from trainmaster.launcher.follow.outcome import state_of
+    from trainmaster.launcher.follow.outcome import state_of, state_unlisted
     from trainmaster.launcher.follow.queue import queue_of
     from trainmaster.launcher.follow.tables_cli import print_table
     from trainmaster.launcher.follow.watch import PATIENCE_S
@@ -225,7 +224,11 @@ def _show_array(found: "Found", as_json: bool) -> int:
         queued = queue.listed(job_id, patience_s=PATIENCE_S) if end is None else None
         life = cycles_of(events)
         row: dict[str, Any] = {"job_id": job_id}
-        row["state"] = state_of(events, queued) if end is not None or queued is not None else "UNKNOWN"
+        cancelled = intent.found(run_dir, intent.CANCEL) if end is None else None
+        if queued is not None:
+            row["state"] = state_of(events, queued, cancelled=cancelled)
+        else:
+            row["state"] = state_unlisted(events, cancelled=cancelled, now_s=time.time())
         row |= {"why": life[-1].why if life else "", "step": record.last_step(run_dir, events), "cycles": len(life)}
         rows.append(row | {"lost_s": lost_s(life)})
     if as_json:

@@ -1,6 +1,6 @@
 """The life of a job as a table: one row for each cycle, with what ended it and what it cost. Pure."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -45,6 +45,8 @@ class CycleLife:
     """The rank that failed first."""
     detail: dict[str, Any] = field(default_factory=dict)
     """What else the record says of its end: who cancelled it, what Slurm said."""
+    then: str = ""
+    """How the job ended while it waited to start again: "CANCELLED, by root"; "" when it did not."""
 
     @property
     def why(self) -> str:
@@ -55,12 +57,18 @@ class CycleLife:
             how = f"exit code {how}" if how is not None else f"signal {self.failure.get('signal')}"
             words.append(f"rank {self.failure.get('rank')} on {self.failure['node']}, {how}")
         for key in ("cancelled_by", "requeued_by"):
-            if key in self.detail:
-                by = NOT_BY_US if self.detail[key] == NOT_BY_US else f"by {self.detail[key]}"
+            if by := _by(self.detail, key):
                 words.append(f"requeued {by}" if key == "requeued_by" and self.cause != "requeue" else by)
         if self.detail.get("reason"):
             words.append(f"{self.detail['reason']!r}")
+        if self.then:
+            words.append(f"then {self.then}")
         return ", ".join(filter(None, words))
+
+
+def _by(detail: Mapping[str, Any], key: str) -> str:
+    who = detail.get(key)
+    return f"by {who}" if who not in (None, NOT_BY_US) else who or ""
 
 
 def cycles_of(events: Sequence[Event]) -> tuple[CycleLife, ...]:
@@ -104,14 +112,18 @@ def _cycles_of_one(events: Iterable[Event]) -> tuple[CycleLife, ...]:
             # Somebody wanted more of a job that had ended.
             rows[-1] = replace(rows[-1], detail=rows[-1].detail | _told(event))
             continue
-        if (
-            not rows
-            or rows[-1].ended_s is not None
-            or (rows[-1].attempt, rows[-1].cycle) != (event.attempt, event.cycle)
-        ):
+        if event.ends and rows and rows[-1].ended_s is not None and _is_of(event, rows[-1]):
+            # It waited to start again, and that never came: no cycle of its own.
+            rows[-1] = replace(rows[-1], then=", ".join(filter(None, (event.state, _by(event.detail, "cancelled_by")))))
+            continue
+        if not rows or rows[-1].ended_s is not None or not _is_of(event, rows[-1]):
             rows.append(CycleLife(attempt=event.attempt, cycle=event.cycle))
         rows[-1] = _with(rows[-1], event)
     return tuple(_with_losses(rows))
+
+
+def _is_of(event: Event, row: CycleLife) -> bool:
+    return (event.attempt, event.cycle) == (row.attempt, row.cycle)
 
 
 def _with(row: CycleLife, event: Event) -> CycleLife:

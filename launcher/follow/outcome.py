@@ -20,20 +20,42 @@ _STATE_OF = {
 }
 
 
-def state_of(events: Sequence[Event], queued: Job | None = None) -> str:
+UNLISTED_MAX_S = 600.0
+"""How long a job that is in no queue may be about to enter or to leave it."""
+
+
+def state_of(events: Sequence[Event], queued: Job | None = None, *, cancelled: Intent | None = None) -> str:
     """The job's state in one word: how it ended, else what it does now.
 
     Args:
         events: The record.
         queued: The job as squeue shows it, if it was asked.
+        cancelled: The word that somebody has left who cancels it.
     """
     end = record.end_of(events)
     if end is not None:
         return end.state
+    if cancelled is not None:
+        return "CANCELLING"
     state = next((_STATE_OF[event.state] for event in reversed(events) if event.state in _STATE_OF), "PENDING")
     if queued is not None and state in ("PENDING", "REQUEUED") and queued.state in ("RUNNING", "CONFIGURING"):
         return "STARTING"
     return state
+
+
+def state_unlisted(events: Sequence[Event], *, cancelled: Intent | None, now_s: float) -> str:
+    """The state of a job that is not in the queue though its record has no end.
+
+    That is so for a moment when somebody cancels it, and while it is requeued; else only a closer look can tell.
+    """
+    end = record.end_of(events)
+    if end is not None:
+        return end.state
+    if cancelled is not None and now_s - cancelled.time < UNLISTED_MAX_S:
+        return "CANCELLING"
+    last = events[-1] if events else None
+    requeued = last is not None and last.state == "REQUEUED" and now_s - last.epoch_s < UNLISTED_MAX_S
+    return "REQUEUED" if requeued else "UNKNOWN"
 
 
 def reason_of(queued: Job | None) -> str:

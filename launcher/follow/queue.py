@@ -230,6 +230,8 @@ class Queue:
         if not saved.error:
             job = saved.jobs[0] if saved.jobs and one.task is None else None
             with self._lock:
+                # As old as the answer is: another process may have had it long before this one asked.
+                self._detail_tried_s[key] = min(saved.asked_s, now_s)
                 if one.task is not None:
                     self._tasks[one.job] = saved.jobs
                 self._details[key] = Answer(asked_s=saved.asked_s, job=job, cancelled_by=saved.cancelled_by)

@@ -12,6 +12,7 @@ COLOURS = {
     "LOST": "magenta",
     "RESTARTING": "yellow",
     "REQUEUED": "yellow",
+    "CANCELLING": "yellow",
     "CANCELLED": "yellow",
 }
 """Of a job's states; every other one is bad news."""

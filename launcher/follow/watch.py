@@ -13,7 +13,7 @@ from pathlib import Path
 from trainmaster.clock import Clock, SystemClock
 from trainmaster.launcher import ids, intent, plan, record
 from trainmaster.launcher.follow.find import Found
-from trainmaster.launcher.follow.outcome import end_by_evidence, state_of
+from trainmaster.launcher.follow.outcome import UNLISTED_MAX_S, end_by_evidence, state_of, state_unlisted
 from trainmaster.launcher.follow.queue import Answer, Queue, queue_of
 from trainmaster.launcher.record import Event
 from trainmaster.launcher.submit.submission import OUTPUT
@@ -26,8 +26,6 @@ GRACE_S = 5.0
 """How long the end may take to appear in the record after Slurm has let the job go."""
 REQUEUE_PATIENCE_S = 10.0
 """How long the requeuing process is left to do its work."""
-REQUEUE_GIVE_UP_S = 600.0
-"""How long after it was recorded a requeue may still happen."""
 PATIENCE_S = 5.0
 """How long a question that somebody waits for may take; with slurmctld down, squeue takes half a minute to say so."""
 _POLL_FIRST_S, _POLL_LAST_S = 0.05, 0.15
@@ -124,7 +122,21 @@ class Watch:
         if queued is not None and queued.state == "RUNNING" and self._listed_before_requeue():
             queued = None
         # Of a job without any record, that Slurm does not show either, nothing is known.
-        return state_of(events, queued) if events or queued is not None else "UNKNOWN"
+        if not events and queued is None:
+            return "UNKNOWN"
+        return state_of(events, queued, cancelled=intent.found(self.run_dir, intent.CANCEL))
+
+    def state_seen(self, queued: Job | None) -> str:
+        """As `state`, for who looks once. By its record alone a job may seem to run for ever, its cluster long gone.
+
+        `queued`: what the queue has of it, if anything.
+        """
+        if self.end() is not None or queued is not None:
+            return self.state(patience_s=0.0)
+        if self.queue.trouble is not None:
+            return "UNKNOWN"
+        cancelled = intent.found(self.run_dir, intent.CANCEL)
+        return state_unlisted(self.events(), cancelled=cancelled, now_s=self.clock.now().timestamp())
 
     def _listed_before_requeue(self) -> bool:
         """Whether what Slurm said last is of the attempt that ended with the requeue in the record."""
@@ -200,7 +212,7 @@ class Watch:
         since_s = self.clock.now().timestamp() - last.epoch_s
         if since_s > REQUEUE_PATIENCE_S:
             self.queue.do(lambda client: client.requeue(self.job_id, incomplete=False))
-        return since_s < REQUEUE_GIVE_UP_S
+        return since_s < UNLISTED_MAX_S
 
     def _help(self, job: Job) -> None:
         """Release a requeued job from Slurm's hold of 121 s, where the process that should do it did not live to."""

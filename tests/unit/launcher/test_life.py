@@ -75,6 +75,17 @@ def test_an_attempt_that_came_to_nothing_has_a_row():
     assert cycles_of([event(0, "SUBMITTED")]) == ()
 
 
+def test_a_job_cancelled_while_it_waits_after_a_requeue_has_no_row_more():
+    cancelled = event(50, "CANCELLED", cause="user", detail={"cancelled_by": "bob"}, cycle=2)
+    (*_, row) = rows = cycles_of([*LIFE[:11], cancelled])
+    assert len(rows) == 3
+    assert (row.state, row.why) == ("REQUEUED", "node_death, then CANCELLED, by bob")
+    ended = [*LIFE, event(45, "REQUEUED", attempt=1, cause="requeue", detail={"requeued_by": "al"})]
+    rows = cycles_of([*ended, event(50, "CANCELLED", attempt=1, cause="user", detail={"cancelled_by": "bob"})])
+    assert len(rows) == 4
+    assert rows[-1].why == "program, requeued by al, then CANCELLED, by bob"
+
+
 def test_a_lost_job_ends_the_row_of_its_last_cycle():
     rows = cycles_of([*LIFE[:4], event(100, "LOST")])
     assert [(row.cycle, row.state) for row in rows] == [(0, "LOST")]

@@ -65,6 +65,19 @@ def test_what_was_done_just_now_is_asked_anew(tmp_path):
     assert answer is not None and answer.job is not None and answer.job.state == "CANCELLED"
 
 
+def test_show_after_cancel_and_requeue_does_not_take_the_answer_from_before_them(tmp_path):
+    """`jobs show` said UNKNOWN for 14 s: what another process had heard before counted as asked just now."""
+    clients = Clients(tmp_path, 2)
+    clients.slurm.put(12, "CANCELLED")
+    clients.queues[0].ask(12, closer=True)
+    clients.clock.sleep_s(3.0)
+    clients.slurm.put(12, "PENDING")
+    now_s = clients.clock.monotonic_s()
+    clients.queues[1].ask(12, closer=True)  # from the cache
+    answer = clients.queues[1].ask(12, closer=True, after_s=now_s)
+    assert answer is not None and answer.job is not None and answer.job.state == "PENDING"
+
+
 def test_that_slurm_does_not_answer_is_shared_too(tmp_path):
     clients = Clients(tmp_path, 10)
     clients.slurm.fail["jobs"] = [SlurmUnreachable("it is down")] * 1000

@@ -8,7 +8,8 @@ import pytest
 from fakes.clock import FakeClock
 from fakes.slurm import FakeSlurm
 from trainmaster.errors import SlurmUnreachable
-from trainmaster.launcher import plan, record
+from trainmaster.launcher import intent, plan, record
+from trainmaster.launcher.follow.outcome import UNLISTED_MAX_S
 from trainmaster.launcher.follow.queue import LOOK_EVERY_S, Queue
 from trainmaster.launcher.follow.watch import GRACE_S, Watch
 
@@ -284,3 +285,39 @@ def test_a_requeued_job_that_waits_for_nodes_is_left_alone(scene):
     scene.slurm.put(12, "PENDING", reason="Resources")
     assert scene.watch.wait(timeout_s=40.0) is None
     assert scene.slurm.updated == []
+
+
+def test_a_job_that_is_cancelled_while_a_dead_node_still_completes_is_said_to_be_cancelling(scene):
+    """It was called REQUEUED until Slurm let go of the dead node, up to SlurmdTimeout."""
+    scene.write("STARTING")
+    scene.write("REQUEUED", cause="node_death")
+    scene.slurm.put(12, "COMPLETING")
+    assert scene.watch.state() == "REQUEUED"
+    intent.leave(scene.run_dir, intent.CANCEL)
+    assert scene.watch.state() == "CANCELLING"
+    scene.slurm.put(12, "CANCELLED", nodes="", end_time=scene.clock.start_s)
+    scene.watch.hurry()
+    assert scene.watch.settle(patience_s=1.0).state == "CANCELLED"
+    assert scene.watch.state() == "CANCELLED"
+
+
+def test_a_job_that_is_in_no_queue_for_a_moment_is_what_its_record_says_last(scene):
+    scene.write("RUNNING")
+    scene.slurm.known.clear()
+    scene.watch.hurry()
+    assert scene.watch.state_seen(scene.watch.queued(patience_s=1.0)) == "UNKNOWN"
+    scene.write("REQUEUED", cause="requeue")
+    assert scene.watch.state_seen(None) == "REQUEUED"
+    intent.leave(scene.run_dir, intent.CANCEL)
+    now_s = scene.clock.now().timestamp()
+    (scene.run_dir / "cancel.json").write_text(json.dumps({"by": "bob", "time": now_s}))
+    assert scene.watch.state_seen(None) == "CANCELLING"
+    scene.clock.sleep_s(UNLISTED_MAX_S)
+    assert scene.watch.state_seen(None) == "UNKNOWN"
+
+
+def test_a_cluster_that_does_not_answer_leaves_the_state_unknown(scene):
+    scene.write("REQUEUED")
+    scene.slurm.fail = {verb: [SlurmUnreachable("down")] * 9 for verb in ("jobs", "job")}
+    scene.watch.hurry()
+    assert scene.watch.state_seen(scene.watch.queued(patience_s=1.0)) == "UNKNOWN"
