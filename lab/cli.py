@@ -90,7 +90,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def _add_place(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--name", default="", help=f"the lab's name ({_DEFAULT_NAME!r}, or the only lab there is)")
-    verb.add_argument("--folder", type=Path, help="the lab's folder; $TRAINMASTER_LAB if that is set")
+    text = "the lab's folder; $TRAINMASTER_LAB if that is set, else the lab that $SLURM_CONF belongs to"
+    verb.add_argument("--folder", type=Path, help=text)
 
 
 def _add_json(verb: argparse.ArgumentParser) -> None:
@@ -106,12 +107,17 @@ def _folder(args: argparse.Namespace) -> Path | None:
     return Path(named) if named else None
 
 
-def _chosen(args: argparse.Namespace) -> "Lab":
-    """The lab that a command is about. Raises LabError when there is none, or none is the obvious one."""
-    from trainmaster.lab.folders import all_labs
+def _chosen(args: argparse.Namespace, *, shells_own: bool = True) -> "Lab":
+    """The lab that a command is about. Raises LabError when there is none, or none is the obvious one.
+
+    `shells_own`: without any word about it, the one that this shell's Slurm commands speak to.
+    """
+    from trainmaster.lab.folders import all_labs, folder_of
     from trainmaster.lab.running import Lab
 
     folder = _folder(args)
+    if folder is None and not args.name and shells_own:
+        folder = folder_of(os.environ.get("SLURM_CONF", ""))
     if folder is not None:
         return Lab(folder.resolve())
     labs = {state.name: state for state in all_labs()}
@@ -179,7 +185,8 @@ def _up(args: argparse.Namespace) -> int:
         )
         return 0
     _tell(f"{len(lab.node_names)} nodes are idle after {wall_s} s")
-    option = f" --name {lab.name}" if lab.name != _DEFAULT_NAME else ""
+    # This shell may speak to another lab still.
+    option = f" --name {lab.name}" if lab.name != _DEFAULT_NAME or "SLURM_CONF" in os.environ else ""
     print(
         f'eval "$(trainmaster lab env{option})"   # point sinfo, sbatch, srun at it\n'
         f"trainmaster lab status{option}\n"
@@ -238,7 +245,7 @@ def _env(args: argparse.Namespace) -> int:
     from trainmaster.lab.running import shell_lines
 
     _sweep()
-    lab = _chosen(args)
+    lab = _chosen(args, shells_own=False)
     if not lab.state.ready:
         raise LabError(f"the lab {lab.name!r} is still being built", hint="wait for its `trainmaster lab up` to end")
     if args.json:

@@ -46,6 +46,12 @@ def all_labs() -> tuple[LabState, ...]:
     return tuple(found.values())
 
 
+def folder_of(slurm_conf: str) -> Path | None:
+    """The lab whose configuration SLURM_CONF names, as a shell has it that evaluated `lab env`; None for no lab's."""
+    folder = Path(slurm_conf).parent
+    return folder if slurm_conf and (folder / STATE_FILE).is_file() else None
+
+
 def claim(name: str, folder: Path | None) -> Path:
     """Make the empty folder of a new lab, known under `name`. Raises LabError when something is there already."""
     place = make_base() / name

@@ -12,6 +12,7 @@ from trainmaster.launcher import ids, plan, record
 from trainmaster.launcher.follow import index
 from trainmaster.launcher.follow.queue import queue_of
 from trainmaster.launcher.intent import who
+from trainmaster.slurm.conf import cluster_name
 from trainmaster.slurm.values import Job
 
 log = logging.getLogger("trainmaster")
@@ -30,6 +31,8 @@ class Candidate:
     state: str
     queued: bool | None
     """Whether Slurm has it in its queue; None when Slurm does not say."""
+    cluster: str = ""
+    """Its cluster, when that is one that cannot be asked from here at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +44,15 @@ class Verdict:
     why: str
 
 
-def judge(candidates: Sequence[Candidate], *, older_than_s: float, keep: int, now_s: float) -> tuple[Verdict, ...]:
+def judge(
+    candidates: Sequence[Candidate], *, older_than_s: float, keep: int, now_s: float, elsewhere: bool = False
+) -> tuple[Verdict, ...]:
     """What to remove: jobs that ended long enough ago, but for the `keep` newest of all. Pure.
 
     A job is kept when its record has no end, when Slurm has it in its queue (somebody has requeued it), when Slurm does
     not say, and when it is LOST: nobody knows how it ended, and its files may be all that can tell.
+
+    `elsewhere`: also jobs of clusters that cannot be asked from here; a person has to know that they live no more.
     """
     newest = {one.run_dir for one in sorted(candidates, key=lambda one: -one.submitted_s)[: max(keep, 0)]}
     verdicts = []
@@ -54,7 +61,9 @@ def judge(candidates: Sequence[Candidate], *, older_than_s: float, keep: int, no
             why = f"one of the {keep} newest"
         elif one.ended_s is None:
             why = "its record has no end"
-        elif one.queued is None:
+        elif one.cluster and not elsewhere:
+            why = f"it belongs to the cluster {one.cluster}, which cannot be asked from here"
+        elif one.queued is None and not one.cluster:
             why = "Slurm does not say whether it is in the queue"
         elif one.queued:
             why = "it is in the queue"
@@ -83,10 +92,11 @@ def candidates(entries: Iterable[index.Entry]) -> tuple[Candidate, ...]:
             continue
         ended_s, state = _end(entry)
         queued: bool | None = None
-        if ended_s is not None:
-            if entry.slurm_conf not in listings:
-                listings[entry.slurm_conf] = _listing(entry.slurm_conf)
-            listing = listings[entry.slurm_conf]
+        conf = _conf_to_ask(entry)
+        if ended_s is not None and conf is not None:
+            if conf not in listings:
+                listings[conf] = _listing(conf)
+            listing = listings[conf]
             queued = None if listing is None else any(_is(entry.job_id, job) for job in listing)
         found.append(
             Candidate(
@@ -97,9 +107,21 @@ def candidates(entries: Iterable[index.Entry]) -> tuple[Candidate, ...]:
                 ended_s=ended_s,
                 state=state,
                 queued=queued,
+                cluster="" if conf is not None else entry.cluster or entry.slurm_conf,
             )
         )
     return tuple(found)
+
+
+def _conf_to_ask(entry: index.Entry) -> str | None:
+    """The SLURM_CONF with which to ask the cluster of a job; None where it is out of sight from here.
+
+    Job ids of two clusters may be the same, so what another cluster's queue lacks says nothing.
+    """
+    if entry.asked_here and (not entry.slurm_conf or Path(entry.slurm_conf).exists()):
+        return entry.slurm_conf
+    here = os.environ.get("SLURM_CONF", "")
+    return here if entry.cluster and cluster_name(here) == entry.cluster else None
 
 
 def _is(job_id: int, job: Job) -> bool:
@@ -107,8 +129,6 @@ def _is(job_id: int, job: Job) -> bool:
 
 
 def _listing(slurm_conf: str) -> tuple[Job, ...] | None:
-    if slurm_conf and not Path(slurm_conf).exists():
-        return ()  # the cluster itself is gone, a lab that was taken down: nothing can live on it
     # Not what somebody heard some seconds ago: the job may have been requeued since.
     try:
         return queue_of(slurm_conf).client.jobs(user=who())
@@ -157,7 +177,7 @@ def entries_of_folder(folder: Path, known: Iterable[index.Entry]) -> tuple[index
         elif is_run_folder(run_dir, name):
             events = record.read(run_dir)
             if events:
-                conf = os.environ.get("SLURM_CONF", "")
+                told = events[0].detail
                 found.append(
                     index.Entry(
                         time=events[0].epoch_s,
@@ -165,8 +185,9 @@ def entries_of_folder(folder: Path, known: Iterable[index.Entry]) -> tuple[index
                         uid=name,
                         run_dir=str(run_dir),
                         name=plan.read(run_dir).name,
-                        slurm_conf=conf,
+                        slurm_conf=str(told.get("slurm_conf", "")),
                         tasks=plan.read(run_dir).array,
+                        cluster=str(told.get("cluster", "")) if "slurm_conf" in told else "that nobody wrote down",
                     )
                 )
     return tuple(found)

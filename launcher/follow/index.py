@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from trainmaster.launcher import ids
+from trainmaster.slurm.conf import cluster_name
 
 _BLOCK = 64 * 1024
 
@@ -26,6 +27,13 @@ class Entry:
     """SLURM_CONF at the time, "" when unset: job ids of two clusters may be the same."""
     tasks: str = ""
     """The indices of an array, as sbatch takes them; the run folder of task 5 is then `<run_dir>/5`."""
+    cluster: str = ""
+    """ClusterName at the time, "" when it was not known: SLURM_CONF may be unset on the machines of two clusters."""
+
+    @property
+    def asked_here(self) -> bool:
+        """Whether Slurm's commands, with this SLURM_CONF, speak of the cluster that the job was given to."""
+        return self.cluster in ("", cluster_name(self.slurm_conf))
 
 
 def path(env: Mapping[str, str] = os.environ) -> Path:
@@ -77,7 +85,7 @@ def find(job_id: int, file: Path, *, slurm_conf: str = "", task: int | None = No
     for entry in newest_first(file, job=job_id):
         if task is not None and entry.tasks and not ids.contains(entry.tasks, task):
             without = without or entry
-        elif entry.slurm_conf == slurm_conf:
+        elif entry.slurm_conf == slurm_conf and entry.asked_here:
             return entry
         else:
             elsewhere = elsewhere or entry

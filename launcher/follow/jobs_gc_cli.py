@@ -23,6 +23,8 @@ def add(verbs: "Verbs") -> None:
     gc.add_argument("--keep", type=int, default=0, metavar="N", help="keep the N newest, whatever their age")
     text = "only this folder, and also jobs in it that are not in the list"
     gc.add_argument("--folder", type=Path, help=text)
+    text = "also what ended on clusters that cannot be asked from here; say it only if none of it can live"
+    gc.add_argument("--elsewhere", action="store_true", help=text)
     gc.add_argument("--dry-run", action="store_true", help="only say what would be removed, and why the rest stays")
 
 
@@ -34,7 +36,11 @@ def run_gc(args: argparse.Namespace) -> int:
     known = tuple(index.newest_first(index.path()))
     entries = known if args.folder is None else garbage.entries_of_folder(args.folder, known)
     verdicts = garbage.judge(
-        garbage.candidates(entries), older_than_s=_seconds(args.older_than), keep=args.keep, now_s=time.time()
+        garbage.candidates(entries),
+        older_than_s=_seconds(args.older_than),
+        keep=args.keep,
+        now_s=time.time(),
+        elsewhere=args.elsewhere,
     )
     freed = failed = 0
     for verdict in verdicts:

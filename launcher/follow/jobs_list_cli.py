@@ -36,28 +36,39 @@ def run_list(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(rows))
         return 0
-    titles = ("JOB", "NAME", "STATE", "CYCLE", "STEP", "SUBMITTED", "FOLDER")
-    keys = ("job_id", "name", "state", "cycle", "step", "submitted", "run_dir")
-    print_table(titles, [["" if row[key] is None else str(row[key]) for key in keys] for row in rows], states=2)
+    keys = ["job_id", "name", "state", "cycle", "step", "submitted", "run_dir"]
+    titles = ["JOB", "NAME", "STATE", "CYCLE", "STEP", "SUBMITTED", "FOLDER"]
+    if len({row["cluster"] for row in rows}) > 1:
+        # The same number may stand for a job of each.
+        keys.insert(1, "cluster")
+        titles.insert(1, "CLUSTER")
+    cells = [["" if row[key] is None else str(row[key]) for key in keys] for row in rows]
+    print_table(titles, cells, states=titles.index("STATE"))
     return 0
 
 
 def _row(entry: "Entry") -> dict[str, Any]:
     from trainmaster.launcher import record
+    from trainmaster.slurm.conf import cluster_name
 
-    run_dir = Path(entry.run_dir)
+    # One task: of an array of one, or of one that plain sbatch submitted, whose tasks come one by one.
+    alone = entry.tasks.isdecimal()
+    job_id = f"{entry.job_id}_{entry.tasks}" if alone else entry.job_id
+    run_dir = Path(entry.run_dir) / (entry.tasks if alone else "")
     events = record.read(run_dir)
     last = events[-1] if events else None
+    many = entry.tasks and not alone
     row = {
-        "job_id": entry.job_id,
+        "job_id": job_id,
+        "cluster": entry.cluster or cluster_name(entry.slurm_conf) or entry.slurm_conf,
         "name": entry.name,
-        "state": _tasks(entry) if entry.tasks else _state(entry, entry.job_id, events, run_dir),
+        "state": _tasks(entry) if many else _state(entry, job_id, events, run_dir),
         "cycle": f"{last.attempt}.{last.cycle}" if last and last.state != "SUBMITTED" else None,
-        "step": None if entry.tasks else record.last_step(run_dir, events),
+        "step": None if many else record.last_step(run_dir, events),
         "submitted": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time)),
-        "run_dir": entry.run_dir,
+        "run_dir": str(run_dir),
     }
-    return row | ({"tasks": entry.tasks} if entry.tasks else {})
+    return row | ({"tasks": entry.tasks} if many else {})
 
 
 def _state(entry: "Entry", job_id: int | str, events: Any, run_dir: Path) -> str:
@@ -71,8 +82,8 @@ def _state(entry: "Entry", job_id: int | str, events: Any, run_dir: Path) -> str
         return state_of(events)
     if not Path(entry.run_dir).exists():
         return "UNKNOWN"
-    if entry.slurm_conf and not Path(entry.slurm_conf).exists():
-        return "UNKNOWN"  # of a lab that is gone: there is nobody to ask
+    if (entry.slurm_conf and not Path(entry.slurm_conf).exists()) or not entry.asked_here:
+        return "UNKNOWN"  # of a lab that is gone, or another cluster: there is nobody to ask
     queue = queue_of(entry.slurm_conf)
     queued = queue.listed(job_id, patience_s=PATIENCE_S)
     cancelled = intent.found(run_dir, intent.CANCEL)

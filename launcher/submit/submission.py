@@ -30,6 +30,7 @@ from trainmaster.launcher.submit.render import render, slurm_can_write_to
 from trainmaster.launcher.submit.spec import RANK_ENV, RANK_ENV_PREFIXES, JobSpec, bytes_of
 from trainmaster.launcher.submit.target import Program, Target
 from trainmaster.slurm.client import SlurmClient
+from trainmaster.slurm.conf import cluster_name
 
 log = logging.getLogger("trainmaster")
 
@@ -391,10 +392,12 @@ def remember(submission: Submission, folder: Path, *, now_s: float, slurm_conf: 
 
     `folder`: where jobs are kept; `now_s`: when it was submitted, in seconds since the epoch.
     """
+    cluster = cluster_name(slurm_conf)
+    where = {"cluster": cluster, "slurm_conf": slurm_conf}
     try:
         record.append(
             submission.run_dir,
-            record.Event(epoch_s=now_s, job_id=submission.job_id, attempt=0, cycle=0, state="SUBMITTED"),
+            record.Event(epoch_s=now_s, job_id=submission.job_id, attempt=0, cycle=0, state="SUBMITTED", detail=where),
         )
         link_to(folder / str(submission.job_id), submission.uid)
         if submission.tasks:
@@ -412,6 +415,7 @@ def remember(submission: Submission, folder: Path, *, now_s: float, slurm_conf: 
                 name=submission.name,
                 slurm_conf=slurm_conf,
                 tasks=submission.tasks,
+                cluster=cluster,
             ),
             index.path(),
         )

@@ -82,6 +82,11 @@ def test_several_labs_are_told_apart_by_name_or_folder(lab: Run) -> None:
     assert "which lab?" in lab("env", ok=False).stderr
     assert "one/slurm.conf" in lab("env", "--name", "one").stdout
     assert str(elsewhere) in lab("env", TRAINMASTER_LAB=str(elsewhere)).stdout
+    # "which lab?", said `lab fault`, in a shell whose sinfo spoke of one.
+    shell = {"SLURM_CONF": str(elsewhere / "slurm.conf")}
+    assert "would kill 1 process" in lab("fault", "node-death", "n01", "--dry-run", **shell).stdout
+    assert as_json(lab("status", "--json", **shell))["folder"] == str(elsewhere)
+    assert "which lab?" in lab("env", ok=False, **shell).stderr
     assert [found["name"] for found in as_json(lab("status", "--all", "--json"))] == ["one", elsewhere.name]
     assert "is down" in lab("down", TRAINMASTER_LAB=str(elsewhere)).stdout
     assert not elsewhere.exists()

@@ -4,11 +4,13 @@ import json
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes.slurm import FakeSlurm
 from trainmaster.launcher import plan, record
 from trainmaster.launcher.follow import garbage, index
 from trainmaster.launcher.follow.garbage import Candidate, judge
@@ -78,15 +80,17 @@ class Folder:
         record.append(run_dir, record.Event(epoch_s=5.0, job_id=number, attempt=0, cycle=0, state=state))
         (self.base / str(number)).symlink_to(uid)
         if listed:
-            entry = index.Entry(
-                time=5.0, job_id=number, uid=uid, run_dir=str(run_dir), name="x", slurm_conf="/gone/slurm.conf"
-            )
-            index.append(entry, self.index)
+            index.append(self.entry(number), self.index)
         return run_dir
+
+    def entry(self, number: int, **values: str) -> index.Entry:
+        uid = f"20260101-000000-{number:06x}"
+        return index.Entry(time=5.0, job_id=number, uid=uid, run_dir=str(self.base / uid), name="x", **values)
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(garbage, "queue_of", lambda conf: SimpleNamespace(client=FakeSlurm()))
     return Folder(tmp_path / "jobs")
 
 
@@ -100,6 +104,49 @@ def test_a_removed_job_leaves_neither_folder_nor_link_nor_line(folder):
     assert garbage.tidy_index(folder.index) == 1
     assert [entry.job_id for entry in index.newest_first(folder.index)] == [2]
     assert not gone.exists()
+
+
+def cluster(folder: Path, name: str) -> str:
+    folder.mkdir()
+    (folder / "slurm.conf").write_text(f"ClusterName={name}\n")
+    return str(folder / "slurm.conf")
+
+
+def test_gc_leaves_jobs_of_clusters_that_cannot_be_asked(folder, tmp_path, monkeypatch):
+    """It offered what a lab that was gone had left, and asked one cluster about another's jobs."""
+    here = cluster(tmp_path / "here", "alpha")
+    for number in range(1, 6):
+        folder.job(number)
+    monkeypatch.setenv("SLURM_CONF", here)
+    entries = (
+        folder.entry(1, cluster="alpha", slurm_conf=here),
+        folder.entry(2, cluster="beta", slurm_conf="/gone/slurm.conf"),
+        folder.entry(3, cluster="beta", slurm_conf=here),  # the file has another cluster's name by now
+        folder.entry(4, cluster="alpha", slurm_conf="/gone/slurm.conf"),  # seen from another machine
+        folder.entry(5, slurm_conf=here),  # of an older version
+    )
+    found = garbage.candidates(entries)
+    verdicts = judge(found, older_than_s=0.0, keep=0, now_s=NOW_S)
+    assert [verdict.remove for verdict in verdicts] == [True, False, False, True, True]
+    assert "cluster beta, which cannot be asked from here" in verdicts[1].why
+    assert all(one.remove for one in judge(found, older_than_s=0.0, keep=0, now_s=NOW_S, elsewhere=True))
+
+
+def test_a_job_in_no_list_is_of_the_cluster_that_its_record_names(folder, tmp_path, monkeypatch):
+    here = cluster(tmp_path / "here", "alpha")
+    monkeypatch.setenv("SLURM_CONF", here)
+    told = {1: None, 2: {"cluster": "alpha", "slurm_conf": here}, 3: {"cluster": "beta", "slurm_conf": ""}}
+    for number, detail in told.items():
+        run_dir = folder.job(number, listed=False)
+        event = record.Event(
+            epoch_s=1.0, job_id=number, attempt=0, cycle=0, state="SUBMITTED", detail={} if detail is None else detail
+        )
+        text = (run_dir / record.FILE).read_text()
+        (run_dir / record.FILE).write_text(record.to_line(event) + text)
+    found = garbage.candidates(garbage.entries_of_folder(folder.base, ()))
+    assert [one.queued for one in found] == [None, False, None]
+    verdicts = judge(found, older_than_s=0.0, keep=0, now_s=NOW_S)
+    assert [verdict.remove for verdict in verdicts] == [False, True, False]
 
 
 def test_the_link_of_a_newer_job_with_that_number_stays(folder):
