@@ -7,6 +7,7 @@ from pathlib import Path
 from trainmaster.errors import UsageError
 from trainmaster.launcher import ids, plan
 from trainmaster.launcher.follow import index
+from trainmaster.launcher.script import lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,19 @@ def _listed(one: ids.JobId) -> tuple[Path, str, str]:
             f"could not find job {one}: it is not in {index.path()}",
             hint="`trainmaster jobs list` shows this user's jobs; for others give --folder",
         )
-    return Path(entry.run_dir), entry.slurm_conf, entry.tasks
+    return _begun_last(Path(entry.run_dir), one, entry.cluster), entry.slurm_conf, entry.tasks
+
+
+def _begun_last(run_dir: Path, one: ids.JobId, cluster: str) -> Path:
+    """Of a batch script with several lines, each with a run folder, that of the line that has begun last.
+
+    Only where such a line has left its note: a link may lead to another cluster's job of that number.
+    """
+    linked = (run_dir.parent / str(one)).resolve()
+    note = lines.read(linked)
+    if note is None or note.get("job_id") != str(one) or cluster not in ("", note.get("cluster")):
+        return run_dir
+    return linked if one.task is None else linked.parent
 
 
 def read_plan(run_dir: Path, job_id: ids.JobId | int | str) -> plan.Plan:

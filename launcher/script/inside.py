@@ -4,9 +4,7 @@ What `submission` does before sbatch, this does after: `exec trainmaster run -- 
 script, and from then on the job is like any other that trainmaster submitted.
 """
 
-import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +12,9 @@ from typing import Any
 
 from trainmaster.clock import Clock
 from trainmaster.errors import SlurmError, UsageError
-from trainmaster.launcher import array_layout, plan, record
+from trainmaster.launcher import array_layout, plan
 from trainmaster.launcher.script.allocation import Allocation
+from trainmaster.launcher.script.lines import Lines, lines_of
 from trainmaster.launcher.submit import submission
 from trainmaster.launcher.submit.spec import JobSpec
 from trainmaster.launcher.submit.spec_file import decode
@@ -24,9 +23,6 @@ from trainmaster.slurm.client import SlurmClient
 from trainmaster.slurm.values import Job
 
 log = logging.getLogger("trainmaster")
-
-IDENTITY = "allocation.json"
-"""What tells this job from another that had its number; only in folders that were made inside an allocation."""
 
 DECIDED = ("name", "nodes", "spares", "tasks_per_node", "cpus_per_task", "partition", "python")
 """Fields that no default may change any more once the job has its nodes."""
@@ -105,12 +101,14 @@ def prepare(
 
     Raises UsageError when the folder cannot be written.
     """
-    earlier = find_again(folder, found)
+    lines = lines_of(folder, found)
+    earlier = lines.earlier(program.argv)
     if earlier is not None:
         # The script is the same, but the allocation may have another size.
         old = plan.read(earlier)
         made = submission.plan_of(program, spec, earlier, python=python)
         plan.write(earlier, replace(made, uid=old.uid, array=old.array, exclude=old.exclude, env=_rank_env(made)))
+        _note(lines, earlier)
         return earlier
     job = _ask(client, found.job_id)
     if job is not None:
@@ -135,54 +133,32 @@ def prepare(
     )
     submitted_s = job.submit_time if job is not None else None
     submission.remember(sent, folder, now_s=submitted_s or clock.now().timestamp(), slurm_conf=slurm_conf)
-    return _completed(top, folder, found, _output(job))
+    return _completed(top, lines, _output(job))
 
 
-def _completed(top: Path, folder: Path, found: Allocation, output: Path | None) -> Path:
+def _completed(top: Path, lines: Lines, output: Path | None) -> Path:
     """The run folder, in `top` or `top` itself, with what finds it again. What cannot be written is only reported."""
-    run_dir = top
+    run_dir, found = top, lines.found
     try:
         if found.task is not None:
             # The words of the shell's command may differ from task to task, so each is an array of its own.
             run_dir = array_layout.unfold(top, found.task, found.id)
-            submission.link_to(folder / found.id, f"{top.name}/{found.task}")
-        (run_dir / IDENTITY).write_text(json.dumps(_identity(found)) + "\n")
         if output is not None:
             (run_dir / submission.OUTPUT).unlink(missing_ok=True)
             (run_dir / submission.OUTPUT).symlink_to(output)
     except OSError as error:
         log.warning("could not complete %s: %s", run_dir, error.strerror or error)
+    _note(lines, run_dir)
     return run_dir
 
 
-def find_again(folder: Path, found: Allocation) -> Path | None:
-    """The folder of this job's earlier attempts; None when there is none.
-
-    Job ids come round again, and a requeue changes the submit time. So the first start always makes a new folder, and
-    later ones take what the link of their number points at only if it was made by a job of the same name, cluster and
-    origin that has not come as far as this attempt.
-    """
-    if not found.attempt:
-        return None
-    run_dir = (folder / found.id).resolve()
+def _note(lines: Lines, run_dir: Path) -> None:
+    """Let this line be found again, and be the one that the job's number means."""
     try:
-        known = json.loads((run_dir / IDENTITY).read_text())
-        plan.read(run_dir)
-    except (OSError, ValueError, TypeError):
-        return None
-    events = record.read(run_dir)
-    newest = max((event.attempt for event in events if event.state != "SUBMITTED"), default=-1)
-    return run_dir if known == _identity(found) and newest < found.attempt else None
-
-
-def _identity(found: Allocation) -> dict[str, str | int]:
-    return {
-        "job_id": found.id,
-        "name": found.name,
-        "cluster": found.cluster,
-        "submit_dir": found.submit_dir,
-        "user_id": os.getuid(),
-    }
+        lines.begin(run_dir)
+        submission.link_to(lines.folder / lines.found.id, run_dir.relative_to(lines.folder).as_posix())
+    except OSError as error:
+        log.warning("after a requeue %s will not be found again: %s", run_dir, error.strerror or error)
 
 
 def _rank_env(made: plan.Plan) -> dict[str, str]:

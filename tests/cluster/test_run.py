@@ -111,6 +111,8 @@ def test_a_task_of_an_array_is_a_job_of_its_own(lab: Lab):
         shown = json.loads(shell(f"trainmaster jobs show {array}_{task} --json"))
         assert (shown["state"], shown["cycles"][-1]["step"]) == ("SUCCEEDED", steps - 1), output(f"{array}_{task}")
     assert "starts at 0" in shell(f"trainmaster jobs logs {array}_2 --folder trainmaster_jobs")
+    listed = json.loads(shell("trainmaster jobs list --json --limit 2"))
+    assert {(row["job_id"], row["state"]) for row in listed} == {(f"{array}_{n}", "SUCCEEDED") for n in (1, 2)}
 
 
 def test_cancelling_is_a_cancellation(lab: Lab):
@@ -149,6 +151,23 @@ def test_a_held_allocation_runs_one_program_after_the_other(lab: Lab):
         assert job.events()[-1].ranks == 2
     assert len([path for path in Path("trainmaster_jobs").iterdir() if not path.is_symlink()]) == 2
     shell(f"scancel {holder}")
+
+
+def test_two_lines_of_one_script_keep_their_folders_through_a_requeue(lab: Lab):
+    job = sbatch(
+        f"trainmaster run -- python {COUNTER} 3\ntrainmaster run -- python {COUNTER} 100000\n",
+    )
+    first = job.run_dir
+    until(lambda: TrainmasterJob.from_id(job.job_id).run_dir != first, "the second line runs")
+    second: TrainmasterJob[Any] = TrainmasterJob.from_id(job.job_id)
+    until(lambda: second.state == "RUNNING", f"the program runs: {output(job.job_id)}")
+    assert story(job)[-1] == "SUCCEEDED"
+    shell(f"trainmaster jobs requeue --reason again {job.job_id}")
+    until(lambda: story(second).count("RUNNING") == 2, f"the second line runs again: {output(job.job_id)}")
+    assert TrainmasterJob.from_id(job.job_id).run_dir == second.run_dir
+    assert story(job).count("STARTING") == 2 and story(job)[-1] == "SUCCEEDED"
+    assert len([path for path in Path("trainmaster_jobs").iterdir() if not path.is_symlink()]) == 2
+    shell(f"trainmaster jobs cancel --now {job.job_id}")
 
 
 def test_a_requeue_goes_on_in_the_same_folder_without_the_dead_node(lab: Lab):

@@ -16,7 +16,7 @@ from trainmaster.launcher.follow import index
 from trainmaster.launcher.follow.find import find
 from trainmaster.launcher.follow.queue import Queue
 from trainmaster.launcher.follow.watch import Watch
-from trainmaster.launcher.script import inside
+from trainmaster.launcher.script import inside, lines
 from trainmaster.launcher.script.allocation import Allocation
 from trainmaster.launcher.submit.defaults import with_defaults
 from trainmaster.launcher.submit.target import Program
@@ -46,10 +46,12 @@ def slurm(**values) -> FakeSlurm:
     return made
 
 
-def prepare(folder: Path, found: Allocation = JOB, client: FakeSlurm | None = None, **values) -> Path:
+def prepare(
+    folder: Path, found: Allocation = JOB, client: FakeSlurm | None = None, program: Program = PROGRAM, **values
+) -> Path:
     spec = inside.fitted({"spares": 1} | values, found)
     return inside.prepare(
-        PROGRAM, spec, found, client or slurm(), folder, clock=FakeClock(), python="/py", slurm_conf="/lab.conf"
+        program, spec, found, client or slurm(), folder, clock=FakeClock(), python="/py", slurm_conf="/lab.conf"
     )
 
 
@@ -229,12 +231,71 @@ def test_a_folder_that_has_seen_this_attempt_is_another_jobs(tmp_path):
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
     old = prepare(tmp_path)
-    identity = json.loads((old / inside.IDENTITY).read_text())
-    (old / inside.IDENTITY).write_text(json.dumps(identity | {"user_id": os.getuid() + 1}))
+    identity = json.loads((old / lines.NOTE).read_text())
+    (old / lines.NOTE).write_text(json.dumps(identity | {"user_id": os.getuid() + 1}))
     assert prepare(tmp_path, attempt(1)) != old
 
 
 def test_a_submitted_jobs_folder_is_not_mistaken_for_one_of_these(tmp_path):
     old = prepare(tmp_path)
-    (old / inside.IDENTITY).unlink()
+    (old / lines.NOTE).unlink()
     assert prepare(tmp_path, attempt(1)) != old
+
+
+# --- several lines in one script --------------------------------------------------------------------------------------
+
+
+def line(word: str) -> Program:
+    return Program(argv=("python3", f"{word}.py"))
+
+
+def execution(monkeypatch, number: int) -> None:
+    """What follows is run by another process of the batch script."""
+    monkeypatch.setattr(lines, "_execution", lambda found: f"script {number}")
+
+
+def test_two_lines_of_a_script_find_their_own_folders_after_a_requeue(tmp_path, monkeypatch):
+    """The first line took the folder of the second, which made a new one."""
+    execution(monkeypatch, 0)
+    first, second = prepare(tmp_path, program=line("a")), prepare(tmp_path, program=line("b"))
+    assert first != second
+    for run_dir in (first, second):
+        started(run_dir, 0)
+    for number in (1, 2):
+        execution(monkeypatch, number)
+        assert prepare(tmp_path, attempt(number), program=line("a")) == first
+        assert (tmp_path / "12").resolve() == find(12).run_dir == first, "that is the one that runs"
+        started(first, number)
+        assert prepare(tmp_path, attempt(number), program=line("b")) == second
+        assert (tmp_path / "12").resolve() == find(12).run_dir == second
+        started(second, number)
+        assert prepare(tmp_path, attempt(number), program=line("c")) not in (first, second)
+
+
+def test_a_line_whose_options_change_is_found_by_how_it_begins(tmp_path, monkeypatch):
+    execution(monkeypatch, 0)
+    first = prepare(tmp_path, program=Program(argv=("python3", "a.py", "--resume", "0")))
+    other = prepare(tmp_path, program=line("b"))
+    execution(monkeypatch, 1)
+    repair = prepare(tmp_path, attempt(1), program=line("only-after-a-requeue"))
+    assert repair not in (first, other)
+    assert prepare(tmp_path, attempt(1), program=Program(argv=("python3", "a.py", "--resume", "7"))) == first
+    assert prepare(tmp_path, attempt(1), program=line("b")) == other
+
+
+def test_a_loop_goes_on_where_it_was_and_then_further(tmp_path, monkeypatch):
+    execution(monkeypatch, 0)
+    folders = [prepare(tmp_path) for _ in range(3)]
+    execution(monkeypatch, 1)
+    again = [prepare(tmp_path, attempt(1)) for _ in range(5)]
+    assert again[:3] == folders and len(set(again)) == 5
+
+
+def test_the_first_start_of_another_job_of_that_number_finds_nothing(tmp_path, monkeypatch):
+    execution(monkeypatch, 0)
+    old = [prepare(tmp_path, program=line(word)) for word in ("a", "b")]
+    execution(monkeypatch, 1)
+    new = [prepare(tmp_path, program=line(word)) for word in ("a", "b")]
+    assert not set(old) & set(new)
+    execution(monkeypatch, 2)
+    assert [prepare(tmp_path, attempt(1), program=line(word)) for word in ("a", "b")] == new
