@@ -10,10 +10,11 @@ from trainmaster.errors import UsageError
 from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.submit import code_copy, code_move, code_scan, export
 from trainmaster.launcher.submit.explanation import FILE, Explanation, explain
+from trainmaster.launcher.submit.left_behind import named_by
 from trainmaster.launcher.submit.lint import Remark
 from trainmaster.launcher.submit.origin import Source
 from trainmaster.launcher.submit.spec import JobSpec
-from trainmaster.launcher.submit.target import script_of
+from trainmaster.launcher.submit.target import Target, script_of
 from trainmaster.slurm.commands import clean_environment
 from trainmaster.slurm.values import Partition
 
@@ -63,12 +64,15 @@ class Belongings:
         (run_dir / FILE).write_text(mine.explanation(spec, script).to_json())
 
 
-def gather(spec: JobSpec, plan: Plan, *, folder: Path, env: Mapping[str, str] = os.environ) -> tuple[Plan, Belongings]:
+def gather(
+    spec: JobSpec, plan: Plan, target: Target, *, folder: Path, env: Mapping[str, str] = os.environ
+) -> tuple[Plan, Belongings]:
     """What goes with a job, and its plan changed for it. Only looks; nothing is written.
 
     Args:
         spec: Valid, with its origins.
         plan: What the job's processes would be told.
+        target: What every rank runs; of an array's tasks the first.
         folder: Where jobs are kept.
         env: The submitting shell's environment.
 
@@ -80,7 +84,7 @@ def gather(spec: JobSpec, plan: Plan, *, folder: Path, env: Mapping[str, str] = 
             hint="export it before you submit, or give its value: secrets={name: value}, --secret NAME=FILE",
         )
     taken = export.inherited(clean_environment(env), spec.export, spec.secrets)
-    yours = tuple(_env_remarks(spec, taken))
+    yours = (*_env_remarks(spec, taken), *_left_remarks(spec, taken, target, plan.import_path))
     if spec.snapshot is None:
         return plan, Belongings(taken=taken, remarks=yours)
     if (copy := _copy_around(Path.cwd())) is not None:
@@ -168,6 +172,19 @@ def _env_remarks(spec: JobSpec, taken: export.Inherited) -> Iterator[Remark]:
         if mine != value and name not in spec.env and origin is not None and origin.source is Source.PROFILE:
             text = f"{name}={mine} of your shell wins over {value} of the {origin}"
             yield Remark(check="environment", text=text)
+
+
+def _left_remarks(
+    spec: JobSpec, taken: export.Inherited, target: Target, import_path: tuple[str, ...]
+) -> Iterator[Remark]:
+    """What the job would miss of the shell, as far as its own text tells."""
+    given = {*spec.env, *spec.env_defaults}
+    names = tuple(name for name in taken.left if name not in given)
+    lines = (*spec.setup, *spec.teardown)
+    if missed := named_by(names, target, lines=lines, import_path=import_path):
+        few = ", ".join(missed[:8]) + (", …" if len(missed) > 8 else "")
+        text = f"{few} of your shell stay(s) behind, though the program names it"
+        yield Remark(check="export", text=f"{text}; export=[{missed[0]!r}] takes it along, export=['*'] everything")
 
 
 def _code_remarks(found: code_scan.Scan) -> Iterator[Remark]:

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from trainmaster.launcher.intent import who
 from trainmaster.launcher.submit import auto, submission
 from trainmaster.launcher.submit.array import send_all
 from trainmaster.launcher.submit.defaults import with_defaults
+from trainmaster.launcher.submit.export import EVERYTHING
+from trainmaster.launcher.submit.origin import Origin, Source
 from trainmaster.launcher.submit.parameters import NAMES, memory, spec_of
 from trainmaster.launcher.submit.spec import JobSpec
 from trainmaster.launcher.submit.target import Call, Program, Target, pickled_call, program, script_folder
@@ -50,7 +53,7 @@ def submit(
     Raises SpecError with every fault of the spec, UsageError for a target or folder that cannot be used, SubmitRefused
     with sbatch's words, SlurmUnreachable and SlurmMissing.
     """
-    executor = TrainmasterExecutor(folder or submission.DEFAULT_FOLDER, spec)
+    executor = TrainmasterExecutor(folder or submission.DEFAULT_FOLDER, spec or JobSpec())
     job = executor.submit(target, *args, **kwargs)
     assert isinstance(job, TrainmasterJob)
     return job
@@ -75,7 +78,7 @@ def map_array(
 
     Returns one job for each element, with the ids 12_0, 12_1 … Raises what `submit` raises; then nothing is submitted.
     """
-    executor = TrainmasterExecutor(folder or submission.DEFAULT_FOLDER, spec)
+    executor = TrainmasterExecutor(folder or submission.DEFAULT_FOLDER, spec or JobSpec())
     calls = [executor.prepared(target, *arguments) for arguments in zip(*iterables, strict=False)]
     if not calls:
         return []
@@ -88,7 +91,7 @@ def batch(spec: JobSpec | None = None, *, folder: str | Path | None = None) -> I
 
     The jobs that `submit` returns become usable at that moment.
     """
-    executor = TrainmasterExecutor(folder or submission.DEFAULT_FOLDER, spec)
+    executor = TrainmasterExecutor(folder or submission.DEFAULT_FOLDER, spec or JobSpec())
     with executor.batch():
         yield executor
 
@@ -106,11 +109,13 @@ class TrainmasterExecutor(SlurmExecutor):
         max_pickle_size_gb: float = 1.0,
         python: str | None = None,
     ) -> None:
-        """`spec` is what `update_parameters` starts from. `max_num_timeout` is accepted for submitit's sake; the spec's
+        """`spec` is what `update_parameters` starts from; without one jobs also inherit the whole shell, as submitit's
+        do. `max_num_timeout` is accepted for submitit's sake; the spec's
         `requeues_max` counts."""
         # Not SlurmExecutor's constructor: it refuses on machines without srun, where rendering still makes sense.
         core.PicklingExecutor.__init__(self, folder, max_num_timeout, max_pickle_size_gb)
         self.spec = spec or JobSpec()
+        self._export = EVERYTHING if spec is None else None
         self.python = python or sys.executable
 
     @classmethod
@@ -146,7 +151,11 @@ class TrainmasterExecutor(SlurmExecutor):
     @property
     def effective_spec(self) -> JobSpec:
         """The spec with what `update_parameters` changed, and with this person's and the cluster's defaults."""
-        return with_defaults(spec_of(self.spec, self.parameters))
+        spec = with_defaults(spec_of(self.spec, self.parameters))
+        if spec.export is not None or self._export is None:
+            return spec
+        origin = Origin(source=Source.DEFAULT, where="as submitit does")
+        return replace(spec, export=self._export).with_origins({**spec.origins, "export": origin})
 
     def _num_tasks(self) -> int:
         spec = self.effective_spec

@@ -195,7 +195,7 @@ def _rank_rows(spec: JobSpec, taken: Inherited) -> Iterator[Row]:
         yield _row(group, name, "(secret)", origin, why)
     count = len([name for name in taken.open if name not in spec.env])
     origin = spec.origins.get("export", DEFAULT)
-    patterns = "all but the terminal's own" if spec.export is None else " ".join(spec.export) or "the basic ones"
+    patterns = " ".join(spec.export or ()) or "the allow-list"
     left = f"left behind: {_some(taken.left)}" if taken.left else ""
     yield _row(group, f"{count} variables of your shell", patterns, origin, left)
 

@@ -14,25 +14,63 @@ from functools import lru_cache
 
 from trainmaster.launcher.submit.spec_env import ENV_NAME
 
-DEFAULT_EXPORT: tuple[str, ...] = ("*",)
-"""Everything but what belongs to a terminal: whoever exports DATA=... and submits expects to find it in the job."""
-
 ALWAYS = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT", "TRAINMASTER_*")
 """Without these neither sbatch nor the job would start."""
 
 BASE = (
-    *("LANG", "LANGUAGE", "LC_*", "TZ", "TERM", "MAIL", "HOSTTYPE", "UMASK"),
+    *("LANG", "LANGUAGE", "LC_*", "TZ", "TERM", "MAIL", "HOSTTYPE", "UMASK", "XDG_*_HOME"),
     # where programs and libraries are found
-    *("LD_LIBRARY_PATH", "LIBRARY_PATH", "CPATH", "MANPATH", "PKG_CONFIG_PATH", "PYTHON*", "VIRTUAL_ENV*", "CONDA_*"),
-    *("MAMBA_*", "_CE_*", "PYENV_*", "UV_*", "SPACK_*", "CUDA_*", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"),
+    *("LD_*", "LIBRARY_PATH", "CPATH", "MANPATH", "PKG_CONFIG_PATH", "PYTHON*", "VIRTUAL_ENV*", "CONDA_*", "MAMBA_*"),
+    *("_CE_*", "PYENV_*", "UV_*", "PIXI_*", "SPACK_*", "EBROOT*", "EBVERSION*", "JAVA_HOME"),
     # environment modules
     *("MODULEPATH*", "MODULESHOME", "MODULES_*", "LOADEDMODULES", "_LMFILES_*", "LMOD_*", "_ModuleTable*", "__LMOD*"),
     *("BASH_ENV", "BASH_FUNC_*"),
+    # accelerators and their libraries
+    *(
+        "CUDA_*",
+        "CUDNN_*",
+        "CUBLAS_*",
+        "NVIDIA_*",
+        "NVTE_*",
+        "NSYS_*",
+        "TRITON_*",
+        "CUPY_*",
+        "HIP_*",
+        "HSA_*",
+        "ROCR_*",
+    ),
+    *("ROCM_*", "MIOPEN_*", "AMD_*", "GPU_*", "ZE_*", "XPU_*", "ONEAPI_*", "NEURON_*", "TPU_*"),
+    # threads and memory of a process
+    *("OMP_*", "KMP_*", "GOMP_*", "MKL_*", "OPENBLAS_*", "BLIS_*", "NUMEXPR_*", "NUMBA_*", "MALLOC_*", "TCMALLOC_*"),
     # a fabric chosen by hand
-    *("NCCL_*", "UCX_*", "GLOO_*", "TP_SOCKET_*", "FI_*", "OMPI_*", "OMP_*", "MKL_*", "TORCH_*", "PYTORCH_*"),
+    *("NCCL_*", "RCCL_*", "UCX_*", "UCC_*", "GLOO_*", "TP_SOCKET_*", "FI_*", "OMPI_*", "PRTE_*", "MPICH_*", "I_MPI_*"),
+    *("CCL_*", "SHARP_*", "HCOLL_*", "IBV_*", "MLX5_*", "RDMAV_*", "NVSHMEM_*"),
+    # frameworks
+    *(
+        "TORCH*",
+        "PYTORCH_*",
+        "AOT_*",
+        "INDUCTOR_*",
+        "KINETO_*",
+        "TF_*",
+        "JAX_*",
+        "XLA_*",
+        "KERAS_*",
+        "PL_*",
+        "LIGHTNING_*",
+    ),
+    *("HF_*", "HUGGINGFACE_*", "TRANSFORMERS_*", "DATASETS_*", "DIFFUSERS_*", "TOKENIZERS_*", "ACCELERATE_*", "FSDP_*"),
+    *("DS_*", "DEEPSPEED_*", "MEGATRON_*", "NEMO_*", "VLLM_*", "RAY_*", "HYDRA_*", "SUBMITIT_*"),
+    # where metrics and data are
+    *("WANDB_*", "MLFLOW_*", "COMET_*", "NEPTUNE_*", "CLEARML_*", "TENSORBOARD_*"),
+    *("AWS_*", "S3_*", "GOOGLE_*", "GCS_*", "GCLOUD_*", "AZURE_*", "FSSPEC_*"),
     *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_*", "*_CA_BUNDLE"),
 )
-"""What a program needs to start as it does here; exported whatever the patterns, unless one says `!`."""
+"""The allow-list: what programs of this trade read, and need to start as they do here. It goes along whatever the
+patterns, unless one says `!`; nothing else does unless one names it."""
+
+EVERYTHING: tuple[str, ...] = ("*",)
+"""What `sbatch` and submitit do: all but what belongs to the terminal."""
 
 SESSION = (
     *("_", "PWD", "OLDPWD", "SHLVL", "PS1", "PROMPT_COMMAND", "HISTFILE", "HISTSIZE", "HISTCONTROL", "LS_COLORS"),
@@ -73,7 +111,7 @@ def inherited(
     >>> seen.open, seen.secret, seen.left
     ({'PATH': '/bin', 'DATA': '/d'}, {'HF_TOKEN': 'x'}, ('OLD',))
     """
-    patterns = DEFAULT_EXPORT if export is None else export
+    patterns = () if export is None else export
     named = dict(secrets) if isinstance(secrets, Mapping) else {name: env[name] for name in secrets if name in env}
     found = Inherited(open={}, secret=named, left=())
     left = []

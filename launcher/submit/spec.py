@@ -87,7 +87,7 @@ class JobSpec(Traced):
     """Variables for the ranks that have no value yet: not from the shell that submits, not from setup lines."""
     export: tuple[str, ...] | None = None
     """Names of variables that the job takes along of the shell that submits it, as patterns: ("DATA_*", "!DEBUG");
-    by default all but the terminal's own."""
+    besides an allow-list of what programs need and read (docs/cluster-profile.md). ("*",) is everything."""
     secrets: Mapping[str, str] | tuple[str, ...] = field(default=(), repr=False)
     """Variables for the ranks that travel in a file of mode 0600: values, or names of variables set here."""
     snapshot: str | None = None

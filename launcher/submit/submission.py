@@ -124,7 +124,7 @@ def draft(
     run_dir = folder / uid
     runner_check.require_program(target, spec)
     made = plan_of(target, spec, run_dir, python=python, import_path=import_path)
-    made, belongings = gather(spec, made, folder=folder)
+    made, belongings = gather(spec, made, target, folder=folder)
     secrets_file = run_dir / SECRETS if belongings.has_secrets else None
     return Draft(
         folder=folder,
@@ -164,7 +164,7 @@ def draft_array(
     for target in targets:
         runner_check.require_program(target, spec)
     first = plan_of(targets[0], spec, run_dir, python=python, import_path=import_path)
-    made, belongings = gather(spec, replace(first, program=None, array=text), folder=folder)
+    made, belongings = gather(spec, replace(first, program=None, array=text), targets[0], folder=folder)
     secrets_file = run_dir / SECRETS if belongings.has_secrets else None
     tasks: dict[int, Sequence[str] | bytes] = {}
     for number, target in zip(indices, targets, strict=True):
@@ -243,7 +243,8 @@ def plan_of(
 def environment(env: Mapping[str, str], spec: JobSpec | None = None) -> dict[str, str]:
     """`env` as a new job may inherit it openly: what its spec lets through, less the credentials.
 
-    Without a spec all goes along. A rank that submits a job does not pass on who it is itself.
+    Without a spec, in somebody's own sbatch script, all goes along. A rank that submits a job does not pass on who it
+    is itself.
 
     >>> environment({"TRAINMASTER_RUN_DIR": "/jobs/1", "RANK": "3", "TRAINMASTER_CONFIG": "/c", "HOME": "/root"})
     {'TRAINMASTER_CONFIG': '/c', 'HOME': '/root'}

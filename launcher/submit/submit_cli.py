@@ -59,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--export",
         action="append",
         metavar="PATTERN",
-        help="names of this shell's variables that the job takes along (repeatable; default: all but the terminal's)",
+        help="names of this shell's variables that the job takes along besides the allow-list (repeatable; '*': all)",
     )
     parser.add_argument("--setup", action="append", metavar="LINE", help="a shell line to run first (repeatable)")
     parser.add_argument(

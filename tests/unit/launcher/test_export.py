@@ -9,9 +9,13 @@ from hypothesis import strategies as st
 
 from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.rank.rank_env import base_environment
+from trainmaster.launcher.submit.belongings import gather
+from trainmaster.launcher.submit.executor import TrainmasterExecutor
 from trainmaster.launcher.submit.export import inherited, is_credential, secrets_script
+from trainmaster.launcher.submit.left_behind import named_by
 from trainmaster.launcher.submit.spec import JobSpec
 from trainmaster.launcher.submit.submission import environment
+from trainmaster.launcher.submit.target import Program
 
 SHELL = {
     "PATH": "/bin",
@@ -33,7 +37,8 @@ SHELL = {
 @pytest.mark.parametrize(
     ("export", "there", "away"),
     [
-        (None, {"DATA_DIR", "DEBUG", "NCCL_DEBUG", "BASH_FUNC_module%%"}, {"SSH_AUTH_SOCK", "DISPLAY", "TMUX"}),
+        (None, {"NCCL_DEBUG", "LANG", "BASH_FUNC_module%%"}, {"DATA_DIR", "DEBUG", "SSH_AUTH_SOCK", "DISPLAY"}),
+        (("*",), {"DATA_DIR", "DEBUG", "NCCL_DEBUG", "BASH_FUNC_module%%"}, {"SSH_AUTH_SOCK", "DISPLAY", "TMUX"}),
         ((), {"NCCL_DEBUG", "LANG", "BASH_FUNC_module%%"}, {"DATA_DIR", "DEBUG", "DISPLAY"}),
         (("DATA_*",), {"DATA_DIR", "LANG"}, {"DEBUG"}),
         (("*", "!DEBUG", "!LANG"), {"DATA_DIR"}, {"DEBUG", "LANG", "DISPLAY"}),
@@ -50,16 +55,63 @@ def test_patterns(export, there, away):
 
 def test_credentials_travel_apart_and_only_if_they_would_travel_at_all():
     assert inherited(SHELL, None).secret == {"WANDB_API_KEY": "key"}
-    assert inherited(SHELL, ()).secret == {}
-    assert inherited(SHELL, (), ("WANDB_API_KEY",)).secret == {"WANDB_API_KEY": "key"}
+    assert inherited(SHELL, ("!*",)).secret == {}
+    assert inherited(SHELL, ("!*",), ("WANDB_API_KEY",)).secret == {"WANDB_API_KEY": "key"}
+    assert inherited({"OWN_TOKEN": "x"}, None).secret == {}
+    assert inherited({"OWN_TOKEN": "x"}, ("*",)).secret == {"OWN_TOKEN": "x"}
     # One that is named is no longer open, whatever its name looks like.
     found = inherited(SHELL, None, ("DATA_DIR",))
     assert found.secret["DATA_DIR"] == "/data" and "DATA_DIR" not in found.open
-    assert inherited(SHELL, (), {"DEBUG": "other"}).secret == {"DEBUG": "other"}
+    assert inherited(SHELL, ("!*",), {"DEBUG": "other"}).secret == {"DEBUG": "other"}
 
 
 def test_what_stays_behind_is_told_without_what_belongs_to_the_terminal():
-    assert inherited(SHELL, ()).left == ("DATA_DIR", "DEBUG", "WANDB_API_KEY")
+    assert inherited(SHELL, ()).left == ("DATA_DIR", "DEBUG")
+
+
+def test_what_researchers_programs_read_goes_along_by_itself():
+    names = ("PATH", "LC_ALL", "CUDA_HOME", "NCCL_SOCKET_IFNAME", "TORCH_LOGS", "TORCHINDUCTOR_CACHE_DIR", "HF_HOME")
+    more = (
+        "PYTHONPATH",
+        "OMP_NUM_THREADS",
+        "VIRTUAL_ENV",
+        "CONDA_PREFIX",
+        "WANDB_MODE",
+        "XDG_STATE_HOME",
+        "LD_PRELOAD",
+    )
+    env = dict.fromkeys((*names, *more), "1")
+    assert inherited(env, None).open == env
+
+
+def test_only_submitits_own_interface_takes_the_whole_shell(tmp_path):
+    assert TrainmasterExecutor(tmp_path).effective_spec.export == ("*",)
+    assert TrainmasterExecutor(tmp_path, JobSpec()).effective_spec.export is None
+    executor = TrainmasterExecutor(tmp_path)
+    executor.update_parameters(export=())
+    assert executor.effective_spec.export == ()
+
+
+@pytest.mark.parametrize("words", [("python", "train.py"), ("python", "-m", "pkg.train"), ("./train.py",)])
+def test_what_the_program_names_and_would_miss_is_told(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pkg").mkdir()
+    for name in ("train.py", "pkg/train.py"):
+        (tmp_path / name).write_text("import os\nimport data\nWORD = 1\n")
+        (tmp_path / name).with_name("data.py").write_text('root = os.environ["DATA_DIR"]\n')
+    (tmp_path / "pkg" / "train.py").chmod(0o755)
+    names = ("DATA_DIR", "IN_SETUP", "OTHER", "WORD")
+    assert named_by(names, Program(argv=words), lines=("cd ${IN_SETUP}/x",)) == ("DATA_DIR", "IN_SETUP")
+
+
+def test_a_submission_says_what_stays_behind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text("print(os.environ['DATA_DIR'], os.environ['GIVEN'])\n")
+    program, env = Program(argv=("python", "train.py")), SHELL | {"GIVEN": "1"}
+    for export, told in ((None, 1), (("DATA_*",), 0), (("*",), 0)):
+        _, found = gather(JobSpec(export=export, env={"GIVEN": "2"}), plan(), program, folder=tmp_path, env=env)
+        assert [one.check for one in found.remarks] == ["export"] * told
+        assert all("DATA_DIR of your shell" in one.text and "GIVEN" not in one.text for one in found.remarks)
 
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "apikey", "GITHUB_TOKEN"])
