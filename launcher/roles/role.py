@@ -19,6 +19,7 @@ from trainmaster.launcher.roles.roles_job import RolesJob
 from trainmaster.launcher.submit import submission
 from trainmaster.launcher.submit.belongings import for_all_roles
 from trainmaster.launcher.submit.defaults import with_defaults
+from trainmaster.launcher.submit.interpreter import one_word
 from trainmaster.launcher.submit.render import render_roles
 from trainmaster.launcher.submit.spec import JobSpec
 from trainmaster.launcher.submit.target import Target, pickled_call, program, script_folder
@@ -108,7 +109,11 @@ def draft_roles(roles: Mapping[str, Role], *, name: str | None, folder: Path) ->
     parts = []
     for key, role in roles.items():
         plan = submission.plan_of(
-            targets[key], specs[key], job.run_dir / key, python=sys.executable, import_path=import_path
+            targets[key],
+            specs[key],
+            job.run_dir / key,
+            python=one_word(specs[key].python or sys.executable, job.run_dir / key),
+            import_path=import_path,
         )
         plan = job.belongings.moved(plan) if job.belongings is not None else plan
         plan = replace(plan, uid=job.plan.uid, name=key, agent_per_rank=role.restart == "alone")

@@ -117,6 +117,7 @@ class TrainmasterExecutor(SlurmExecutor):
         self.spec = spec or JobSpec()
         self._export = EVERYTHING if spec is None else None
         self.python = python or sys.executable
+        self._python = python
 
     @classmethod
     def name(cls) -> str:
@@ -151,7 +152,10 @@ class TrainmasterExecutor(SlurmExecutor):
     @property
     def effective_spec(self) -> JobSpec:
         """The spec with what `update_parameters` changed, and with this person's and the cluster's defaults."""
-        spec = with_defaults(spec_of(self.spec, self.parameters))
+        spec = spec_of(self.spec, self.parameters)
+        if spec.python is None and self._python is not None:
+            spec = spec_of(spec, {"python": self._python})
+        spec = with_defaults(spec)
         if spec.export is not None or self._export is None:
             return spec
         origin = Origin(source=Source.DEFAULT, where="as submitit does")

@@ -35,7 +35,7 @@ def render(
         spec: What is asked for.
         name: The job's name, when the spec has none.
         run_dir: The run folder, absolute; of an array, the folder that its tasks' run folders will lie in.
-        python: The interpreter, when the spec names none.
+        python: The interpreter, as one word.
         secrets_file: What the script reads before anything else, when there are secrets.
         array: The indices of an array's tasks as Slurm writes them, "0-9%4"; "" for a single job.
     """
@@ -48,7 +48,7 @@ def render(
         own_output="" if slurm_can_write_to(run_dir) else _output_word(run_dir, array),
         setup=tuple(spec.setup),
         teardown=tuple(spec.teardown),
-        python=spec.python or python,
+        python=python,
         entry="script.array_task" if array else "supervise.supervisor",
         run_dir=run_dir,
         secrets_file=secrets_file,

@@ -10,6 +10,7 @@ from typing import Any
 from trainmaster.errors import SpecError
 from trainmaster.launcher import runner as runners
 from trainmaster.launcher.container import Container
+from trainmaster.launcher.submit.interpreter import is_container
 from trainmaster.launcher.submit.origin import Traced
 from trainmaster.launcher.submit.spec_env import ENV_NAME, environment_faults
 from trainmaster.launcher.submit.timelimit import Duration, seconds_of
@@ -109,7 +110,8 @@ class JobSpec(Traced):
     sbatch: Mapping[str, Any] = field(default_factory=dict)
     """Further options of sbatch by their long name: {"licenses": "matlab:1", "contiguous": True}."""
     python: str | None = None
-    """The interpreter on the nodes; by default the one that submits."""
+    """The interpreter on the nodes, or a command of several words that stands for it ("nice -n 5 python3"); by default
+    the one that submits."""
 
     @property
     def ranks_per_node(self) -> int:
@@ -281,6 +283,11 @@ def _word_faults(spec: JobSpec) -> Iterator[str]:
         value = getattr(spec, name)
         if value is not None:
             yield from _one_line_faults(name, value)
+    if isinstance(spec.python, str) and is_container(spec.python):
+        yield (
+            f"python must not start a container, it is {spec.python!r}: the supervisor needs Slurm's commands, so it "
+            "stays outside; give a program, and `container`"
+        )
     mem = spec.mem
     if isinstance(mem, str):
         if not re.fullmatch(r"\d+(?:[KMGT]B?)?", mem, re.IGNORECASE):

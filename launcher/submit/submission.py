@@ -19,11 +19,12 @@ from trainmaster.launcher.follow import index
 from trainmaster.launcher.intent import who
 from trainmaster.launcher.roles import role_plan
 from trainmaster.launcher.roles.role_plan import RolePlan
-from trainmaster.launcher.submit import runner_check
+from trainmaster.launcher.submit import interpreter, runner_check
 from trainmaster.launcher.submit.belongings import SCRIPT as SCRIPT
 from trainmaster.launcher.submit.belongings import SECRETS, Belongings, gather
 from trainmaster.launcher.submit.export import inherited
 from trainmaster.launcher.submit.foresight import foresee, partition_of, say
+from trainmaster.launcher.submit.interpreter import one_word
 from trainmaster.launcher.submit.lint import Remark
 from trainmaster.launcher.submit.refusal import what_nodes_have, why_refused
 from trainmaster.launcher.submit.render import render, slurm_can_write_to
@@ -122,6 +123,7 @@ def draft(
     spec.validate()
     folder = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100 - links in it must hold on the nodes too
     run_dir = folder / uid
+    python = one_word(spec.python or python, run_dir)
     runner_check.require_program(target, spec)
     made = plan_of(target, spec, run_dir, python=python, import_path=import_path)
     made, belongings = gather(spec, made, target, folder=folder)
@@ -160,6 +162,7 @@ def draft_array(
         raise SpecError(faults)
     folder = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100 - links in it must hold on the nodes too
     run_dir = folder / uid
+    python = one_word(spec.python or python, run_dir)
     text = array_layout.indices_text(indices)
     for target in targets:
         runner_check.require_program(target, spec)
@@ -206,12 +209,15 @@ def _index_faults(indices: Sequence[int], wanted: int) -> tuple[str, ...]:
 def plan_of(
     target: Target, spec: JobSpec, run_dir: Path, *, python: str, import_path: tuple[str, ...] = ()
 ) -> plan.Plan:
-    """What the job's own processes have to know of a valid spec. Pure. The arguments are those of `draft`."""
+    """What the job's own processes have to know of a valid spec. Pure.
+
+    The arguments are those of `draft`, but `python` is the interpreter itself, as one word.
+    """
     return plan.Plan(
         uid=run_dir.name,
         name=spec.name or target.name,
         run_dir=str(run_dir),
-        python=spec.python or python,
+        python=python,
         nodes=spec.nodes,
         spares=spec.spares,
         tasks_per_node=spec.ranks_per_node,
@@ -318,6 +324,7 @@ def write_files(made: Draft) -> None:
         run_dir.mkdir(parents=True)
         plan.write(run_dir, made.plan)
         (run_dir / SCRIPT).write_text(made.script)
+        interpreter.write(made.spec.python, run_dir)
         if made.pickled is not None:
             (run_dir / PICKLE).write_bytes(made.pickled)
         if made.roles:
@@ -326,6 +333,7 @@ def write_files(made: Draft) -> None:
             folder = Path(part.plan.run_dir)
             folder.mkdir()
             plan.write(folder, part.plan)
+            interpreter.write(part.spec.python, folder)
             if part.pickled is not None:
                 (folder / PICKLE).write_bytes(part.pickled)
         for name, content in made.files.items():

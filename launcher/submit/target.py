@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainmaster.errors import UsageError
+from trainmaster.launcher.submit.interpreter import words_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,7 @@ def program(
     if any("\0" in word for word in words):
         raise UsageError(f"the command {words!r} holds a NUL byte, which no program can be given")
     if words[0].endswith(".py") and (in_image or not os.access(words[0], os.X_OK)):
-        words.insert(0, "python3" if in_image else python)
+        words[0:0] = ("python3",) if in_image else words_of(python)
     found = Program(argv=tuple(words))
     if not in_image:
         _check(found, on_path_only_later)

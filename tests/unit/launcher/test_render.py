@@ -41,10 +41,8 @@ SPECS = {
 
 @pytest.mark.parametrize("name", SPECS)
 def test_golden(name, golden):
-    folder = Path("/shared/jobs/20261123-070000-abcdef")
-    golden.check(
-        f"launcher/{name}.sbatch", render(SPECS[name], name="train", run_dir=folder, python="/venv/bin/python")
-    )
+    folder, python = Path("/shared/jobs/20261123-070000-abcdef"), SPECS[name].python or "/venv/bin/python"
+    golden.check(f"launcher/{name}.sbatch", render(SPECS[name], name="train", run_dir=folder, python=python))
 
 
 def test_a_path_with_percent_signs_blanks_and_quotes_stays_itself():
