@@ -203,7 +203,7 @@ def _print_end(end: "Event", found: "Found") -> None:
     from trainmaster.launcher.submit.submission import OUTPUT
 
     output = found.run_dir / OUTPUT
-    print("\n" + explain(end, name=found.plan.name, log=output, log_end=logs.tail(output)))
+    print("\n" + explain(end, name=found.plan.name, log=output, log_end=logs.tail(output), show_told=True))
 
 
 def _show_array(found: "Found", as_json: bool) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from trainmaster.launcher.follow.outcome import no_rank_ran
 from trainmaster.launcher.intent import NOT_BY_US
 from trainmaster.launcher.record import END_STATES, Event
 
@@ -55,7 +56,8 @@ class CycleLife:
         if self.failure.get("node") and self.state not in _TOLD_TO_STOP:
             how = self.failure.get("exit_code")
             how = f"exit code {how}" if how is not None else f"signal {self.failure.get('signal')}"
-            words.append(f"rank {self.failure.get('rank')} on {self.failure['node']}, {how}")
+            rank = f"rank {self.failure.get('rank')} on {self.failure['node']}, {how}"
+            words.append(f"failed: {self.failure['node']}" if no_rank_ran(self.failure) else rank)
         for key in ("cancelled_by", "requeued_by"):
             if by := _by(self.detail, key):
                 words.append(f"requeued {by}" if key == "requeued_by" and self.cause != "requeue" else by)

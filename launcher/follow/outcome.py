@@ -1,7 +1,7 @@
 """What a job's record and Slurm say together: its state, its end, and the words for it. Pure."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trainmaster.launcher import record
@@ -137,7 +137,13 @@ def signal_name(number: object) -> str:
         return f"signal {number}"
 
 
-def explain(end: Event, *, name: str, log: Path, log_end: str) -> str:
+def no_rank_ran(failure: Mapping[str, object]) -> bool:
+    """Whether what failed is the start: there is no rank to be blamed, and the exit code is our own."""
+    rank = failure.get("rank")
+    return isinstance(rank, int) and rank < 0
+
+
+def explain(end: Event, *, name: str, log: Path, log_end: str, show_told: bool = False) -> str:
     """How a job ended and, when not well, what failed first and where to read on.
 
     Args:
@@ -145,6 +151,7 @@ def explain(end: Event, *, name: str, log: Path, log_end: str) -> str:
         name: The job's name.
         log: What the batch step wrote.
         log_end: The end of it.
+        show_told: The reader has what `jobs show` prints before him.
     """
     by = end.detail.get("cancelled_by")
     cause = f" ({end.cause}{f', by {by}' if by else ''})" if end.cause and end.cause != "program" else ""
@@ -153,7 +160,11 @@ def explain(end: Event, *, name: str, log: Path, log_end: str) -> str:
     if failure:
         how = signal_name(failure["signal"]) if failure.get("signal") else f"exit code {failure.get('exit_code')}"
         of_role = f" of role {end.role!r}" if end.role else ""
-        lines.append(f"first failing rank: {failure.get('rank')}{of_role} on {failure.get('node')}, {how}")
+        if no_rank_ran(failure):
+            missing = f"; failed: {failure['node']}" if failure.get("node") else ""
+            lines.append(f"no rank{of_role} could be started{missing}")
+        else:
+            lines.append(f"first failing rank: {failure.get('rank')}{of_role} on {failure.get('node')}, {how}")
         if failure.get("traceback"):
             lines += ["-" * 40, str(failure["traceback"]).rstrip(), "-" * 40]
         if failure.get("log"):
@@ -166,5 +177,6 @@ def explain(end: Event, *, name: str, log: Path, log_end: str) -> str:
             )
         if log_end.strip():
             lines += [f"the end of {log}:", "-" * 40, log_end.rstrip(), "-" * 40]
-    lines.append(f"the job's life: trainmaster jobs show {end.job_id}")
+    if not show_told:
+        lines.append(f"the job's life: trainmaster jobs show {end.job_id}")
     return "\n".join(lines)

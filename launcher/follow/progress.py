@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from trainmaster.launcher.follow.outcome import failure_of, reason_of, signal_name, state_of
+from trainmaster.launcher.follow.outcome import failure_of, no_rank_ran, reason_of, signal_name, state_of
 from trainmaster.launcher.follow.watch import Watch
 from trainmaster.launcher.record import Event, last_step
 
@@ -43,7 +43,8 @@ def line_of(event: Event) -> str:
         how = last[0] if last else f"exit code {failure.get('exit_code')}"
         if failure.get("signal"):
             how = signal_name(failure["signal"])
-        words.append(f"rank {failure.get('rank')} on {failure.get('node')}: {how[:160]}")
+        where = "no rank started" if no_rank_ran(failure) else f"rank {failure.get('rank')} on {failure.get('node')}"
+        words.append(f"{where}: {how[:160]}")
     if event.step is not None:
         words.append(f"step {event.step}")
     return "  ".join(words)

@@ -16,7 +16,7 @@ from trainmaster.clock import SystemClock
 from trainmaster.errors import SpecError
 from trainmaster.launcher.roles import role_plan
 from trainmaster.launcher.roles.roles_job import RolesJob
-from trainmaster.launcher.submit import submission
+from trainmaster.launcher.submit import runner_check, submission
 from trainmaster.launcher.submit.belongings import for_all_roles
 from trainmaster.launcher.submit.defaults import with_defaults
 from trainmaster.launcher.submit.interpreter import one_word
@@ -95,6 +95,8 @@ def draft_roles(roles: Mapping[str, Role], *, name: str | None, folder: Path) ->
     first = next(iter(roles.values()))
     specs = {key: _component_spec(role, first) for key, role in roles.items()}
     targets = {key: _target(role) for key, role in roles.items()}
+    for key, target in targets.items():
+        runner_check.require_program(target, specs[key])
     import_path = script_folder()
     job = submission.draft(
         targets[next(iter(roles))],

@@ -5,7 +5,6 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,7 @@ from trainmaster.launcher.intent import who
 from trainmaster.launcher.submit import auto, submission
 from trainmaster.launcher.submit.array import send_all
 from trainmaster.launcher.submit.defaults import with_defaults
-from trainmaster.launcher.submit.export import EVERYTHING
-from trainmaster.launcher.submit.origin import Origin, Source
-from trainmaster.launcher.submit.parameters import NAMES, memory, spec_of
+from trainmaster.launcher.submit.parameters import NAMES, as_submitit, memory, spec_of
 from trainmaster.launcher.submit.spec import JobSpec
 from trainmaster.launcher.submit.target import Call, Program, Target, pickled_call, program, script_folder
 from trainmaster.slurm.client import SlurmClient
@@ -109,13 +106,13 @@ class TrainmasterExecutor(SlurmExecutor):
         max_pickle_size_gb: float = 1.0,
         python: str | None = None,
     ) -> None:
-        """`spec` is what `update_parameters` starts from; without one jobs also inherit the whole shell, as submitit's
-        do. `max_num_timeout` is accepted for submitit's sake; the spec's
+        """`spec` is what `update_parameters` starts from; without one submitit's defaults hold where they differ from
+        ours (`as_submitit`). `max_num_timeout` is accepted for submitit's sake; the spec's
         `requeues_max` counts."""
         # Not SlurmExecutor's constructor: it refuses on machines without srun, where rendering still makes sense.
         core.PicklingExecutor.__init__(self, folder, max_num_timeout, max_pickle_size_gb)
         self.spec = spec or JobSpec()
-        self._export = EVERYTHING if spec is None else None
+        self._like_submitit = spec is None
         self.python = python or sys.executable
         self._python = python
 
@@ -156,10 +153,7 @@ class TrainmasterExecutor(SlurmExecutor):
         if spec.python is None and self._python is not None:
             spec = spec_of(spec, {"python": self._python})
         spec = with_defaults(spec)
-        if spec.export is not None or self._export is None:
-            return spec
-        origin = Origin(source=Source.DEFAULT, where="as submitit does")
-        return replace(spec, export=self._export).with_origins({**spec.origins, "export": origin})
+        return as_submitit(spec) if self._like_submitit else spec
 
     def _num_tasks(self) -> int:
         spec = self.effective_spec

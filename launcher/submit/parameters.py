@@ -7,11 +7,14 @@ back; the spec is made of it when something is submitted. Our own names (`spares
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
 from trainmaster.errors import SpecError
 from trainmaster.launcher.submit.defaults import given_fields
+from trainmaster.launcher.submit.export import EVERYTHING
+from trainmaster.launcher.submit.origin import Origin, Source
 from trainmaster.launcher.submit.spec import FIELD_OF_OPTION, JobSpec, option_name
 from trainmaster.launcher.submit.spec_file import FIELDS
 
@@ -105,6 +108,22 @@ def spec_of(base: JobSpec, parameters: Mapping[str, Any]) -> JobSpec:
     # Made anew, not by `replace`, so that it knows which values somebody gave.
     kept = {name: getattr(base, name) for name in given_fields(base)}
     return JobSpec(**(kept | fields))
+
+
+def as_submitit(spec: JobSpec) -> JobSpec:
+    """`spec`, defaults applied, with what a program that was written for submitit takes for granted.
+
+    Its jobs inherit the whole shell. And its ranks are tasks of Slurm, each with a CPU of its own; for us Slurm starts
+    one agent a node, which would get one for all. With GPUs that is left to the partition's DefCpuPerGPU or the profile.
+    """
+    changed: dict[str, Any] = {}
+    if spec.export is None:
+        changed["export"] = EVERYTHING
+    counted = {"cpus-per-gpu", "exclusive"} & set(spec.sbatch)
+    if spec.cpus_per_task is None and spec.ranks_per_node > 1 and not (spec.gpus_per_node or spec.exclusive or counted):
+        changed["cpus_per_task"] = 1
+    origin = Origin(source=Source.DEFAULT, where="as submitit does")
+    return replace(spec, **changed).with_origins({**spec.origins, **dict.fromkeys(changed, origin)})
 
 
 def _add(additional: Mapping[str, Any], fields: dict[str, Any], options: dict[str, Any]) -> None:

@@ -7,6 +7,8 @@ from trainmaster.launcher.submit.spec import JobSpec
 from trainmaster.launcher.submit.target import Program, Target
 from trainmaster.slurm.client import SlurmClient
 
+_MPIRUN = ("mpirun", "mpiexec", "mpiexec.hydra", "orterun", "prterun")
+
 
 def require_program(target: Target, spec: JobSpec) -> None:
     """Raise UsageError for a target that the runner or the container cannot run."""
@@ -24,7 +26,14 @@ def require_program(target: Target, spec: JobSpec) -> None:
             f"could not use runner='torchrun' for {' '.join(target.argv[:4])!r}: it would run torchrun inside torchrun",
             hint="give the script alone: trainmaster submit --runner torchrun -- python train.py",
         )
-    if spec.chosen_runner == runner.MPI and words[0] in ("mpirun", "mpiexec", "orterun", "prterun", "srun"):
+    ranks = spec.nodes * spec.ranks_per_node
+    if spec.chosen_runner != runner.MPI and words[0] in _MPIRUN and ranks > 1:
+        raise UsageError(
+            f"could not use {words[0]} as the program: each of the {ranks} ranks would start all that it starts",
+            hint=f"give what {words[0]} would start, and let Slurm start its ranks: "
+            "trainmaster submit --mpi pmix -- ./program",
+        )
+    if spec.chosen_runner == runner.MPI and words[0] in (*_MPIRUN, "srun"):
         raise UsageError(
             f"could not use runner='mpi' for {words[0]}: Slurm starts the ranks itself, on the nodes that we choose",
             hint=f"give what {words[0]} would start: trainmaster submit --mpi pmix -- ./program",

@@ -323,10 +323,10 @@ class Supervisor:
         if decision.failure is not None:
             failure = decision.failure
             of_role = self.job.component(verdict.group).label if verdict.group is not None else ""
-            say(
-                f"trainmaster: {decision.state} ({decision.cause}); first failure: rank {failure.rank}{of_role} on"
-                f" {failure.node} ended with {failure.code}\n{failure.text}\n"
-            )
+            what = f"first failure: rank {failure.rank}{of_role} on {failure.node} ended with {failure.code}"
+            if failure.rank < 0:
+                what = f"no rank{of_role} could be started"
+            say(f"trainmaster: {decision.state} ({decision.cause}); {what}\n{failure.text}\n")
             if 0 < failure.code < 126:
                 self.exit_code = failure.code
         self._say_bye()

@@ -4,7 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from trainmaster.launcher.follow import logs
+from trainmaster.launcher.follow.life import cycles_of
 from trainmaster.launcher.follow.outcome import explain, state_of
+from trainmaster.launcher.follow.progress import line_of
 from trainmaster.launcher.record import Event
 from trainmaster.slurm.values import Job
 
@@ -32,6 +34,31 @@ def test_the_first_failing_rank_is_shown_with_its_traceback_and_log():
     ):
         assert word in text
     assert "noise" not in text
+
+
+def test_a_start_that_failed_blames_no_rank():
+    """It said "first failing rank: -1"."""
+    failure = {
+        "rank": -1,
+        "node": "n02",
+        "exit_code": 71,
+        "signal": None,
+        "traceback": "srun said: no",
+        "log": "/b.out",
+    }
+    end = event("FAILED_INFRA", cause="start", detail={"failure": failure})
+    text = explain(end, name="x", log=Path(), log_end="")
+    assert "no rank could be started; failed: n02\n" in text and "srun said: no" in text
+    (row,) = cycles_of([end])
+    for words in (text, row.why, line_of(end)):
+        assert "-1" not in words and "71" not in words
+    assert row.why == "start, failed: n02"
+
+
+def test_jobs_show_does_not_end_with_its_own_command():
+    end = event("FAILED_INFRA", cause="start")
+    assert explain(end, name="x", log=Path(), log_end="").endswith("trainmaster jobs show 12")
+    assert "jobs show" not in explain(end, name="x", log=Path(), log_end="", show_told=True)
 
 
 def test_a_signal_is_named():

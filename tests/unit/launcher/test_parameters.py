@@ -9,6 +9,7 @@ from submitit.slurm import slurm
 
 from trainmaster.errors import SpecError
 from trainmaster.launcher.submit.executor import TrainmasterExecutor
+from trainmaster.launcher.submit.lint import Cluster, lint
 from trainmaster.launcher.submit.parameters import NAMES, SUBMITIT, UnknownParameter, check_names, spec_of
 from trainmaster.launcher.submit.spec import JobSpec
 
@@ -118,6 +119,20 @@ def test_other_clusters_are_left_alone(tmp_path):
 def test_arguments_of_the_constructor_with_submitits_prefix(tmp_path):
     auto = executor(tmp_path, slurm_max_num_timeout=22)
     assert auto._executor.max_num_timeout == 22
+
+
+def test_each_task_of_a_switched_program_has_a_cpu_as_with_submitit(tmp_path):
+    """All ranks of a node shared one, and docs/from-submitit.md greeted with a warning of that."""
+    switched = TrainmasterExecutor(tmp_path)
+    switched.update_parameters(nodes=2, tasks_per_node=2)
+    assert switched.effective_spec.cpus_per_task == 1
+    assert not lint(switched.effective_spec, Cluster(), now_s=0.0)
+    switched.update_parameters(cpus_per_task=3)
+    assert switched.effective_spec.cpus_per_task == 3
+    for values in ({"gpus_per_node": 2}, {"exclusive": True}, {"nodes": 2}):
+        other = TrainmasterExecutor(tmp_path)
+        other.update_parameters(**values)
+        assert other.effective_spec.cpus_per_task is None
 
 
 def test_an_unknown_name_gets_the_near_ones_first_and_then_all(tmp_path):

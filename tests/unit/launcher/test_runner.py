@@ -170,11 +170,17 @@ def test_what_is_in_the_image_is_not_looked_for_here():
             "inside torchrun",
         ),
         (JobSpec(mpi="pmix"), Program(argv=("mpirun", "-n", "4", "./a")), "Slurm starts the ranks itself"),
+        # It was accepted, and every rank was an MPI job of its own.
+        (JobSpec(nodes=4), Program(argv=("/usr/bin/mpirun", "-n", "4", "./a")), "each of the 4 ranks would start"),
     ],
 )
 def test_targets_that_a_runner_cannot_run(spec, target, word):
     with pytest.raises(UsageError, match=word):
         runner_check.require_program(target, spec)
+
+
+def test_one_rank_may_start_mpirun_on_its_own_node():
+    runner_check.require_program(Program(argv=("mpirun", "./a")), JobSpec())
 
 
 def test_what_slurm_lacks_is_said_at_submit():
