@@ -114,7 +114,7 @@ def as_submitit(spec: JobSpec) -> JobSpec:
     """`spec`, defaults applied, with what a program that was written for submitit takes for granted.
 
     Its jobs inherit the whole shell. And its ranks are tasks of Slurm, each with a CPU of its own; for us Slurm starts
-    one agent a node, which would get one for all. With GPUs that is left to the partition's DefCpuPerGPU or the profile.
+    one agent a node, which would get one for all. With GPUs the partition's DefCpuPerGPU or the profile decides.
     """
     changed: dict[str, Any] = {}
     if spec.export is None:
