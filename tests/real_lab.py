@@ -4,8 +4,11 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from trainmaster.lab.cluster import Lab
+from trainmaster.launcher.follow.job import TrainmasterJob
+from trainmaster.launcher.submit.spec import JobSpec
 from trainmaster.slurm.commands import Commands
 from trainmaster.slurm.values import Job, Node
 
@@ -21,6 +24,16 @@ def until(condition: Callable[[], bool], what: str, *, timeout_s: float = 90.0) 
 def as_in_a_terminal() -> None:
     """For `preexec_fn`: a suite that runs in the background (`make test &`) has SIGINT ignored, and so its children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def small(**values: Any) -> JobSpec:
+    """A spec of which many fit on a lab, and that is stopped quickly."""
+    return JobSpec(**({"time": 10, "mem": "300M", "stop_grace_s": 0.5} | values))
+
+
+def states(job: TrainmasterJob[Any]) -> list[str]:
+    """The states in a job's record."""
+    return [event.state for event in job.events()]
 
 
 class Watched:

@@ -2,42 +2,22 @@
 
 import os
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from submitit.helpers import as_completed
-from tests.real_lab import until
+from tests.real_lab import small, states, until
 
 from trainmaster import TrainmasterJob, batch, map_array
 from trainmaster.errors import SubmitRefused
-from trainmaster.lab.cluster import Lab, LabSpec, up
-from trainmaster.launcher.submit.spec import JobSpec
+from trainmaster.lab.cluster import LabSpec
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("lab")]
 
 SIZE_MAX = 8
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with up(LabSpec(nodes=4, leaf=2, settings={"MaxArraySize": str(SIZE_MAX)})) as lab:
-        yield lab
-
-
-@pytest.fixture(autouse=True)
-def on_the_lab(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_CONF", str(lab.conf))
-
-
-def small(**values: Any) -> JobSpec:
-    return JobSpec(**({"time": 10, "mem": "300M", "stop_grace_s": 0.5} | values))
-
-
-def states(job: TrainmasterJob[Any]) -> list[str]:
-    return [event.state for event in job.events()]
+LAB = LabSpec(nodes=4, leaf=2, settings={"MaxArraySize": str(SIZE_MAX)})
 
 
 def waits(index: int, folder: str) -> str:

@@ -10,39 +10,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import submitit
 from submitit.core.utils import FailedJobError, UncompletedJobError
-from tests.real_lab import as_in_a_terminal
+from tests.real_lab import as_in_a_terminal, small
 
 from trainmaster.errors import SlurmMissing, SubmitRefused, UsageError
-from trainmaster.lab.cluster import Lab, LabSpec, up
 from trainmaster.launcher.follow.job import TrainmasterJob
 from trainmaster.launcher.submit.executor import TrainmasterExecutor, submit
 from trainmaster.launcher.submit.spec import JobSpec
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("lab")]
 
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with up(LabSpec(nodes=4, leaf=2)) as lab:
-        yield lab
-
-
-@pytest.fixture(autouse=True)
-def on_the_lab(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_CONF", str(lab.conf))
-
-
-def small(**values: Any) -> JobSpec:
-    return JobSpec(**({"time": 10, "mem": "1G", "stop_grace_s": 0.5} | values))
 
 
 def wait_for_state(job: TrainmasterJob[Any], *states: str, timeout_s: float = 60.0) -> None:

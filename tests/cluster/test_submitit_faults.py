@@ -3,7 +3,6 @@
 import ctypes
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,38 +10,16 @@ import pytest
 import submitit
 from submitit.core.utils import DelayedSubmission, UncompletedJobError
 from submitit.helpers import Checkpointable
-from tests.real_lab import until
+from tests.real_lab import small, states, until
 
-from trainmaster.lab.cluster import Lab, LabSpec, up
 from trainmaster.launcher import plan, record
 from trainmaster.launcher.follow.job import TrainmasterJob
 from trainmaster.launcher.follow.queue import Queue
 from trainmaster.launcher.follow.watch import Watch
 from trainmaster.launcher.rank.rank_env import port_range
 from trainmaster.launcher.submit.executor import TrainmasterExecutor, map_array, submit
-from trainmaster.launcher.submit.spec import JobSpec
 
-pytestmark = pytest.mark.cluster
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    """Without accounting: there is no sacct to ask."""
-    with up(LabSpec(nodes=4, leaf=2)) as lab:
-        yield lab
-
-
-@pytest.fixture(autouse=True)
-def on_the_lab(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_CONF", str(lab.conf))
-
-
-def small(**values: Any) -> JobSpec:
-    return JobSpec(**({"time": 10, "mem": "300M", "stop_grace_s": 0.5} | values))
-
-
-def states(job: TrainmasterJob[Any]) -> list[str]:
-    return [event.state for event in job.events()]
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("lab")]
 
 
 class Saves(Checkpointable):
