@@ -92,6 +92,8 @@ def draft_roles(roles: Mapping[str, Role], *, name: str | None, folder: Path) ->
     if faults := tuple(_faults(roles)):
         raise SpecError(faults)
     roles = {key: replace(role, spec=with_defaults(role.spec)) for key, role in roles.items()}
+    if faults := tuple(f"role {key!r}: {fault}" for key, role in roles.items() for fault in _runner_faults(role)):
+        raise SpecError(faults)
     first = next(iter(roles.values()))
     specs = {key: _component_spec(role, first) for key, role in roles.items()}
     targets = {key: _target(role) for key, role in roles.items()}
@@ -221,10 +223,7 @@ def _role_faults(role: Role, roles: Mapping[str, Role]) -> Iterator[str]:
 
 
 def _component_faults(role: Role, roles: Mapping[str, Role], number: int) -> Iterator[str]:
-    if role.spec.chosen_runner != "agent":
-        yield f"agents start the ranks of a role, the runner cannot be {role.spec.chosen_runner!r}"
-    if role.spec.container is not None and callable(role.target):
-        yield "a callable cannot run in a container, whose image need not have trainmaster; give a program"
+    yield from _runner_faults(role)
     if number == 0:
         return
     first = next(iter(roles))
@@ -232,6 +231,16 @@ def _component_faults(role: Role, roles: Mapping[str, Role], number: int) -> Ite
         yield f"setup lines run once, for all roles; give them to the first role, {first!r}"
     if role.spec.time is not None and role.spec.time != roles[first].spec.time:
         yield f"the job has one time limit; give it to the first role, {first!r}"
+
+
+def _runner_faults(role: Role) -> Iterator[str]:
+    spec = role.spec
+    if spec.chosen_runner != "agent":
+        origins = [spec.origins[field] for field in ("runner", "mpi") if getattr(spec, field) and field in spec.origins]
+        where = f", from {origins[0]}" if origins else ""
+        yield f"agents start the ranks of a role, the runner cannot be {spec.chosen_runner!r}{where}"
+    if spec.container is not None and callable(role.target):
+        yield "a callable cannot run in a container, whose image need not have trainmaster; give a program"
 
 
 def _joint_faults(roles: Mapping[str, Role]) -> Iterator[str]:

@@ -156,7 +156,10 @@ def _entry(one: CodeFile, root: Path) -> dict[str, Any]:
 
 def _link_tree(kept: Path, run_dir: Path) -> bool:
     """Links to all files of a state in the store, below `run_dir`/code; False when one is not what was stored."""
-    entries = json.loads((kept / MANIFEST).read_text())
+    try:
+        entries = json.loads((kept / MANIFEST).read_text())
+    except FileNotFoundError:
+        return False  # somebody tidies (`jobs gc`), who found it old and unused a moment ago
     target = run_dir / CODE
     _make_folders(target, [CodeFile(path=one["path"], mode="", oid="") for one in entries])
     unsound: list[str] = []
@@ -168,7 +171,7 @@ def _link_tree(kept: Path, run_dir: Path) -> bool:
             unsound.append(one["path"])
 
     _in_threads(link, entries)
-    (run_dir / MANIFEST).write_bytes((kept / MANIFEST).read_bytes())
+    (run_dir / MANIFEST).write_text(json.dumps(entries) + "\n")
     return not unsound
 
 
@@ -182,6 +185,8 @@ def _link_if_sound(source: str, target: str, entry: dict[str, Any]) -> bool:
         return False
     try:
         os.link(source, target)
+    except FileNotFoundError:
+        return False
     except OSError:
         shutil.copy2(source, target)
     return True

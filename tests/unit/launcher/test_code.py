@@ -1,7 +1,9 @@
 """The copy of the code that a job runs, made of real git working trees."""
 
+import errno
 import json
 import os
+import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -133,6 +135,56 @@ def test_states_that_no_job_has_are_pruned_and_jobs_keep_their_code(tree, tmp_pa
     assert (first / "train.py").read_text() == "print(1)\n"
     assert copied(tree, jobs, "3")[1] == 0
     assert code_copy.prune(tmp_path / "none", now_s=now_s) == 0
+
+
+def test_a_state_that_gc_takes_away_while_it_is_linked_is_made_anew(tree, tmp_path, monkeypatch):
+    copied(tree, tmp_path, "first")
+    (state,) = (tmp_path / STORE).iterdir()
+    keep = code_copy._keep
+
+    def tidied_behind(wanted, store):
+        found = keep(wanted, store)
+        if state.exists() and not (tmp_path / "second" / "gone").exists():
+            (tmp_path / "second" / "gone").touch()
+            shutil.rmtree(state)
+        return found
+
+    monkeypatch.setattr(code_copy, "_keep", tidied_behind)
+    second, read = copied(tree, tmp_path, "second")
+    assert contents(second) == contents(tmp_path / "first" / CODE) and read > 0
+    monkeypatch.undo()
+    link, tidied = os.link, []
+
+    def tidied_at_a_file(source, target):
+        if source.endswith("run.sh") and not tidied:
+            tidied.append(state)
+            shutil.rmtree(state)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", tidied_at_a_file)
+    third, _ = copied(tree, tmp_path, "third")
+    assert "run.sh" in contents(third)
+
+
+def test_a_disk_that_fills_up_during_the_copy_leaves_nothing_behind(tree, tmp_path, monkeypatch):
+    real = shutil.copyfile
+
+    def full(source, target):
+        if source.endswith("train.py"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.chdir(tree)
+    target, folder = Program(argv=("python3", "train.py")), tmp_path / "jobs"
+    made = submission.draft(target, JobSpec(snapshot="git"), folder, uid="u", python="python3")
+    with pytest.raises(UsageError, match="No space left on device"):
+        submission.write_files(made)
+    assert [path.name for path in folder.rglob("*")] == [STORE]
+    monkeypatch.undo()
+    monkeypatch.chdir(tree)
+    submission.write_files(made)
+    assert (folder / "u" / CODE / "train.py").exists()
 
 
 def test_what_a_job_writes_beside_its_code_is_its_own(tree, tmp_path):

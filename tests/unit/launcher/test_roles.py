@@ -59,6 +59,17 @@ def test_the_ranks_of_a_role_are_started_by_agents() -> None:
     assert "role 'b': a callable cannot run in a container" in text
 
 
+def test_a_runner_that_is_only_a_default_is_not_taken_for_roles_either(tmp_path: Path, monkeypatch: Any) -> None:
+    """It was found after the roles had been judged, and their agents started nothing."""
+    own = tmp_path / "trainmaster" / "config.toml"
+    own.parent.mkdir()
+    own.write_text('[job]\nrunner = "srun"\n')
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    text = faults(a=Role(target=TRUE), b=Role(target=TRUE, spec=JobSpec(runner="agent")))
+    assert "role 'a': agents start the ranks of a role, the runner cannot be 'srun', from your defaults" in text
+    assert "role 'b'" not in text
+
+
 def test_the_script_has_a_component_for_each_role(tmp_path: Path) -> None:
     made = draft_roles(
         {
