@@ -78,7 +78,7 @@ def test_fault_03_arrays_keep_class_script_limits_and_results(tmp_path):
     found = executor.map_array(whoami, ["a", "b", "c"])
     assert {type(job) for job in found} == {TrainmasterJob}
     script = found[2].paths.submission_file.read_text()
-    assert "launcher.array_task" in script and "export MARK=1" in script
+    assert "launcher.script.array_task" in script and "export MARK=1" in script
     assert [job.result() for job in found] == [
         (word, f"{found[0].job_id.partition('_')[0]}_{index}", 3) for index, word in enumerate("abc")
     ]
