@@ -2,15 +2,17 @@
 .PHONY: demo test test-all check setup bench clean
 
 PY = .venv/bin/python
+# Most tests wait for Slurm, and each lab has ports and folders of its own: more files at once than there are cores.
+JOBS = 3
 
 demo: setup
 	$(PY) -m trainmaster lab demo
 
 test: setup
-	$(PY) -m pytest -q -m "not slow"
+	$(PY) -m pytest -q -m "not slow" -n $(JOBS) --dist loadfile
 
 test-all: setup
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q -n $(JOBS) --dist loadfile
 
 check: setup
 	$(PY) -m ruff check .

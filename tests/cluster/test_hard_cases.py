@@ -74,7 +74,7 @@ def test_a_slow_slurmctld_does_not_silence_the_supervisor(lab: Lab, tmp_path: Pa
     in_state(job, "PROGRESS")
     lab.fault("slurmctld-freeze", "")
     try:
-        os.kill(process_of(job, "launcher.supervisor"), signal.SIGUSR2)
+        os.kill(process_of(job, "launcher.supervise.supervisor"), signal.SIGUSR2)
         in_state(job, "REQUEUED")
     finally:
         lab.fault("slurmctld-thaw", "")
@@ -86,7 +86,7 @@ def test_a_slow_slurmctld_does_not_silence_the_supervisor(lab: Lab, tmp_path: Pa
 def test_a_killed_supervisor_is_not_a_cancel(lab: Lab, tmp_path: Path) -> None:
     job = counter(tmp_path, steps=400)
     in_state(job, "PROGRESS")
-    os.kill(process_of(job, "launcher.supervisor"), signal.SIGKILL)
+    os.kill(process_of(job, "launcher.supervise.supervisor"), signal.SIGKILL)
     job.wait()
     assert job.state == "FAILED_INFRA", states(job)
 
@@ -190,4 +190,4 @@ def _is_fork_server(process: Path, job: TrainmasterJob[Any]) -> bool:
     except OSError:
         return False
     ours = {f"SLURM_JOB_ID={job.job_id}".encode(), f"SLURM_CONF={os.environ['SLURM_CONF']}".encode()}
-    return b"launcher.forkserver" in command and ours <= set(environment)
+    return b"launcher.rank.forkserver" in command and ours <= set(environment)
