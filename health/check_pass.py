@@ -91,6 +91,8 @@ def trouble(source: Source, reading: Reading, profile: Profile) -> list[Finding]
     """The finding about a source that could not be read. Pure."""
     if reading.state == "hung":
         return [Finding(source.hung_id or source.name, Verdict.HUNG, source.hung, detail=reading.detail)]
+    if reading.state == "late":
+        return [Finding(source.name, Verdict.UNKNOWN, Action.COMMENT, detail=reading.detail)]
     if reading.state == "missing":
         # Nobody said that this node has GPUs: one without its tools is told, and not taken out of service.
         asked = source.trouble if profile.gpus or not source.name.startswith("gpu.") else Action.COMMENT

@@ -15,6 +15,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verb.add_argument("--root", default="", metavar="FOLDER", help="look below this folder instead of /")
     verb.add_argument("--fleet", nargs="+", metavar="FILE", help="profiles of other nodes; who differs goes to stderr")
     verb.set_defaults(run=_genconf)
+    verb = verbs.add_parser("history", help="what this node went through: findings that came and went, drains, boots")
+    verb.add_argument("--root", default="", metavar="FOLDER", help="look below this folder instead of /")
+    verb.add_argument("--state", metavar="FOLDER", help="where the passes leave it (/var/lib/trainmaster/health)")
+    verb.add_argument("--json", action="store_true", help="one line of JSON an event")
+    verb.set_defaults(run=_history)
     verb = verbs.add_parser("list", help="every check: its id and what it finds")
     verb.add_argument("--json", action="store_true", help="print one JSON value")
     verb.set_defaults(run=_list)
@@ -35,6 +40,7 @@ def add_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--forget", action="store_true", help="as if there were no state, and leave none")
     verb.add_argument("--root", default="", metavar="FOLDER", help="look below this folder instead of /")
     verb.add_argument("--budget", type=float, metavar="SECONDS", help="be done by then, whatever hangs")
+    verb.add_argument("--textfile", metavar="FILE", help="also write it for node_exporter, at once")
     verb.add_argument("--verbose", action="store_true", help="also what is well")
     verb.add_argument("--act", action="store_true", help="drain this node in Slurm, or resume what we drained (root)")
     verb.add_argument("--dry-run", action="store_true", help="with --act: only say what would be done")
@@ -50,7 +56,9 @@ def _check(args: argparse.Namespace) -> int:
     words += ["--dry-run"] if args.dry_run else []
     words += [f"--set={args.set}", f"--root={args.root}"]
     words += [f"--{name}={value}" for name in ("only", "skip") for value in getattr(args, name)]
-    words += [f"--{name}={getattr(args, name)}" for name in ("profile", "state", "budget") if getattr(args, name)]
+    words += [
+        f"--{name}={getattr(args, name)}" for name in ("profile", "state", "budget", "textfile") if getattr(args, name)
+    ]
     return check(words)
 
 
@@ -78,6 +86,20 @@ def _genconf(args: argparse.Namespace) -> int:
     for number, key in odd:
         print(f"{args.fleet[number]} differs in {key}", file=sys.stderr)
     print(json.dumps(usual, indent=1))
+    return 0
+
+
+def _history(args: argparse.Namespace) -> int:
+    import json
+
+    from trainmaster.health import history, state
+
+    lines = history.read(args.root.rstrip("/") + (args.state or state.FOLDER))
+    if args.json:
+        for line in lines:
+            print(json.dumps(line))
+    else:
+        print(history.as_text(lines) if lines else "nothing has happened here since passes are written down")
     return 0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from trainmaster.health import ledger as ledgers
@@ -32,12 +32,8 @@ def enforce(decision: Decision, *, folder: str, node: str, boot_id: str, dry_run
         dry_run: ask slurmctld, change nothing, and say what would be done.
     """
     path = f"{folder}/{FILE}"
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            old = ledgers.decode(stream.read())
-    except OSError:
-        old = Ledger()
-    step = ledgers.wanted(old, decision, boot_id, rests())
+    old = _read(path)
+    step = ledgers.wanted(old, decision, boot_id, registry.rests())
     said, after = "nothing to do", step.ledger
     if step.kind != "nothing":
         said, after = _carry_out(step, node, dry_run)
@@ -46,14 +42,36 @@ def enforce(decision: Decision, *, folder: str, node: str, boot_id: str, dry_run
     return said, after
 
 
-def rests() -> dict[str, list[str]]:
-    """By the id under which trouble with a source is told, the checks that rest on it."""
-    found: dict[str, list[str]] = {}
-    for check in registry.CHECKS:
-        for source in check.sources:
-            for name in (source.name, source.hung_id):
-                found.setdefault(name, []).append(check.id)
-    return found
+def stands(folder: str, node: str) -> str:
+    """The reason of our drain of this node, if it stands in the ledger and in Slurm; else nothing.
+
+    A job's prolog asks. Slurm is asked only when the ledger names a drain, since an admin may have resumed the node by
+    hand; when it does not answer, nothing stands, and no job is refused.
+    """
+    ledger = _read(f"{folder}/{FILE}")
+    if not ledger.reason:
+        return ""
+
+    def ask(place: Place) -> Generator[list[str], Completed, Any]:
+        shown = _succeeded((yield ["scontrol", "--oneliner", "show", "node", node]))
+        view = ledgers.view_of(shown, "", node=node, now_s=time.time())
+        return view is not None and view.drained and view.reason == ledger.reason
+
+    reading = _ask_slurm(ask)
+    return ledger.reason if reading.state == "ok" and reading.value is True else ""
+
+
+def _ask_slurm(ask: Callable[[Place], Generator[list[str], Completed, Any]]) -> runner.Reading:
+    source = Source(name="slurm", about="scontrol", ask=ask, deadline_s=PATIENCE_S)
+    return runner.read_all([source], lambda source: Place(), budget_s=PATIENCE_S)["slurm"]
+
+
+def _read(path: str) -> Ledger:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return ledgers.decode(stream.read())
+    except OSError:
+        return Ledger()
 
 
 def _carry_out(step: Step, node: str, dry_run: bool) -> tuple[str, Ledger]:
@@ -74,8 +92,7 @@ def _carry_out(step: Step, node: str, dry_run: bool) -> tuple[str, Ledger]:
         _succeeded((yield ["scontrol", "update", f"NodeName={node}", *change]))
         return f"{step.kind} {node}"
 
-    source = Source(name="slurm", about="scontrol", ask=ask, deadline_s=PATIENCE_S)
-    reading = runner.read_all([source], lambda source: Place(), budget_s=PATIENCE_S)["slurm"]
+    reading = _ask_slurm(ask)
     if reading.state == "ok":
         return str(reading.value), outcome["ledger"]
     return f"could not {step.kind} {node}: {reading.detail}", ledgers.unreachable(step, reading.detail)

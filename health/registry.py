@@ -129,3 +129,13 @@ def chosen(only: tuple[str, ...] = (), off: tuple[str, ...] = (), largest: str =
         and (not only or matches(check.id, only))
         and not (off and matches(check.id, off))
     )
+
+
+def rests() -> dict[str, list[str]]:
+    """By the id under which trouble with a source is told, the checks that rest on it."""
+    found: dict[str, list[str]] = {}
+    for check in CHECKS:
+        for source in check.sources:
+            for name in (source.name, source.hung_id):
+                found.setdefault(name, []).append(check.id)
+    return found

@@ -27,7 +27,7 @@ class Reading(NamedTuple):
     """What a source gave."""
 
     state: str
-    """ok, absent, missing, failed or hung."""
+    """ok, absent, missing, failed, hung, or late: the pass was over before the source's own deadline."""
     value: Any = None
     detail: str = ""
     ms: float = 0.0
@@ -89,17 +89,23 @@ class _Race:
 
     def deadline_s(self, source: Source, place: Place) -> float:
         """Until when a source that begins now may take."""
-        chosen = place.profile.table("deadlines_s").get(source.name)
-        own_s = float(chosen) if isinstance(chosen, (int, float)) and chosen > 0 else source.deadline_s
-        return min(time.monotonic() + own_s, self.end_s)
+        return min(time.monotonic() + _patience_s(source, place), self.end_s)
 
-    def give_up(self, child: Child, source: Source, began_s: float) -> None:
+    def give_up(self, child: Child, source: Source, place: Place, began_s: float) -> None:
         where = child.where()
         child.kill(self.kill)
         self.killed.append(child)
         took_s = time.monotonic() - began_s
         detail = f"no answer within {took_s:.0f} s" + (f", in {where}" if where else "")
-        self.readings[source.name] = Reading("hung", detail=detail, ms=took_s * 1000)
+        # Cut off by the end of the pass, it may only have been slow; that must not drain a node.
+        state = "hung" if took_s >= _patience_s(source, place) - _TICK_S else "late"
+        self.readings[source.name] = Reading(state, detail=detail, ms=took_s * 1000)
+
+
+def _patience_s(source: Source, place: Place) -> float:
+    """How long a source may take: the site's choice, or its own."""
+    chosen = place.profile.table("deadlines_s").get(source.name)
+    return float(chosen) if isinstance(chosen, (int, float)) and chosen > 0 else source.deadline_s
 
 
 class _Task:
@@ -127,7 +133,7 @@ class _Asker(_Task):
 
     def __init__(self, source: Source, place: Place, race: _Race) -> None:
         assert source.ask is not None
-        self._source, self._race = source, race
+        self._source, self._place, self._race = source, place, race
         self._began_s = time.monotonic()
         self.deadline_s = race.deadline_s(source, place)
         self._answers: Generator[list[str], Completed, Any] = source.ask(place)
@@ -161,7 +167,7 @@ class _Asker(_Task):
             out, err = (bytes(data).decode(errors="replace") for data in child.streams.values())
             self._go_on(Completed(out, err, child.status))
         elif now_s >= self.deadline_s:
-            self._race.give_up(child, self._source, self._began_s)
+            self._race.give_up(child, self._source, self._place, self._began_s)
             self.over = True
 
 
@@ -209,7 +215,8 @@ class _Readers(_Task):
             self._race.readings[source.name] = Reading("failed", detail="the process that read it died")
             self._fork()
         elif now_s >= self.deadline_s:
-            self._race.give_up(child, self._left.pop(0), self._began_s)
+            source = self._left.pop(0)
+            self._race.give_up(child, source, self._place(source), self._began_s)
             self._fork()
 
     def _leave(self, child: Child) -> None:

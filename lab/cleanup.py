@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainmaster.lab import daemons, folders, netns, processes
+from trainmaster.lab import daemons, fakehost, folders, netns, processes
 from trainmaster.lab.processes import Process
 from trainmaster.lab.state import LOCK_FILE, STATE_FILE, LabState, locked
 
@@ -79,6 +79,7 @@ def end(state: LabState, *, keep_folder: bool = False) -> Ended:
             daemons.reap()
             if state.network is not None:
                 netns.destroy(state.network.lab_id)
+            fakehost.unmount_below(state.folder)
             _clear(state.folder, keep=keep_folder)
     folders.forget(state.name, state.folder)
     return Ended(name=state.name, folder=state.folder, killed=killed)

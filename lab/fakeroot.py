@@ -5,11 +5,12 @@
     <root>/dev/nvidia[0-7], nvidiactl, nvidia-uvm, nvidia-uvm-tools, nvidia-caps/…
     <root>/proc/driver/nvidia/version, gpus/<bus id>/information
     <root>/sys/bus/pci/devices/<bus id>/{class,current_link_speed,…}
-    <root>/sys/class/net             empty; there is no sys/class/infiniband, as on the recorded machine
+    <root>/sys/class/net             empty, as on the recorded machine
+    <root>/sys/class/infiniband/…, dev/kmsg, proc/self/mountinfo, …   simulated, not recorded: lab/fakehost.py
 
-Everything is taken from the recording in `lab/data/h100`; only what tells GPUs apart (UUID, serial number, PCI address,
-minor number …) is counted on from the recorded GPU's. Device files are links to /dev/null: a character device that an
-ordinary user can make, which is what Slurm's `File=` in gres.conf and a check of `dev` need.
+All about GPUs is taken from the recording in `lab/data/h100`; only what tells GPUs apart (UUID, serial number, PCI
+address, minor number …) is counted on from the recorded GPU's. Device files are links to /dev/null: a character
+device that an ordinary user can make, which is what Slurm's `File=` in gres.conf and a check of `dev` need.
 """
 
 import json
@@ -18,7 +19,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from trainmaster.lab import nvidia_smi
+from trainmaster.lab import fakehost, nvidia_smi
 
 CAPTURES = Path(__file__).resolve().parent / "data" / "h100"
 
@@ -33,6 +34,7 @@ def create(root: Path, *, node_name: str, gpus: int) -> None:
     recorded = nvidia_smi.sections((CAPTURES / "captures.txt").read_text(encoding="utf-8"))
     for folder in ("bin", "dev", "proc", "sys/class/net", "sys/bus/pci/devices"):
         (root / folder).mkdir(parents=True, exist_ok=True)
+    fakehost.create(root, node_name=node_name, adapters=min(8, max(1, gpus)))
     if gpus == 0:
         return
     identities = [identity(node_name, index) for index in range(gpus)]
@@ -128,6 +130,8 @@ def _pci(devices: Path, recorded: dict[str, str], identities: list[dict[str, str
     for values in identities:
         folder = devices / _address(values)
         folder.mkdir(exist_ok=True)
+        # What a GPU that has fallen off the bus leaves (lab/faults/health.py); a healthy one was not recorded.
+        (folder / "config").unlink(missing_ok=True)
         for name, text in files.items():
             (folder / name).write_text(text + "\n", encoding="utf-8")
 

@@ -184,6 +184,10 @@ class Commands:
         found = re.findall(r"^MaxArraySize\s*=\s*(\d+)|max_array_tasks=(\d+)", text, re.MULTILINE)
         return min((int(size or tasks) for size, tasks in found), default=1001)
 
+    def config(self) -> dict[str, str]:
+        """What slurmctld runs with, by key: `scontrol show config`."""
+        return parse.config(self._run("scontrol", "show", "config").stdout)
+
     def mpi_types(self) -> tuple[str, ...]:
         """`srun --mpi=list`, which asks no daemon."""
         done = self._run("srun", "--mpi=list")

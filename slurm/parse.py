@@ -181,3 +181,17 @@ def mpi_types(text: str) -> tuple[str, ...]:
         elif not colon and re.fullmatch(r"\s+[a-z]\w*", line):
             types.append(line.strip())
     return tuple(dict.fromkeys(types))
+
+
+def config(text: str) -> dict[str, str]:
+    """`Key = value` lines of `scontrol show config`; headings and the sections after the first are left out.
+
+    >>> config("Configuration data as of 2026\\nPrologFlags             = Alloc\\n\\nSlurmctld(primary) at h is UP")
+    {'PrologFlags': 'Alloc'}
+    """
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        key, separator, value = line.partition("=")
+        if separator and " " not in key.strip() and key.strip() not in found:
+            found[key.strip()] = value.strip()
+    return found

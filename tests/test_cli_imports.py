@@ -71,6 +71,8 @@ def loaded(argv: list[str]) -> set[str]:
         ["lab", "--help"],
         ["config", "--help"],
         ["health", "--help"],
+        ["install", "--help"],
+        ["doctor", "--help"],
     ],
     ids=" ".join,
 )

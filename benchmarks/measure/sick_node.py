@@ -42,7 +42,7 @@ class SickNode:
         self.write("sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc")
         self.write("proc/self/mountinfo", MOUNTINFO)
         for path in ("scratch", "home"):
-            (root / path).mkdir()
+            (root / path).mkdir(exist_ok=True)
         self.process(1, "init", "S")
         self.process(900, "slurmd", "S")
         self.write(

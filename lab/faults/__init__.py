@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from trainmaster.errors import LabError, UsageError
-from trainmaster.lab.faults import cable, hooks, node, rank, slurmctld
+from trainmaster.lab.faults import cable, health, hooks, node, rank, slurmctld
 from trainmaster.lab.faults.fault import Fault, Injected, Options, Target
 from trainmaster.lab.running import Lab
 
@@ -30,6 +30,7 @@ FAULTS: tuple[Fault, ...] = (
     hooks.PROLOG_MEND,
     hooks.EPILOG_FAIL,
     hooks.EPILOG_MEND,
+    *health.FAULTS,
     slurmctld.RESTART,
     slurmctld.FREEZE,
     slurmctld.THAW,

@@ -15,6 +15,8 @@ NOUNS = {
     ),
     "template": ("trainmaster.launcher.submit.template_cli", "sbatch scripts for those who submit with sbatch"),
     "health": ("trainmaster.health.cli", "check this node's health"),
+    "doctor": ("trainmaster.slurm_plugins.doctor_cli", "what the running slurm.conf lacks, and what to write"),
+    "install": ("trainmaster.slurm_plugins.install_cli", "put the hooks for Slurm in place, or take them away"),
     "lab": ("trainmaster.lab.cli", "a real Slurm cluster on this machine, with faults to inject"),
 }
 

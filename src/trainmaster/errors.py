@@ -11,6 +11,7 @@
     │   └── SubmitRefused     sbatch said no
     ├── LabError              the lab could not be built, or is not what it should be
     ├── CheckpointError       a checkpoint could not be written or read
+    ├── InstallError          what an admin installs could not be put in place, or taken away
     ├── JobFailed             the job ended, and not well
     └── RegistryError         a role's registry was asked for what it cannot have
         └── RegistryTimeout   a replica did not register in time
@@ -88,6 +89,10 @@ class LabError(TrainmasterError):
 
 class CheckpointError(TrainmasterError):
     """A checkpoint could not be written or read."""
+
+
+class InstallError(TrainmasterError):
+    """What an admin installs could not be put in place, or taken away."""
 
 
 class JobFailed(TrainmasterError):

@@ -15,21 +15,15 @@ from trainmaster.lab import fakeroot
 
 def test_a_node_passes_its_own_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fakeroot.create(tmp_path, node_name="n01", gpus=8)
-    ib = tmp_path / "sys/class/infiniband/mlx5_0/ports/1"
-    ib.mkdir(parents=True)
-    for name, text in {
-        "state": "4: ACTIVE",
-        "phys_state": "5: LinkUp",
-        "rate": "400 Gb/sec",
-        "link_layer": "IB",
-    }.items():
-        (ib / name).write_text(text)
+    (tmp_path / "sys/class/infiniband/mlx5_7/ports/1/state").write_text("1: DOWN\n")
     (tmp_path / "proc/meminfo").write_text("MemTotal:       131981020 kB\n")
     (tmp_path / "sys/devices/system/cpu").mkdir(parents=True)
     (tmp_path / "sys/devices/system/cpu/online").write_text("0-15\n")
     assert main(["health", "genconf", "--root", str(tmp_path)]) == 0
     made = json.loads(capsys.readouterr().out)
-    assert made["gpus"] == 8 and made["ib"] == {"mlx5_0/1": {"rate": "400 Gb/sec", "link_layer": "IB"}}
+    ports = {f"mlx5_{number}/1" for number in range(7)}
+    assert made["gpus"] == 8 and made["ib"].keys() == ports, "a port without a link is not expected to have one"
+    assert made["ib"]["mlx5_0/1"] == {"rate": "400 Gb/sec (4X NDR)", "link_layer": "InfiniBand"}
     assert made["memory_mib"] == 125 * 1024 and made["cpus"] == 16
     assert profile.decode(made) == (profile.Profile(made), ())
     (tmp_path / "etc/trainmaster").mkdir(parents=True)

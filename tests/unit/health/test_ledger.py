@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainmaster.health import enforce, ledger, policy
+from trainmaster.health import enforce, ledger, policy, registry
 from trainmaster.health.finding import Action, Finding, Verdict, fail
 from trainmaster.health.ledger import Ledger, NodeView, Step
 from trainmaster.health.policy import Decision
@@ -196,7 +196,7 @@ def test_laws(passes: list[tuple[list[Finding], str]]) -> None:
 
 
 def test_every_source_knows_its_checks() -> None:
-    rests: Any = enforce.rests()
+    rests: Any = registry.rests()
     assert "gpu.ecc.uncorr" in rests["gpu.hung"] and "fs.alive" in rests["fs.space"]
 
 

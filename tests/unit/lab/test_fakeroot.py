@@ -190,7 +190,7 @@ def test_files_under_the_root(root: Path) -> None:
     assert (root / "dev/nvidia7").is_char_device()
     assert (root / "dev/nvidia-caps/nvidia-cap1").is_char_device()
     assert not (root / "dev/nvidia8").exists()
-    assert not (root / "sys/class/infiniband").exists()
+    assert (root / "sys/class/infiniband/mlx5_7/ports/1/state").read_text() == "4: ACTIVE\n"
 
 
 def test_a_node_without_gpus_has_no_nvidia_smi(tmp_path: Path) -> None:

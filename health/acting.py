@@ -1,0 +1,106 @@
+"""A pass and what follows from it: look, act in Slurm, remember, tell. What `check` and the prolog share."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import NamedTuple
+
+from trainmaster.health import node, report
+from trainmaster.health.check_pass import Pass
+from trainmaster.health.finding import DRAINS, Action
+from trainmaster.health.ledger import Ledger
+
+NOTHING = "nothing to do"
+
+
+class Acted(NamedTuple):
+    """What came of a pass."""
+
+    result: Pass
+    said: str
+    """What was done in Slurm, in words; empty when nobody asked for it."""
+    ledger: Ledger
+
+
+def node_name() -> str:
+    """As Slurm calls this node."""
+    return os.environ.get("SLURMD_NODENAME") or os.uname().nodename.partition(".")[0]
+
+
+def look_and_act(options: node.Options, *, act: bool, dry_run: bool = False, textfile: str = "") -> Acted:
+    """One pass with all that follows.
+
+    Args:
+        options: what to look at, and where.
+        act: drain or resume this node in Slurm.
+        dry_run: with `act`: only say what would be done.
+        textfile: where node_exporter's textfile collector reads; replaced at once.
+    """
+    result = node.run(options)
+    folder = options.root + options.state
+    boot_id = result.state.boot_id
+    said, ledger = "", Ledger()
+    if act:
+        from trainmaster.health import enforce
+
+        said, ledger = enforce.enforce(
+            result.decision, folder=folder, node=node_name(), boot_id=boot_id, dry_run=dry_run
+        )
+        if not (dry_run or options.passing or options.forget):
+            said = _remark(result, ledger, folder, said)
+    if not options.forget and not dry_run:
+        from trainmaster.health import history, registry
+
+        told = "" if said == NOTHING else said
+        history.record(folder, result.decision.findings, boot_id=boot_id, said=told, rests=registry.rests())
+    if textfile:
+        write_textfile(textfile, report.as_prometheus(result, epoch_s=time.time()))
+    return Acted(result, said, ledger)
+
+
+def _remark(result: Pass, ledger: Ledger, folder: str, said: str) -> str:
+    """Put into the node's Comment what is wrong and did not drain it; returns all that was done, in words."""
+    from trainmaster.health import remark
+
+    findings = result.decision.findings
+    if not ledger.reason:
+        # Kept back by the storm guard, by another's drain or by an slurmctld that was away.
+        findings = tuple(
+            finding._replace(action=Action.COMMENT) if finding.action in DRAINS else finding for finding in findings
+        )
+    done = remark.make(findings, folder=folder, node=node_name())
+    return "; ".join(words for words in (said if said != NOTHING or not done else "", done) if words)
+
+
+def write_textfile(path: str, text: str) -> None:
+    """Replace the file at once, so that node_exporter never reads half of it. A full disk does not cost the pass."""
+    fresh = f"{path}.{os.getpid()}.new"
+    try:
+        with open(fresh, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.chmod(fresh, 0o644)
+        os.replace(fresh, path)
+    except OSError:
+        try:
+            os.unlink(fresh)
+        except OSError:
+            return
+
+
+def log(path: str, acted: Acted, hook: str) -> None:
+    """A line in the hooks' log when something was done or tried in Slurm; nothing for a healthy pass."""
+    if acted.said not in ("", NOTHING):
+        write_log(path, f"{hook}: {'; '.join(words for words in (acted.said, acted.result.decision.reason) if words)}")
+
+
+def write_log(path: str, text: str) -> None:
+    """One line in the hooks' log, which nodes may share. A full disk does not cost the pass."""
+    if not path:
+        return
+    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    try:
+        with open(path, "a", encoding="utf-8") as stream:
+            stream.write(f"{moment} {node_name()} {text}\n")
+    except OSError:
+        return

@@ -1,0 +1,165 @@
+"""What ended jobs have left on a node: processes, files in /dev/shm, cgroups. Looking only; the epilog removes."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
+
+from trainmaster.health import files
+
+UID_MIN = 1000
+SYSTEM_UIDS = range(60000, 65536)
+"""Below UID_MIN (login.defs) is the system; 60000 and on distributions and systemd give to services (nobody: 65534)."""
+SIGKILL_BIT = 1 << 8
+SHM = "/dev/shm"
+# cgroup v1 with any controller, v2 of slurmd's own and of systemd's scope; with several slurmd on a host their names.
+_CGROUPS = "/sys/fs/cgroup"
+_JOB = re.compile(r"job_(\d+)$")
+
+
+class Left(NamedTuple):
+    """A process."""
+
+    pid: int
+    started: int
+    """In ticks since boot: with the pid it names one process and no later one."""
+    uid: int
+    name: str
+    state: str
+    killed: bool
+    """A SIGKILL is pending: it has been told to die and does not."""
+
+
+def is_person(uid: int) -> bool:
+    """Whether jobs run as this user; not so root and the system's users. Pure."""
+    return uid >= UID_MIN and uid not in SYSTEM_UIDS
+
+
+def processes(root: str) -> Iterator[Left]:
+    """The processes of people, but for zombies."""
+    for entry in files.names(root + "/proc"):
+        if not entry.isdecimal():
+            continue
+        folder = f"{root}/proc/{entry}"
+        try:
+            uid = os.stat(folder).st_uid
+        except OSError:
+            continue
+        if is_person(uid):
+            found = describe(int(entry), uid, files.text(f"{folder}/stat", 1024), files.text(f"{folder}/status", 4096))
+            if found is not None:
+                yield found
+
+
+def describe(pid: int, uid: int, stat_line: str | None, status: str | None) -> Left | None:
+    """A process from its stat and status; None for zombies and for what is gone. Pure."""
+    line = stat_line or ""
+    start, end = line.find("("), line.rfind(")")
+    rest = line[end + 2 :].split(" ")
+    if start < 0 or end < start or len(rest) < 20 or not rest[19].isdecimal() or rest[0] in "ZX":
+        return None
+    pending = 0
+    for row in (status or "").splitlines():
+        if row.startswith(("SigPnd:", "ShdPnd:")):
+            try:
+                pending |= int(row.split(":")[1], 16)
+            except ValueError:
+                continue
+    return Left(pid, int(rest[19]), uid, line[start + 1 : end], rest[0], bool(pending & SIGKILL_BIT))
+
+
+def live_jobs(root: str) -> tuple[set[str], set[int]]:
+    """Ids of the jobs whose slurmstepd runs here, and the users of their processes."""
+    jobs: set[str] = set()
+    stepds: set[int] = set()
+    parents: list[tuple[int, int]] = []
+    for entry in files.names(root + "/proc"):
+        if not entry.isdecimal():
+            continue
+        line = files.text(f"{root}/proc/{entry}/stat", 1024) or ""
+        end = line.rfind(")")
+        rest = line[end + 2 :].split(" ")
+        if end < 0 or len(rest) < 2 or not rest[1].isdecimal():
+            continue
+        parents.append((int(entry), int(rest[1])))
+        if line[line.find("(") + 1 : end].startswith("slurmstepd"):
+            stepds.add(int(entry))
+            title = (files.text(f"{root}/proc/{entry}/cmdline", 256) or "").replace("\0", " ")
+            told = re.search(r"\[(\d+)\.", title)
+            if told is not None:
+                jobs.add(told[1])
+    users = set()
+    for pid, parent in parents:
+        if parent in stepds:
+            try:
+                users.add(os.stat(f"{root}/proc/{pid}").st_uid)
+            except OSError:
+                continue
+    return jobs, users
+
+
+def shared_memory(root: str) -> Iterator[tuple[str, int, int]]:
+    """(path, uid, bytes) of what people have in /dev/shm, by its topmost entries."""
+    folder = root + SHM
+    for name in files.names(folder):
+        path = f"{folder}/{name}"
+        try:
+            facts = os.lstat(path)
+        except OSError:
+            continue
+        if is_person(facts.st_uid):
+            size = facts.st_blocks * 512 if not stat.S_ISDIR(facts.st_mode) else _size(path)
+            yield path, facts.st_uid, size
+
+
+def _size(folder: str) -> int:
+    total = 0
+    for base, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(f"{base}/{name}").st_blocks * 512
+            except OSError:
+                continue
+    return total
+
+
+def cgroups(root: str) -> Iterator[tuple[str, str]]:
+    """(folder, job id) of every cgroup that Slurm made for a job."""
+    top = root + _CGROUPS
+    places = [top, *(f"{top}/{name}" for name in files.names(top))]
+    for place in places:
+        for name in files.names(place):
+            if not name.startswith("slurm") and "slurmstepd" not in name:
+                continue
+            for base in (f"{place}/{name}", *(f"{place}/{name}/{user}" for user in files.names(f"{place}/{name}"))):
+                for entry in files.names(base):
+                    match = _JOB.match(entry)
+                    if match is not None and os.path.isdir(f"{base}/{entry}"):
+                        yield f"{base}/{entry}", match[1]
+
+
+def members(cgroup: str) -> list[int]:
+    """The processes in a cgroup and those below it."""
+    found: list[int] = []
+    for base, _, names in os.walk(cgroup):
+        if "cgroup.procs" in names:
+            text = files.text(f"{base}/cgroup.procs") or ""
+            found += [int(word) for word in text.split() if word.isdecimal() and word != "0"]
+    return found
+
+
+def without_owner(users: Collection[int], left: Iterator[tuple[str, int, int]]) -> dict[int, int]:
+    """Bytes in /dev/shm by user, of users who run nothing here. Pure."""
+    found: dict[int, int] = {}
+    for _, uid, size in left:
+        if uid not in users:
+            found[uid] = found.get(uid, 0) + size
+    return found
+
+
+def as_json(left: Left) -> list[Any]:
+    """For a source's value."""
+    return [left.pid, left.uid, left.name, left.state, left.killed]

@@ -1,0 +1,181 @@
+"""What `trainmaster install hooks` puts below its prefix, keeps, and takes away again."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from trainmaster.cli import main
+from trainmaster.errors import InstallError
+from trainmaster.lab import fakeroot
+from trainmaster.slurm_plugins import install
+from trainmaster.slurm_plugins.install import Site
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def run(hook: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([hook], env=env, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    return tmp_path / "opt" / "trainmaster"
+
+
+@pytest.fixture
+def installed(prefix: Path, tmp_path: Path) -> Path:
+    words = [f"--root={tmp_path}/$SLURMD_NODENAME", f"--slurm-conf={tmp_path}/slurm.conf", f"--log={tmp_path}/log"]
+    assert main(["install", "hooks", f"--prefix={prefix}", *words]) == 0
+    return prefix
+
+
+def test_every_hook_is_short_and_sound_sh() -> None:
+    for name in install.HOOKS:
+        path = install.HERE / "hooks" / name
+        assert len(path.read_text().splitlines()) < 60
+        assert subprocess.run(["/bin/sh", "-n", path], check=False).returncode == 0
+        assert os.access(path, os.X_OK)
+
+
+def test_a_dry_run_touches_nothing(prefix: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["install", "hooks", f"--prefix={prefix}", "--dry-run"]) == 0
+    printed = capsys.readouterr()
+    assert f"would write {prefix}/hooks/prolog" in printed.err and f"Prolog={prefix}/hooks/prolog" in printed.out
+    assert not prefix.exists()
+
+
+def test_again_changes_nothing_and_keeps_the_choices(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(installed)
+    assert main(["install", "hooks", f"--prefix={installed}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["steps"] == []
+    assert files(installed) == before
+    assert main(["install", "hooks", f"--prefix={installed}", "--textfile=/var/lib/t.prom"]) == 0
+    text = (installed / "site.sh").read_text()
+    assert 'textfile="/var/lib/t.prom"' in text and "/$SLURMD_NODENAME" in text
+
+
+def test_an_edited_site_sh_is_kept_by_an_installation_and_an_uninstall(installed: Path) -> None:
+    site = installed / "site.sh"
+    mine = site.read_text() + "# mine\n"
+    site.write_text(mine)
+    for _ in range(2):
+        assert main(["install", "hooks", f"--prefix={installed}", "--log=/var/log/other"]) == 0
+        assert site.read_text() == mine
+        assert 'log="/var/log/other"' in (installed / "site.sh.new").read_text()
+    (installed / "site.sh.new").unlink()
+    assert main(["install", "hooks", f"--prefix={installed}", "--uninstall"]) == 0
+    assert files(installed) == {"site.sh": mine.encode()}
+
+
+def test_another_version_replaces_the_old_one_at_the_second_installation(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = (installed / "lib/current").readlink()
+    library = install.library_files()
+    for number, text in enumerate(("# two\n", "# three\n")):
+        changed = {**library, "trainmaster/health/ledger.py": library["trainmaster/health/ledger.py"] + text.encode()}
+        monkeypatch.setattr(install, "library_files", lambda changed=changed: changed)
+        assert main(["install", "hooks", f"--prefix={installed}"]) == 0
+        assert (installed / "lib/current").readlink() != first
+        # A pass may still run with the version that was current.
+        assert (installed / "lib" / first).exists() == (number == 0)
+    assert main(["install", "hooks", f"--prefix={installed}", "--uninstall"]) == 0
+    assert not installed.exists()
+
+
+def test_uninstall_removes_only_what_was_installed(installed: Path, tmp_path: Path) -> None:
+    (installed / "hooks/ours").write_text("a site's own")
+    run(installed / "hooks/health_check_program", SLURMD_NODENAME="n01")
+    assert main(["install", "hooks", f"--prefix={installed}", "--uninstall", "--dry-run"]) == 0
+    assert (installed / "hooks/prolog").exists()
+    assert main(["install", "hooks", f"--prefix={installed}", "--uninstall"]) == 0
+    assert files(installed) == {"hooks/ours": b"a site's own"}
+    assert main(["install", "hooks", f"--prefix={installed}", "--uninstall"]) == 1
+
+
+def test_what_is_not_ours_is_not_overwritten(prefix: Path) -> None:
+    (prefix / "hooks").mkdir(parents=True)
+    (prefix / "hooks/prolog").write_text("somebody's")
+    with pytest.raises(InstallError, match="was not installed by trainmaster"):
+        install.plan(prefix, Site())
+    (prefix / "manifest.json").write_text("[")
+    with pytest.raises(InstallError, match="cannot be read"):
+        install.plan(prefix, Site())
+
+
+@pytest.mark.parametrize("name", ["relative/path", "/with a/blank"])
+def test_a_prefix_that_slurm_conf_cannot_name(name: str) -> None:
+    with pytest.raises(InstallError, match="cannot be the prefix"):
+        install.plan(Path(name), Site())
+
+
+def test_a_python_that_is_not_there_is_said(prefix: Path) -> None:
+    with pytest.raises(InstallError, match="failed"):
+        install.apply(install.plan(prefix, Site(python="/no/such/python3")))
+
+
+def test_site_sh_says_what_it_was_told_whatever_stands_in_it(tmp_path: Path) -> None:
+    odd = "/a b/$HOME/`id`/\"q\"\\/'s'"
+    text = install.site_text(Site(root=f"{odd}/$SLURMD_NODENAME", slurm_conf=odd))
+    (tmp_path / "site.sh").write_text(text + 'printf "%s\\n" "$root" "$SLURM_CONF"\n')
+    done = subprocess.run(
+        ["/bin/sh", tmp_path / "site.sh"], env={"SLURMD_NODENAME": "n07"}, capture_output=True, text=True, check=True
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [f"{odd}/n07", odd]
+
+
+def test_no_fault_of_ours_refuses_a_job_or_fails_an_epilog(installed: Path, tmp_path: Path) -> None:
+    fakeroot.create(tmp_path / "n01", node_name="n01", gpus=0)
+    hooks = [installed / "hooks" / name for name in install.HOOKS]
+    job = {"SLURMD_NODENAME": "n01", "SLURM_JOB_ID": "7", "SLURM_JOB_UID": "4000"}
+
+    def fine() -> None:
+        for hook in hooks:
+            done = run(hook, **job)
+            assert (done.returncode, done.stdout) == (0, ""), (hook.name, done)
+
+    fine()
+    good = (installed / "site.sh").read_text()
+    for bad in ("if then (\n", good.replace("/usr/bin/python3", "/no/python3"), good.replace("lib/current", "no/lib")):
+        (installed / "site.sh").write_text(bad)
+        fine()
+    # A fault in the checks themselves.
+    (installed / "site.sh").write_text(good)
+    (installed / "lib/current/trainmaster/health/prolog.py").write_text("raise SystemExit(1)\n")
+    (installed / "lib/current/trainmaster/health/epilog.py").write_text("1 / 0\n")
+    fine()
+    (installed / "site.sh").unlink()
+    fine()
+
+
+def test_the_task_prolog_tells_the_first_task_of_a_node(installed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "n01/var/lib/trainmaster/health"
+    folder.mkdir(parents=True)
+    (folder / "warnings.txt").write_text("time.sync: off\nib.fw: a `b` $c\n")
+    hook = installed / "hooks/task_prolog"
+    said = run(hook, SLURMD_NODENAME="n01", SLURM_LOCALID="0").stdout
+    assert said == "print trainmaster: n01: time.sync: off\nprint trainmaster: n01: ib.fw: a `b` $c\n"
+    assert run(hook, SLURMD_NODENAME="n01", SLURM_LOCALID="1").stdout == ""
+    assert run(hook, SLURMD_NODENAME="n02", SLURM_LOCALID="0").stdout == ""
+
+
+def test_the_kill_switches(installed: Path, tmp_path: Path) -> None:
+    off = tmp_path / "n01/etc/trainmaster/health.d/off"
+    off.mkdir(parents=True)
+    state = tmp_path / "n01/var/lib/trainmaster/health/state.json"
+    for name in ("prolog", "health_check_program"):
+        (off / name).touch()
+        run(installed / "hooks" / name, SLURMD_NODENAME="n01", SLURM_JOB_ID="7")
+        assert not state.exists()
+    (off / "prolog").unlink()
+    run(installed / "hooks/prolog", SLURMD_NODENAME="n01", SLURM_JOB_ID="7")
+    assert state.exists()
