@@ -21,6 +21,8 @@ class Acted(NamedTuple):
     said: str
     """What was done in Slurm, in words; empty when nobody asked for it."""
     ledger: Ledger
+    remarked: str = ""
+    """What was done about the node's Comment."""
 
 
 def node_name() -> str:
@@ -40,7 +42,7 @@ def look_and_act(options: node.Options, *, act: bool, dry_run: bool = False, tex
     result = node.run(options)
     folder = options.root + options.state
     boot_id = result.state.boot_id
-    said, ledger = "", Ledger()
+    said, remarked, ledger = "", "", Ledger()
     if act:
         from trainmaster.health import enforce
 
@@ -48,19 +50,19 @@ def look_and_act(options: node.Options, *, act: bool, dry_run: bool = False, tex
             result.decision, folder=folder, node=node_name(), boot_id=boot_id, dry_run=dry_run
         )
         if not (dry_run or options.passing or options.forget):
-            said = _remark(result, ledger, folder, said)
+            remarked = _remark(result, ledger, folder)
     if not options.forget and not dry_run:
         from trainmaster.health import history, registry
 
-        told = "" if said == NOTHING else said
+        told = "; ".join(words for words in (said, remarked) if words not in ("", NOTHING))
         history.record(folder, result.decision.findings, boot_id=boot_id, said=told, rests=registry.rests())
     if textfile:
         write_textfile(textfile, report.as_prometheus(result, epoch_s=time.time()))
-    return Acted(result, said, ledger)
+    return Acted(result, said, ledger, remarked)
 
 
-def _remark(result: Pass, ledger: Ledger, folder: str, said: str) -> str:
-    """Put into the node's Comment what is wrong and did not drain it; returns all that was done, in words."""
+def _remark(result: Pass, ledger: Ledger, folder: str) -> str:
+    """Put into the node's Comment what is wrong and did not drain it; returns what was done, in words."""
     from trainmaster.health import remark
 
     findings = result.decision.findings
@@ -69,8 +71,7 @@ def _remark(result: Pass, ledger: Ledger, folder: str, said: str) -> str:
         findings = tuple(
             finding._replace(action=Action.COMMENT) if finding.action in DRAINS else finding for finding in findings
         )
-    done = remark.make(findings, folder=folder, node=node_name())
-    return "; ".join(words for words in (said if said != NOTHING or not done else "", done) if words)
+    return remark.make(findings, folder=folder, node=node_name())
 
 
 def write_textfile(path: str, text: str) -> None:
@@ -90,8 +91,9 @@ def write_textfile(path: str, text: str) -> None:
 
 def log(path: str, acted: Acted, hook: str) -> None:
     """A line in the hooks' log when something was done or tried in Slurm; nothing for a healthy pass."""
-    if acted.said not in ("", NOTHING):
-        write_log(path, f"{hook}: {'; '.join(words for words in (acted.said, acted.result.decision.reason) if words)}")
+    told = [words for words in (acted.said, acted.remarked) if words not in ("", NOTHING)]
+    if told:
+        write_log(path, f"{hook}: {'; '.join([*told, acted.result.decision.reason]).strip('; ')}")
 
 
 def write_log(path: str, text: str) -> None:
