@@ -4,7 +4,7 @@ from pathlib import Path
 
 from trainmaster.errors import SlurmError
 from trainmaster.launcher import intent
-from trainmaster.launcher.follow.watch import Watch
+from trainmaster.launcher.follow.watch import PATIENCE_S, Watch
 from trainmaster.launcher.supervise import takeover
 from trainmaster.slurm.client import SlurmClient
 
@@ -28,6 +28,12 @@ def cancel(run_dir: Path, job_id: int | str, client: SlurmClient, *, reason: str
             # Nothing came of it: whatever ends the job later must not be put down to this.
             intent.drop(run_dir, intent.CANCEL)
         raise
+
+
+def lives_again(watch: Watch) -> bool:
+    """Whether a job whose record has an end is in the queue all the same: `scontrol requeue` leaves no word there."""
+    answer = watch.ask_closely(patience_s=PATIENCE_S)
+    return answer is not None and answer.job is not None and answer.job.state in ("PENDING", "CONFIGURING", "RUNNING")
 
 
 def may_save(watch: Watch) -> bool:

@@ -26,12 +26,14 @@ def add(verbs: "Verbs") -> None:
 
 def run_cancel(args: argparse.Namespace) -> int:
     """Cancel jobs and say how each ended."""
-    from trainmaster.launcher.follow.cancel import SAVE_PATIENCE_S, ask_to_end, cancel
+    from trainmaster.launcher.follow.cancel import SAVE_PATIENCE_S, ask_to_end, cancel, lives_again
     from trainmaster.launcher.follow.find import find
     from trainmaster.launcher.follow.watch import Watch
 
     watches = [Watch.of(find(job_id, args.folder)) for job_id in args.job_id]
-    over = {watch.job_id for watch in watches if watch.end() is not None}
+    ended = [watch for watch in watches if watch.end() is not None]
+    back = {watch.job_id for watch in ended if lives_again(watch)}
+    over = {watch.job_id for watch in ended} - back
     asked: set[int | str] = set()
     if not args.dry_run and not args.now:
         # All are asked before any is waited for.
@@ -46,7 +48,7 @@ def run_cancel(args: argparse.Namespace) -> int:
         end = watch.end()
         if end is None and watch.job_id in asked:
             end = watch.wait(timeout_s=SAVE_PATIENCE_S)
-        if end is None:
+        if end is None or watch.job_id in back:
             cancel(watch.run_dir, watch.job_id, watch.queue.client, reason=args.reason)
             watch.hurry()
             end = watch.wait(timeout_s=_CANCEL_PATIENCE_S)

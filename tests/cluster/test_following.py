@@ -107,13 +107,24 @@ def show(job: TrainmasterJob[Any]) -> dict[str, Any]:
 # --- end states -------------------------------------------------------------------------------------------------------
 
 
-def test_cancelled_by_us_says_who_and_why(tmp_path):
+def test_cancelled_by_us_says_who_and_why(tmp_path, lab):
     job = submit(SLEEPER, spec=small(), folder=tmp_path)
     in_state(job, "RUNNING")
     assert command("cancel", "--reason", "wrong data", job.job_id).stdout == f"job {job.job_id}: CANCELLED\n"
     shown = show(job)
     assert (shown["state"], shown["cancelled_by"]) == ("CANCELLED", os.environ.get("USER", "root"))
     assert "'wrong data'" in shown["cycles"][-1]["why"]
+    # "it had ended before", said the next one of a job that somebody had put back with Slurm's own command.
+    until(lambda: slurms_word(lab, job) == "CANCELLED", "Slurm has let it go")
+    lab.run(["scontrol", "requeuehold", job.job_id])
+    assert command("cancel", job.job_id).stdout == f"job {job.job_id}: CANCELLED\n"
+    assert slurms_word(lab, job) == "CANCELLED"
+    assert command("cancel", job.job_id).stdout == f"job {job.job_id}: CANCELLED; it had ended before\n"
+
+
+def slurms_word(lab: Lab, job: TrainmasterJob[Any]) -> str:
+    text = lab.run(["scontrol", "show", "job", job.job_id]).stdout
+    return text.partition("JobState=")[2].split()[0]
 
 
 def test_cancelled_by_scancel_is_told_from_the_accounts(lab, tmp_path):
