@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from trainmaster.launcher import exit_rules as rules
 from trainmaster.launcher.container import Container, from_value
 
 FILE = "plan.json"
@@ -59,10 +60,21 @@ class Plan:
     hang_timeout_s: float | None = None
     """Least time without a step that counts as a hang; None for ours, 0 to look for none."""
     restarts_max: int = 10
-    """Crashes of ranks that are answered by a restart in place, over the life of one attempt."""
+    """Crashes and hangs that are answered by a restart in place, in any 24 hours."""
     requeues_max: int = 10
+    timeouts_max: int | None = None
+    node_failures_max: int | None = None
     no_progress_max: int = 3
     """Failed cycles in a row that brought no new step; then the job stops."""
+    no_checkpoint_max: int = 9
+    """Failed cycles in a row that brought no new checkpoint, where the program tells of them."""
+    exit_rules: tuple[rules.Rule, ...] = ()
+    """The person's own rules for what follows from the end of a cycle."""
+    exclude_for_s: float = 86400.0
+    """How long a node is left out after it failed this job."""
+    jump: dict[str, float] = field(default_factory=dict)
+    """Pattern of reported values -> median absolute deviations that are a jump."""
+    jump_window: int = 64
     backoff_s: float = 1.0
     """Pause before a restart that follows a cycle without progress; doubles each time."""
     stop_grace_s: float = 2.0
@@ -106,6 +118,7 @@ def read(run_dir: Path) -> Plan:
             values[key] = tuple(values[key])
     if values.get("container") is not None:
         values["container"], _ = from_value(values["container"])
+    values["exit_rules"] = tuple(filter(None, (rules.from_value(one)[0] for one in values.get("exit_rules", ()))))
     return Plan(**values)
 
 

@@ -5,8 +5,9 @@ when the batch host dies, Slurm's own state can only say CANCELLED (facts in doc
 """
 
 import json
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -141,12 +142,6 @@ def end_of(events: Iterable[Event]) -> Event | None:
     return end
 
 
-def requeues_spent(events: Iterable[Event], attempt: int) -> int:
-    """How many of the `attempt` times that a job went back to the queue count: preemptions do not."""
-    free = {event.attempt for event in events if event.state == "REQUEUED" and event.cause == "preemption"}
-    return attempt - len([one for one in free if one < attempt])
-
-
 def last_step(run_dir: Path, events: Iterable[Event] = ()) -> int | None:
     """The last step that any rank is known to have done, at most a second or so ago; None when none was reported."""
     known = [event.step for event in events if event.step is not None]
@@ -160,10 +155,35 @@ def last_step(run_dir: Path, events: Iterable[Event] = ()) -> int | None:
 def slowest(run_dir: Path) -> tuple[int, int] | None:
     """The rank that was behind all others a second or so ago, and its step; None when none was."""
     try:
-        _, rank, step = (run_dir / "step").read_text().split()
+        rank, step = (run_dir / "step").read_text().splitlines()[1].split()
         return int(rank), int(step)
-    except (OSError, ValueError):
+    except (OSError, ValueError, IndexError):
         return None
+
+
+def last_values(run_dir: Path, events: Sequence[Event] = ()) -> dict[str, float | str]:
+    """What ranks reported last, the median of all of them, by name; NaN and infinities as words.
+
+    At the end of a cycle its event tells it, in between the file that is written each second.
+    """
+    if events and (events[-1].ends or events[-1].state in ("RESTARTING", "REQUEUED")):
+        told = events[-1].detail.get("values")
+        if isinstance(told, dict):
+            return told
+    try:
+        values = json.loads((run_dir / "step").read_text().splitlines()[2])
+        return {str(name): value for name, value in values.items()}
+    except (OSError, ValueError, IndexError, AttributeError):
+        return {}
+
+
+def plain(value: float) -> float | str:
+    """A number as every reader of JSON takes it.
+
+    >>> plain(0.5), plain(float("nan")), plain(float("-inf"))
+    (0.5, 'nan', '-inf')
+    """
+    return value if math.isfinite(value) else str(value)
 
 
 class Recorder:
@@ -199,9 +219,14 @@ class Recorder:
                 continue
             self.pending.pop(0)
 
-    def note_step(self, step: int, slowest: tuple[int, int] | None = None) -> None:
-        """Keep the last step, and the slowest rank with its own, where whoever waits sees it between two events."""
+    def note_step(
+        self, step: int, slowest: tuple[int, int] | None = None, values: Mapping[str, float] | None = None
+    ) -> None:
+        """Keep where whoever waits sees it between two events: the last step, the slowest rank's, reported values."""
         text = f"{step}\n" if slowest is None else f"{step}\n{slowest[0]} {slowest[1]}\n"
+        if values:
+            told = json.dumps({name: plain(value) for name, value in values.items()})
+            text += told + "\n" if slowest is not None else f"\n{told}\n"
         if step < 0 or text == self._step:
             return
         temporary = self._run_dir / f".step.{os.getpid()}"

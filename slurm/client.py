@@ -44,8 +44,11 @@ class SlurmClient(Protocol):
     def signal(self, job_id: int | str, name: str) -> None:
         """Send a signal to a job's batch step alone."""
 
-    def requeue(self, job_id: int | str, *, incomplete: bool = True) -> None:
-        """Put a job back into the queue under the same id; `incomplete` refuses for one that is already over."""
+    def requeue(self, job_id: int | str, *, incomplete: bool = True, hold: bool = False) -> None:
+        """Put a job back into the queue under the same id; `incomplete` refuses for one that is already over.
+
+        `hold`: it waits there until somebody releases it, which its owner may.
+        """
 
     def update_job(self, job_id: int | str, **fields: str) -> None:
         """Change fields of a job, named as scontrol names them (`StartTime="now"`)."""

@@ -153,9 +153,10 @@ class Commands:
         """`scancel --batch --signal`."""
         self._run("scancel", "--batch", f"--signal={name}", str(job_id))
 
-    def requeue(self, job_id: int | str, *, incomplete: bool = True) -> None:
-        """`scontrol requeue`."""
-        self._run("scontrol", "requeue", *(["Incomplete"] if incomplete else []), str(job_id))
+    def requeue(self, job_id: int | str, *, incomplete: bool = True, hold: bool = False) -> None:
+        """`scontrol requeue` or `requeuehold`."""
+        verb = "requeuehold" if hold else "requeue"
+        self._run("scontrol", verb, *(["Incomplete"] if incomplete else []), str(job_id))
 
     def update_job(self, job_id: int | str, **fields: str) -> None:
         """`scontrol update`."""

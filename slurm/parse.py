@@ -80,6 +80,7 @@ def job(line: str) -> Job:
         end_time=epoch_s(values.get("EndTime")),
         preempt_time=epoch_s(values.get("PreemptTime")),
         excluded_nodes=_text(values.get("ExcNodeList")),
+        features=_text(values.get("Features")),
         batch_host=_text(values.get("BatchHost")),
         std_out=_text(values.get("StdOut")),
         work_dir=_text(values.get("WorkDir")),

@@ -47,6 +47,8 @@ class Job:
     end_time: float | None = None
     preempt_time: float | None = None
     excluded_nodes: str = ""
+    features: str = ""
+    """The constraint that it was submitted with."""
     batch_host: str = ""
     std_out: str = ""
     work_dir: str = ""

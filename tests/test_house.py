@@ -47,7 +47,7 @@ STANDARD_LIBRARY_ONLY = (
     "launcher/supervise",
     "launcher/node",
     "launcher/script/array_task.py",
-    *(f"launcher/{name}.py" for name in ("plan", "record", "wire", "intent", "drills", "array_layout")),
+    *(f"launcher/{name}.py" for name in ("plan", "record", "wire", "intent", "drills", "array_layout", "exit_rules")),
     *(
         f"launcher/rank/{name}.py"
         for name in ("forkserver", "rank_env", "page", "order", "rank_shell", "enter", "heed", "copy_link", "saves")

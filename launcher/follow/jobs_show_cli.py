@@ -52,7 +52,7 @@ def _facts(found: "Found", watch: "Watch", end: "Event | None", queued: "Job | N
     from trainmaster.launcher.follow.life import cycles_of, lost_by_cause, lost_s
     from trainmaster.launcher.follow.outcome import reason_of
     from trainmaster.launcher.follow.saving import facts_of, lines_of
-    from trainmaster.launcher.record import last_step, slowest
+    from trainmaster.launcher.record import last_step, last_values, slowest
 
     events = watch.events()
     behind = slowest(found.run_dir) if end is None else None
@@ -72,6 +72,7 @@ def _facts(found: "Found", watch: "Watch", end: "Event | None", queued: "Job | N
         "submitted_s": first.epoch_s if first else None,
         "ended_s": end.epoch_s if end else None,
         "last_step": last_step(found.run_dir, events),
+        "values": last_values(found.run_dir, events),
         "slowest_rank": behind[0] if behind else None,
         "slowest_rank_step": behind[1] if behind else None,
         "lost_s": lost_s(rows),
@@ -111,6 +112,8 @@ def _print_job(found: "Found", watch: "Watch", end: "Event | None", facts: dict[
     if facts["last_step"] is not None:
         behind = f", rank {facts['slowest_rank']} at {facts['slowest_rank_step']}"
         print(f"step    {facts['last_step']}{behind if facts['slowest_rank'] is not None else ''}")
+    if facts["values"]:
+        print(f"values  {', '.join(f'{name} {_number(value)}' for name, value in facts['values'].items())}")
     if facts["cannot_see"]:
         print(f"\n{facts['cannot_see']}")
     rows = cycles_of(watch.events())
@@ -180,6 +183,10 @@ def _print_life(rows: "Sequence[CycleLife]", last_step: int | None) -> None:
             ]
         )
     print_table(("ROLE", *titles) if roles else titles, table, states=6 if roles else 5)
+
+
+def _number(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _clock(epoch_s: float) -> str:

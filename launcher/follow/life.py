@@ -61,6 +61,10 @@ class CycleLife:
         for key in ("cancelled_by", "requeued_by"):
             if by := _by(self.detail, key):
                 words.append(f"requeued {by}" if key == "requeued_by" and self.cause != "requeue" else by)
+        if self.detail.get("held"):
+            words.append("held until somebody releases it")
+        if self.detail.get("rule"):
+            words.append(f"by your rule {self.detail['rule']!r}")
         if self.detail.get("reason"):
             words.append(f"{self.detail['reason']!r}")
         if self.then:
@@ -157,7 +161,7 @@ def _with(row: CycleLife, event: Event) -> CycleLife:
 
 
 def _told(event: Event) -> dict[str, Any]:
-    known = ("cancelled_by", "requeued_by", "reason", "slurm_state", "slurm_reason", "excluded")
+    known = ("why", "rule", "held", "cancelled_by", "requeued_by", "reason", "slurm_state", "slurm_reason", "excluded")
     return {key: event.detail[key] for key in known if key in event.detail}
 
 

@@ -156,6 +156,9 @@ def explain(end: Event, *, name: str, log: Path, log_end: str, show_told: bool =
     by = end.detail.get("cancelled_by")
     cause = f" ({end.cause}{f', by {by}' if by else ''})" if end.cause and end.cause != "program" else ""
     lines = [f"job {end.job_id} {name!r} ended {end.state}{cause} in attempt {end.attempt}, cycle {end.cycle}"]
+    lines += dict.fromkeys(str(end.detail[key]) for key in ("why", "diverged") if end.detail.get(key))
+    if end.detail.get("rule"):
+        lines.append(f"your rule: {end.detail['rule']}")
     failure = failure_of(end)
     if failure:
         how = signal_name(failure["signal"]) if failure.get("signal") else f"exit code {failure.get('exit_code')}"

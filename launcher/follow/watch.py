@@ -211,7 +211,8 @@ class Watch:
             return False
         since_s = self.clock.now().timestamp() - last.epoch_s
         if since_s > REQUEUE_PATIENCE_S:
-            self.queue.do(lambda client: client.requeue(self.job_id, incomplete=False))
+            held = bool(last.detail.get("held"))
+            self.queue.do(lambda client: client.requeue(self.job_id, incomplete=False, hold=held))
         return since_s < UNLISTED_MAX_S
 
     def _help(self, job: Job) -> None:
@@ -225,7 +226,9 @@ class Watch:
             own = plan.read(self.run_dir).exclude
         except (OSError, ValueError, TypeError):
             return
-        exclude = ",".join(filter(None, (own, *last.detail.get("excluded", ()))))
+        exclude = last.detail.get("exc_node_list")
+        if exclude is None:
+            exclude = ",".join(filter(None, (own, *last.detail.get("excluded", ()))))
         order = requeue.Order(job_id=self.job_id, restarts=last.attempt, exclude=exclude)
         self.queue.do(lambda client: requeue.release(client, order))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trainmaster.launcher import record
+from trainmaster.launcher.exit_rules import TEXT_SEARCHED_BYTES
 from trainmaster.launcher.node import ports, processes
 from trainmaster.launcher.node.announce import Announcements
 from trainmaster.launcher.node.copies import Copies
@@ -29,6 +30,8 @@ from trainmaster.launcher.supervise.stacks import Stacks
 LOG = logging.getLogger("trainmaster.agent")
 FORK_PATIENCE_S = 120.0
 """How long a fork server may take to fork. It may first have to import what it was asked for, from slow storage."""
+HOLD_S = 25.0
+"""How long a rank that asks for orders outlives a SIGTERM of Slurm's, whose KillWait is 30 s by default."""
 STUCK_S = 10.0
 """A process that SIGKILL has not ended by then sits in the kernel; its node is of no use."""
 CALM_S = 20.0
@@ -157,6 +160,19 @@ class RankHost:
                 self.furthest = max(self.furthest, report.step)
         return found
 
+    def reported(self) -> dict[str, Any]:
+        """For the supervisor: what ranks report with their steps, by name and rank, and their newest checkpoint."""
+        values: dict[str, dict[str, float]] = {}
+        saved = []
+        for entry in self._ranks.ranks.values() if self._ranks is not None else ():
+            report = page.read(entry.step_file)
+            for name, value in report.values.items():
+                values.setdefault(name, {})[str(entry.rank)] = value
+            if report.saved is not None:
+                saved.append(report.saved)
+        told: dict[str, Any] = {"values": values} if values else {}
+        return told | ({"saved": max(saved)} if saved else {})
+
     def whereabouts(self) -> dict[str, Any] | None:
         """Where each running rank is: its last step (-1 before the first), its section, whether it names sections."""
         if self._ranks is None:
@@ -225,6 +241,7 @@ class RankHost:
                 stacks_file=self._scratch / f"stacks-{facts.cycle}.{rank}",
             )
             env["TRAINMASTER_STEP_FILE"] = str(entry.step_file)
+            env["TRAINMASTER_HOLD_S"] = str(HOLD_S)
             if facts.role is not None:
                 env["TRAINMASTER_REGISTER_FILE"] = str(self._announced.file(facts.cycle, rank))
             env["TRAINMASTER_STACKS_FILE"] = str(entry.stacks_file)
@@ -353,9 +370,16 @@ class RankHost:
                 "raised": raised and self.plan.program is None,
                 "text": text,
                 "oom": bool(oom),
+                **self._last_words(entry),
                 "steps": self.steps(),
+                **self.reported(),
             }
         )
+
+    def _last_words(self, entry: LocalRank) -> dict[str, str]:
+        """The end of what a rank wrote to stdout, where a rule looks for words; stderr's is told anyway."""
+        wanted = entry.code != 0 and not entry.stopped and any(rule.text for rule in self.plan.exit_rules)
+        return {"said": tail(entry.out, TEXT_SEARCHED_BYTES)} if wanted else {}
 
     def stop(self, grace_s: float) -> None:
         """Begin to stop all ranks; `carry_on` ends it, and tells when none is left."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainmaster.launcher.node import processes
+from trainmaster.launcher.rank import page
 from trainmaster.launcher.rank.worker import Task
 
 TAIL_BYTES = 16 << 10
@@ -110,6 +111,9 @@ class Ranks:
             entry.stopped = True
             if entry.pid and grace_s > 0:
                 processes.send_group(entry.pid, signal.SIGTERM)
+                if page.read(entry.step_file).holds:
+                    # SIGTERM would have ended it at once, had it not been told to wait for our orders.
+                    processes.send(entry.pid, signal.SIGKILL)
 
     def step_stop(self, spared: frozenset[int]) -> bool:
         """Carry a stop on; True once no rank and nothing that a rank started is left.

@@ -337,6 +337,7 @@ class Checkpoints:
             shutil.rmtree(final)
         writing.rename(final)
         manifest.sync_folder(self.folder)
+        worker.checkpoint_published(made.step)
         steps = [int(path.name.removeprefix("step_")) for path in manifest.published(self.folder)]
         earlier = [step for step in steps if step <= made.step]
         for step in manifest.to_remove(earlier, keep=self.keep, keep_every=self.keep_every):

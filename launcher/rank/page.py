@@ -4,6 +4,9 @@
     24  whether it names sections at all                32  the section's name, 32 bytes, padded with zeros
     64  whether it asks for orders                      72  the order's step    80  its kind    88  its state
     96  the reported step at which the rank followed it; -1 before
+   104  1 once the rank outlives a SIGTERM to wait for orders
+   128  how many values it reports    136  whether it told of a checkpoint    144  the step of the newest one
+   192  the values: eight times a name (32 bytes, padded with zeros) and a number (8 bytes)
 
 Every number is an aligned word of the machine, so a reader sees an old or a new one and never half of each. Rank and
 agent share a machine, hence its monotonic clock.
@@ -11,15 +14,20 @@ agent share a machine, hence its monotonic clock.
 
 import mmap
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
 
-SIZE = 128
+SIZE = 512
+VALUES_MAX = 8
+"""How many values a rank can report; further names are passed over."""
 _STEP, _STEP_TIME, _SINCE, _SECTIONS = 0, 1, 2, 3
 _NAME = slice(32, 64)
 _ASKS, _ORDER_STEP, _ORDER_KIND, _ORDER_STATE, _FOLLOWED = 8, 9, 10, 11, 12
+_HOLDS, _VALUES, _SAVED, _SAVED_STEP = 13, 16, 17, 18
+_VALUES_AT, _VALUE_BYTES, _NAME_BYTES = 192, 40, 32
 _NONE = -1
 _NO_ORDER, _PROPOSED, _DECIDED = 0, 1, 2
 _DECISION_PATIENCE_S = 30.0
@@ -50,23 +58,60 @@ class Report:
     """It names its slow phases, so outside of them it is in its loop."""
     asks: bool = False
     """It asks for orders after its steps."""
+    holds: bool = False
+    """SIGTERM does not end it at once: it waits for orders."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """What it reported with its steps."""
+    saved: int | None = None
+    """The step of the newest checkpoint that it told of."""
 
 
 class Page:
     """A page, as the rank that writes it or the agent that reads it has mapped it."""
 
-    __slots__ = ("_floats", "_raw", "_words")
+    __slots__ = ("_floats", "_raw", "_slots", "_words")
 
     def __init__(self, path: Path) -> None:
         with path.open("r+b") as stream:
             self._raw = memoryview(mmap.mmap(stream.fileno(), SIZE))
         self._words = self._raw.cast("q")
         self._floats = self._raw.cast("d")
+        self._slots: dict[str, int] = {}
 
     def step(self, number: int) -> None:
         """Step `number` is done."""
         self._words[_STEP] = number
         self._floats[_STEP_TIME] = time.time()
+
+    def report(self, name: str, value: float) -> None:
+        """A value that belongs to the step that is told next."""
+        slot = self._slots.get(name)
+        if slot is None:
+            slot = self._new_slot(name)
+        if slot:
+            self._floats[slot] = value
+
+    def _new_slot(self, name: str) -> int:
+        """The number's place for a name that was not reported before; 0 when there is no room."""
+        number = len(self._slots)
+        if number >= VALUES_MAX:
+            return 0
+        start = _VALUES_AT + _VALUE_BYTES * number
+        self._raw[start : start + _NAME_BYTES] = name.encode()[:_NAME_BYTES].ljust(_NAME_BYTES, b"\0")
+        slot = self._slots[name] = (start + _NAME_BYTES) // 8
+        self._floats[slot] = 0.0
+        # The reader counts on what stands before this number.
+        self._words[_VALUES] = number + 1
+        return slot
+
+    def saved(self, step: int) -> None:
+        """A checkpoint of a step is published."""
+        self._words[_SAVED_STEP] = step
+        self._words[_SAVED] = 1
+
+    def hold(self) -> None:
+        """From now on the rank outlives a SIGTERM for a while."""
+        self._words[_HOLDS] = 1
 
     def enter(self, section: str, since: float) -> tuple[str, float]:
         """Be in a section since `since`, or in none ("", 0.0); returns where the rank was before."""
@@ -137,7 +182,18 @@ def read(path: Path) -> Report:
         section_age_s=max(0.0, time.monotonic() - since) if since else 0.0,
         sections=bool(words[_SECTIONS]),
         asks=bool(words[_ASKS]),
+        holds=bool(words[_HOLDS]),
+        values=_values(data, floats, words[_VALUES]),
+        saved=words[_SAVED_STEP] if words[_SAVED] else None,
     )
+
+
+def _values(data: memoryview, floats: "memoryview[float]", count: int) -> dict[str, float]:
+    found = {}
+    for start in range(_VALUES_AT, _VALUES_AT + _VALUE_BYTES * min(count, VALUES_MAX), _VALUE_BYTES):
+        name = bytes(data[start : start + _NAME_BYTES]).rstrip(b"\0").decode(errors="replace")
+        found[name] = float(floats[(start + _NAME_BYTES) // 8])
+    return found
 
 
 class Section:

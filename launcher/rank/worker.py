@@ -22,8 +22,12 @@ EXIT_REQUEUE = 75
 STACK_SIGNAL = int(signal.SIGRTMIN) + 7
 """Asks a rank for its stacks (`stacks`)."""
 STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2})
+VALUE_EVERY_S = 0.25
+"""Between two readings of a reported value that is no plain number."""
+_read_s: dict[str, float] = {}
 _page: Page | None = None
 _page_known = False
+_holds_known = False
 _stacks_out: Any = None
 
 
@@ -46,15 +50,42 @@ class Task:
     """Where to tell which modules were imported; empty when nobody wants to know."""
 
 
-def step(number: int) -> None:
+def step(number: int, **values: Any) -> None:
     """Tell trainmaster that training step `number` is done. Costs about a microsecond; does nothing outside a job.
 
     The job's record then shows how far it got, a crash loop is told apart from a run that moves on, and a hang from a
     long step.
+
+    Args:
+        number: The step.
+        values: What to keep an eye on: `step(n, loss=loss)`. `jobs show` tells the last of them, and a job stops whose
+            values stay NaN or infinite. Up to eight names of 32 bytes. A tensor is read four times a second at most,
+            since reading one of a GPU waits for it.
     """
     page = _page if _page_known else _open_page()
     if page is not None:
+        if values:
+            _report(page, values)
         page.step(number)
+
+
+def _report(page: Page, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if type(value) is not float:
+            if type(value) is not int:
+                now = time.monotonic()
+                if now - _read_s.get(name, 0.0) < VALUE_EVERY_S:
+                    continue
+                _read_s[name] = now
+            value = float(value)
+        page.report(name, value)
+
+
+def checkpoint_published(number: int) -> None:
+    """Tell trainmaster that the checkpoint of a step can be loaded from now on. Does nothing outside a job."""
+    page = _page if _page_known else _open_page()
+    if page is not None:
+        page.saved(number)
 
 
 def section(name: str) -> Section:
@@ -73,14 +104,56 @@ def should_checkpoint() -> bool:
 
     The job is about to lose its nodes, say, or its time. Costs less than a microsecond. False outside a job.
     """
-    page = _page if _page_known else _open_page()
-    return page is not None and page.due() != Kind.NOTHING
+    return _due() != Kind.NOTHING
 
 
 def should_stop() -> bool:
     """Whether to save and end now, with exit code 75: the job is then requeued, if it may. As `should_checkpoint`."""
+    return _due() == Kind.STOP
+
+
+def _due() -> Kind:
     page = _page if _page_known else _open_page()
-    return page is not None and page.due() == Kind.STOP
+    if page is None:
+        return Kind.NOTHING
+    if not _holds_known:
+        _outlive_sigterm(page)
+    return page.due()
+
+
+def _outlive_sigterm(page: Page) -> None:
+    """Go on for a while after a SIGTERM, since the order to save comes a moment later.
+
+    Slurm sends SIGTERM to every process of the job when it preempts without notice, and when somebody cancels or
+    requeues the job with Slurm's own commands. By itself it would end a rank in the middle of a step. Left alone where
+    the program handles it. The agent knows of this by the page, and does not wait for such a rank when it stops one.
+    """
+    global _holds_known
+    _holds_known = True
+    ours = os.environ.get("TRAINMASTER_HOLD_S", "")
+    if not ours or threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        return
+    owner = os.getpid()
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            os._exit(128 + number)
+        # Nobody may have meant the job as a whole; then this rank ends, only later.
+        timer = threading.Timer(float(ours), os._exit, args=(128 + number,))
+        timer.daemon = True
+        timer.start()
+
+    signal.signal(signal.SIGTERM, hold)
+    # A data loader's workers are ended with SIGTERM by the rank itself.
+    os.register_at_fork(after_in_child=lambda: _default_sigterm(hold))
+    page.hold()
+
+
+def _default_sigterm(hold: object) -> None:
+    if signal.getsignal(signal.SIGTERM) is hold:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _open_page() -> Page | None:

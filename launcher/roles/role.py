@@ -44,9 +44,9 @@ class Role:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the callable."""
     spec: JobSpec = field(default_factory=JobSpec)
-    """What it needs. It has nodes x tasks_per_node replicas. Of time, setup, requeues_max, checkpoint_signal_s,
-    heartbeat_timeout_s and export those of the first role count for the whole job; a snapshot or secrets of any role
-    are all roles'."""
+    """What it needs. It has nodes x tasks_per_node replicas. Of time, setup, requeues_max, timeouts_max, exclude_for_s,
+    checkpoint_signal_s, heartbeat_timeout_s and export those of the first role count for the whole job; a snapshot or
+    secrets of any role are all roles'."""
     after: tuple[str, ...] = ()
     """Roles whose replicas must all be ready before this one is started, each time that it is."""
     restart: str = "gang"
@@ -163,6 +163,8 @@ def _component_spec(role: Role, first: Role) -> JobSpec:
         checkpoint_signal_s=lead.checkpoint_signal_s,
         heartbeat_timeout_s=lead.heartbeat_timeout_s,
         requeues_max=lead.requeues_max,
+        timeouts_max=lead.timeouts_max,
+        exclude_for_s=lead.exclude_for_s,
     )
 
 

@@ -10,6 +10,8 @@ _FIELDS = (
     *("nodes", "spares", "tasks_per_node", "cpus_per_task", "runner", "mpi"),
     *("restarts_max", "requeues_max", "no_progress_max", "backoff_s", "heartbeat_timeout_s", "hang_timeout_s"),
     *("stop_grace_s", "checkpoint_signal_s", "memory_copies"),
+    *("timeouts_max", "node_failures_max", "no_checkpoint_max"),
+    *("exclude_for_s", "jump_window"),
 )
 _HELP = {
     "nodes": "nodes that run ranks (default: all but the spares)",
@@ -22,7 +24,7 @@ _HELP = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
-    from trainmaster.launcher.submit.submit_cli import OPTIONS, add_container_options
+    from trainmaster.launcher.submit.submit_cli import OPTIONS, add_container_options, add_policy_options
 
     parser.usage = "exec trainmaster run [options] -- PROGRAM ARGS...    (in an sbatch script)"
     for flag, field, kind, text in OPTIONS:
@@ -30,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             metavar = flag[2:].upper().replace("-", "_")
             parser.add_argument(flag, dest=field, type=kind, metavar=metavar, help=_HELP.get(field, text))
     add_container_options(parser)
+    add_policy_options(parser)
     parser.add_argument("--cold", action="store_true", help="start every rank as a new process, never from a warm one")
     parser.add_argument("--env", action="append", metavar="NAME=VALUE", help="a variable for the ranks (repeatable)")
     parser.add_argument(
@@ -93,12 +96,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _values(args: argparse.Namespace) -> dict[str, Any]:
-    from trainmaster.launcher.submit.submit_cli import with_container, with_env
+    from trainmaster.launcher.submit.submit_cli import with_container, with_env, with_policy
 
     values = {field: getattr(args, field) for field in _FIELDS if getattr(args, field) is not None}
     if args.cold:
         values["warm"] = False
-    return with_env(with_container(values, args), args.env)
+    return with_policy(with_env(with_container(values, args), args.env), args)
 
 
 def _warn_of_a_shell_between(batch_pid: int, own_pid: int) -> None:

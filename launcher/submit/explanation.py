@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainmaster.launcher import runner
+from trainmaster.launcher.exit_rules import Then, in_order, read
 from trainmaster.launcher.runner import TASK_A_RANK
 from trainmaster.launcher.submit.code_scan import Scan
 from trainmaster.launcher.submit.export import Inherited
@@ -53,7 +54,7 @@ _LEFT = {
 }
 _FIELDS_TOLD = {field for fields, _ in _OPTIONS.values() for field in fields}
 # Each has rows of its own.
-_FIELDS_APART = {"env", "env_defaults", "secrets", "export", "sbatch"}
+_FIELDS_APART = {"env", "env_defaults", "secrets", "export", "sbatch", "exit_rules", "jump"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,7 @@ def explain(
         *_rank_rows(spec, taken),
         *_code_rows(code),
         *_field_rows(spec),
+        *_rule_rows(spec),
     ]
     return Explanation(rows=tuple(rows), remarks=tuple(remarks))
 
@@ -224,6 +226,22 @@ def _field_rows(spec: JobSpec) -> Iterator[Row]:
         if value is None or (value == () and origin.source is Source.DEFAULT):
             continue
         yield _row("trainmaster", field, "; ".join(value) if isinstance(value, tuple) else value, origin)
+
+
+def _rule_rows(spec: JobSpec) -> Iterator[Row]:
+    """The exit policy: all rules in the order in which they are looked at, what stands above them first."""
+    group = "exit policy, the first that fits"
+    yield _row(group, "all ranks end with 0", Then.SUCCEED, DEFAULT)
+    yield _row(group, "somebody cancels or requeues it", "as asked", DEFAULT)
+    own = origin_of(spec, "exit_rules")
+    given = read(spec.exit_rules)
+    for rule in in_order(given):
+        conditions, _, then = str(rule).rpartition(" => ")
+        yield _row(group, conditions, then, own if rule in given else DEFAULT, rule.why)
+    yield _row(group, "a reported value stays NaN or infinite", Then.FAIL, DEFAULT, "cause=diverged")
+    for name, limit in spec.jump.items():
+        what = f"{name} rises by {limit:g} median absolute deviations"
+        yield _row(group, what, Then.FAIL, origin_of(spec, "jump"), "cause=diverged")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -8,8 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 from trainmaster.errors import SpecError
+from trainmaster.launcher import exit_rules as rules
 from trainmaster.launcher import runner as runners
 from trainmaster.launcher.container import Container
+from trainmaster.launcher.exit_rules import Rule
 from trainmaster.launcher.submit.interpreter import is_container
 from trainmaster.launcher.submit.origin import Traced
 from trainmaster.launcher.submit.spec_env import ENV_NAME, environment_faults
@@ -60,11 +62,27 @@ class JobSpec(Traced):
     container: Container | None = None
     """What ranks run in; the supervisor stays outside."""
     restarts_max: int = 10
-    """Restarts in place that one attempt may use up."""
+    """Crashes and hangs that a restart may answer, in any 24 hours."""
     requeues_max: int = 10
-    """Times that the job may go back to the queue."""
+    """Times in any 24 hours that the job may go back to the queue; preemptions, maintenance and time limits do not
+    count. 0 forbids it whatever the cause."""
+    timeouts_max: int | None = None
+    """Time limits that the job may run into, all in all; by default as many as bring new steps, and ten others."""
+    node_failures_max: int | None = None
+    """Nodes that the job may lose in any 24 hours; by default a tenth of its nodes, at least ten."""
     no_progress_max: int = 3
     """Failed cycles in a row without a new step, after which the job stops."""
+    no_checkpoint_max: int = 9
+    """Failed cycles in a row without a new checkpoint, after which a job stops that uses trainmaster.Checkpoints."""
+    exit_rules: tuple[Rule | str, ...] = ()
+    """What follows from the end of ranks, before our own rules: (Rule(code=(3,), then="hold"),), or as text."""
+    exclude_for_s: float = 86400.0
+    """How long a node that failed this job is left out when it is requeued."""
+    jump: Mapping[str, float] = field(default_factory=dict)
+    """Names of reported values, as patterns, and how many median absolute deviations above their median are a jump
+    that stops the job: {"loss": 30}."""
+    jump_window: int = 64
+    """Samples, one a second at most, from which a jump's median is taken."""
     backoff_s: float = 1.0
     """Pause before the restart that follows a cycle without progress; it doubles each time."""
     heartbeat_timeout_s: float = 5.0
@@ -162,12 +180,16 @@ _WHOLE = {
     "cpus_per_task": (1, True),
     "restarts_max": (0, False),
     "requeues_max": (0, False),
+    "timeouts_max": (0, True),
+    "node_failures_max": (0, True),
     "no_progress_max": (1, False),
+    "no_checkpoint_max": (1, False),
+    "jump_window": (16, False),
     "checkpoint_signal_s": (0, True),
     "array_parallelism": (1, False),
 }
 # Agents report each second, so less than two seconds of silence says nothing.
-_SECONDS = {"backoff_s": 0.0, "heartbeat_timeout_s": 2.0, "stop_grace_s": 0.0}
+_SECONDS = {"backoff_s": 0.0, "heartbeat_timeout_s": 2.0, "stop_grace_s": 0.0, "exclude_for_s": 0.0}
 
 # What the launcher itself tells every rank. MASTER_ADDR and the like would break the rendezvous.
 RANK_ENV = {
@@ -246,6 +268,8 @@ def _faults(spec: JobSpec) -> Iterator[str]:
     yield from _number_faults(spec)
     yield from _word_faults(spec)
     yield from runners.faults(spec)
+    yield from rules.faults(spec.exit_rules)
+    yield from _jump_faults(spec.jump)
     yield from _time_faults(spec)
     yield from _env_faults("env", spec.env)
     yield from _env_faults("env_defaults", spec.env_defaults)
@@ -335,6 +359,17 @@ def _time_faults(spec: JobSpec) -> Iterator[str]:
             f"checkpoint_signal_s ({lead_s}) must be less than the time limit ({limit_s:g} s), "
             "else ranks are asked to stop as soon as they start"
         )
+
+
+def _jump_faults(jump: object) -> Iterator[str]:
+    if not isinstance(jump, Mapping):
+        yield f'jump must map names of reported values to numbers, such as {{"loss": 30}}, it is {jump!r}'
+        return
+    for name, limit in jump.items():
+        if not isinstance(name, str) or not name:
+            yield f"jump: {name!r} is no name of a reported value"
+        if not _is_number(limit) or not math.isfinite(limit) or limit < 3:
+            yield f"jump: {name} must be a number of median absolute deviations, at least 3, it is {limit!r}"
 
 
 def _is_free(name: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from trainmaster.errors import SpecError, UsageError
 from trainmaster.launcher import container as containers
+from trainmaster.launcher import exit_rules
 from trainmaster.launcher.submit.spec import JobSpec
 
 FIELDS: tuple[str, ...] = tuple(entry.name for entry in fields(JobSpec))
@@ -50,10 +51,21 @@ def as_fields(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Plain values as JobSpec has them: lists become tuples, a container's table a Container. And what is wrong."""
     found = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     faults: list[str] = []
+    if "exit_rules" in found:
+        found["exit_rules"], wrong = _rules_of(found["exit_rules"])
+        faults += wrong
     if found.get("container") is not None:
         found["container"], wrong = containers.from_value(found["container"])
         faults += wrong
     return found, faults
+
+
+def _rules_of(value: Any) -> tuple[Any, tuple[str, ...]]:
+    """Rules from tables or text; what is no list of them stays, for `JobSpec.faults` to name."""
+    if not isinstance(value, tuple):
+        return value, ()
+    read = [exit_rules.from_value(one, number) for number, one in enumerate(value, 1)]
+    return tuple(rule for rule, _ in read if rule is not None), tuple(fault for _, wrong in read for fault in wrong)
 
 
 def _unknown_key(key: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from trainmaster.clock import Clock, SystemClock
 from trainmaster.errors import SlurmError, SlurmUnreachable, SpecError, SubmitRefused, UsageError
 from trainmaster.launcher import array_layout, plan, record, runner
+from trainmaster.launcher.exit_rules import read as read_rules
 from trainmaster.launcher.follow import index
 from trainmaster.launcher.intent import who
 from trainmaster.launcher.roles import role_plan
@@ -236,7 +237,14 @@ def plan_of(
         heartbeat_timeout_s=spec.heartbeat_timeout_s,
         restarts_max=spec.restarts_max,
         requeues_max=spec.requeues_max,
+        timeouts_max=spec.timeouts_max,
+        node_failures_max=spec.node_failures_max,
         no_progress_max=spec.no_progress_max,
+        no_checkpoint_max=spec.no_checkpoint_max,
+        exit_rules=read_rules(spec.exit_rules),
+        exclude_for_s=spec.exclude_for_s,
+        jump=dict(spec.jump),
+        jump_window=spec.jump_window,
         backoff_s=spec.backoff_s,
         hang_timeout_s=spec.hang_timeout_s,
         stop_grace_s=spec.stop_grace_s,

@@ -29,9 +29,14 @@ OPTIONS: tuple[tuple[str, str, type[Any], str], ...] = (
     ("--runner", "runner", str, "how ranks start: agent (default), torchrun, srun, mpi"),
     ("--mpi", "mpi", str, "Slurm's MPI plug-in, such as pmix; makes the runner mpi"),
     ("--python", "python", str, "the interpreter on the nodes (default: this one)"),
-    ("--restarts-max", "restarts_max", int, "restarts in place that one attempt may use up"),
-    ("--requeues-max", "requeues_max", int, "times that the job may go back to the queue"),
+    ("--restarts-max", "restarts_max", int, "crashes and hangs that a restart may answer, in any 24 hours"),
+    ("--requeues-max", "requeues_max", int, "times in any 24 hours that the job may go back to the queue; 0: never"),
+    ("--timeouts-max", "timeouts_max", int, "time limits that the job may run into (default: while it gets further)"),
+    ("--node-failures-max", "node_failures_max", int, "nodes that it may lose in any 24 hours (default: a tenth)"),
     ("--no-progress-max", "no_progress_max", int, "failed cycles in a row without a new step before the job stops"),
+    ("--no-checkpoint-max", "no_checkpoint_max", int, "failed cycles in a row without a new checkpoint"),
+    ("--exclude-for-s", "exclude_for_s", float, "how long a node that failed this job is left out of its requeues"),
+    ("--jump-window", "jump_window", int, "samples from which the median for --jump is taken"),
     ("--backoff-s", "backoff_s", float, "pause before the restart that follows a cycle without progress"),
     ("--heartbeat-timeout-s", "heartbeat_timeout_s", float, "silence after which a node counts as dead"),
     ("--hang-timeout-s", "hang_timeout_s", float, "least time without a step that counts as a hang; 0: look for none"),
@@ -61,6 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help="names of this shell's variables that the job takes along besides the allow-list (repeatable; '*': all)",
     )
+    add_policy_options(parser)
     parser.add_argument("--setup", action="append", metavar="LINE", help="a shell line to run first (repeatable)")
     parser.add_argument(
         "--sbatch", action="append", metavar="OPTION[=VALUE]", help="another option of sbatch (repeatable)"
@@ -83,6 +89,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("program", nargs=argparse.REMAINDER, help="what every rank runs")
     parser.set_defaults(run=run)
+
+
+def add_policy_options(parser: argparse.ArgumentParser) -> None:
+    """Describe what follows from ends of ranks and from what they report."""
+    parser.add_argument(
+        "--exit-rule",
+        action="append",
+        metavar="RULE",
+        help="what follows from an end, such as 'code=3 => hold' (repeatable; the first that fits counts)",
+    )
+    parser.add_argument(
+        "--jump",
+        action="append",
+        metavar="NAME=MADS",
+        help="stop when a reported value rises by so many median absolute deviations and stays there (repeatable)",
+    )
 
 
 def add_container_options(parser: argparse.ArgumentParser) -> None:
@@ -187,7 +209,7 @@ def _values(args: argparse.Namespace) -> dict[str, Any]:
         values["exclusive"] = True
     if args.cold:
         values["warm"] = False
-    values = with_env(with_container(values, args), args.env)
+    values = with_policy(with_env(with_container(values, args), args.env), args)
     if args.secret:
         values["secrets"] = _secrets(args.secret, values.get("secrets", ()))
     if args.export:
@@ -197,6 +219,21 @@ def _values(args: argparse.Namespace) -> dict[str, Any]:
     for option in args.sbatch or ():
         name, mark, value = option.partition("=")
         values["sbatch"] = {**values.get("sbatch", {}), name: value if mark else True}
+    return values
+
+
+def with_policy(values: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """Plain values of a spec, with the rules and jumps of the command line; rules of a file come after those."""
+    from trainmaster.errors import UsageError
+
+    if args.exit_rule:
+        values = {**values, "exit_rules": [*args.exit_rule, *values.get("exit_rules", ())]}
+    for text in args.jump or ():
+        name, _, limit = text.partition("=")
+        try:
+            values = {**values, "jump": {**values.get("jump", {}), name: float(limit)}}
+        except ValueError:
+            raise UsageError(f"could not read --jump {text!r}", hint="write --jump loss=30") from None
     return values
 
 
@@ -229,8 +266,9 @@ def _said_by(args: argparse.Namespace) -> dict[str, str]:
     said = dict.fromkeys(FIELDS, str(args.spec)) if args.spec is not None else {}
     said |= {field: flag for flag, field, _, _ in OPTIONS if getattr(args, field) is not None}
     others = {"exclusive": "--exclusive", "warm": "--cold", "secrets": "--secret", "export": "--export"}
+    others |= {"exit_rules": "--exit-rule", "jump": "--jump"}
     others |= {"env": "--env", "setup": "--setup", "sbatch": "--sbatch"}
-    return said | {field: flag for field, flag in others.items() if getattr(args, flag[2:])}
+    return said | {field: flag for field, flag in others.items() if getattr(args, flag[2:].replace("-", "_"))}
 
 
 def _secrets(given: list[str], before: Any) -> dict[str, str]:

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from trainmaster.launcher import record
-from trainmaster.launcher.supervise.decide import RankExit
 from trainmaster.launcher.supervise.group import Group
 from trainmaster.launcher.supervise.hang import Hang
 from trainmaster.launcher.supervise.links import nodes_of
 from trainmaster.launcher.supervise.supervised import Supervised
+from trainmaster.launcher.supervise.symptom import RankExit
 
 
 class Chronicle:

@@ -3,14 +3,14 @@
 Standard library only.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from trainmaster.launcher import plan as plans
 from trainmaster.launcher import record, runner
 from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.roles.role_plan import RolePlan
-from trainmaster.launcher.supervise import slurm_side
+from trainmaster.launcher.supervise import budget, slurm_side
 from trainmaster.launcher.supervise.copy_book import CopyBook
 from trainmaster.launcher.supervise.group import Group
 from trainmaster.launcher.supervise.launch import Launch
@@ -41,7 +41,7 @@ class Component:
         made = tuple(cls(plans.read(run_dir / role.name), links, role) for role in roles)
         return made or (cls(plan, links),)
 
-    def recall(self, run_dir: Path, events: Iterable[record.Event], *, attempt: int) -> None:
+    def recall(self, run_dir: Path, events: Sequence[record.Event], *, attempt: int) -> None:
         """Let its groups go on where their part of the record ends."""
         for group in self.groups:
             own = [event for event in events if (event.role, event.replica) == (self.name, group.replica)]
@@ -50,10 +50,12 @@ class Component:
             known = ran[-1].nodes if ran and group.replica is None else ()
             steps = [event.step for event in own if event.step is not None]
             furthest = record.last_step(run_dir, own) if self.role is None else max(steps, default=None)
+            group.budget = budget.recall(events, role=self.name, replica=group.replica, attempt=attempt)
             group.recall(
                 number=max((event.cycle for event in ran), default=-1),
                 places=tuple(place for node in known for place in self.places_on(node)),
                 furthest=-1 if furthest is None else furthest,
+                saved=max((int(event.detail.get("saved", -1)) for event in own), default=-1),
             )
 
     @property

@@ -3,11 +3,13 @@
 import time
 from dataclasses import dataclass, field
 
+from trainmaster.launcher.exit_rules import EXIT_REQUEUE
 from trainmaster.launcher.rank.order import Order
 from trainmaster.launcher.supervise import stacks
-from trainmaster.launcher.supervise.decide import EXIT_REQUEUE, Outcome, RankExit
 from trainmaster.launcher.supervise.hang import Hang
 from trainmaster.launcher.supervise.stacks import Where
+from trainmaster.launcher.supervise.symptom import Outcome, RankExit
+from trainmaster.launcher.supervise.values import Divergence
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,6 +48,12 @@ class Cycle:
     hang: Hang | None = None
     """Ranks that do not move; they have been asked for their stacks."""
     hang_since: float = 0.0
+    diverged: Divergence | None = None
+    """What a reported value has told."""
+    saved_before: int = -1
+    """The newest checkpoint of all earlier cycles."""
+    saved: int = -1
+    """The newest checkpoint of all cycles."""
     order: Order | None = None
     """What all ranks were told to do at one step."""
     where: dict[int, tuple[str, Where]] = field(default_factory=dict)
@@ -111,4 +119,7 @@ class Cycle:
             uptime_s=time.monotonic() - self.started,
             hang=self.hang,
             suspects=self.suspects,
+            diverged=self.diverged,
+            saved=self.saved > self.saved_before,
+            saves_known=self.saved >= 0,
         )

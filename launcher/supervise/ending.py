@@ -74,10 +74,10 @@ class Ending:
         """Take Slurm's answer, if it is there; True when the job is found to be ending just now."""
         if self._inquiry is None or not self._inquiry.done:
             return False
-        job, reason = self._inquiry.job, self._reason
+        job, reason, maintenance = self._inquiry.job, self._reason, self._inquiry.maintenance
         self._inquiry = None
         if reason is Reason.WARNING:
-            self.notice = slurm_side.notice_of(job, lead_s=self._lead_s, now=time.time())
+            self.notice = slurm_side.notice_of(job, lead_s=self._lead_s, now=time.time(), maintenance=maintenance)
             LOG.warning("asked for a checkpoint: %s", self.notice)
             return False
         cancelled = intent.found(self._run_dir, intent.CANCEL) is not None

@@ -5,12 +5,13 @@ import time
 
 from trainmaster.launcher.container import MISSING
 from trainmaster.launcher.supervise import slurm_side
-from trainmaster.launcher.supervise.decide import Action, Decision, RankExit
+from trainmaster.launcher.supervise.decide import Action, Decision, answer
 from trainmaster.launcher.supervise.ending import Reason
 from trainmaster.launcher.supervise.group import Group
 from trainmaster.launcher.supervise.launch import Launch
 from trainmaster.launcher.supervise.links import nodes_of, role_of
 from trainmaster.launcher.supervise.supervised import Supervised
+from trainmaster.launcher.supervise.symptom import Outcome, RankExit, Symptom
 
 LOG = logging.getLogger("trainmaster.supervisor")
 GATHER_PATIENCE_S = 3.0
@@ -86,11 +87,16 @@ class Gathering:
         failure = RankExit(rank=-1, node=gone, code=71, epoch_s=time.time(), text=text)
         # A folder that is not shared will not be shared after a requeue either.
         hopeless = slurm_side.CANNOT_SEE in said or (MISSING in said and not self.job.links.members)
-        if hopeless or self.job.requeues >= self.job.plan.requeues_max or not self.job.dead:
-            decision = Decision(action=Action.END, cause="start", state="FAILED_INFRA", failure=failure)
-        else:
-            decision = Decision(action=Action.REQUEUE, cause="start", failure=failure, exclude=tuple(self.job.dead))
-        return short[0].groups[0], decision
+        group = short[0].groups[0]
+        if hopeless or not self.job.dead:
+            decision = Decision(
+                action=Action.END, cause="start", state="FAILED_INFRA", failure=failure, budget=group.budget
+            )
+            return group, decision
+        symptom = Symptom(cause="start", failure=failure, failures=(failure,), nodes=tuple(self.job.dead))
+        outcome = Outcome(world_size=group.world_size, exits=(failure,))
+        decision = answer(symptom, outcome, group.budget, group.limits, now=time.time(), healthy=0, wanted=group.wanted)
+        return group, decision
 
     def _launched_again(self) -> bool:
         """Start those sruns again that slurmd would not serve; whether there were any."""

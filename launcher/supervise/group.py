@@ -17,12 +17,14 @@ from trainmaster.launcher.rank.page import Kind
 from trainmaster.launcher.rank.rank_env import CycleFacts
 from trainmaster.launcher.roles import registry
 from trainmaster.launcher.roles.role_plan import RolePlan
+from trainmaster.launcher.supervise.budget import Budget, limits_of
 from trainmaster.launcher.supervise.cycle import Cycle
-from trainmaster.launcher.supervise.decide import Budget, Limits, Outcome, RankExit, cycle_is_over
 from trainmaster.launcher.supervise.ending import Ending
 from trainmaster.launcher.supervise.hang import HangWatch
 from trainmaster.launcher.supervise.links import Links, Member
 from trainmaster.launcher.supervise.stacks import Where
+from trainmaster.launcher.supervise.symptom import Outcome, RankExit, cycle_is_over
+from trainmaster.launcher.supervise.values import ValueWatch
 
 LOG = logging.getLogger("trainmaster.supervisor")
 CHECKPOINT_PATIENCE_S = 20.0
@@ -36,6 +38,7 @@ STILL_MEANT_S = 90.0
 HEAD_START_S = 0.15
 """How long rank 0 may take to open its store before the other ranks start all the same."""
 TEXT_MAX = 8192
+VALUES_EVERY_S = 1.0
 STACKS_PATIENCE_S = 8.0
 """How long agents may take to report where hanging ranks are."""
 
@@ -58,17 +61,16 @@ class Group:
         self.cause = ""
         """Why the next cycle is started."""
         self.budget = Budget()
-        self.limits = Limits(
-            restarts_max=plan.restarts_max,
-            no_progress_max=plan.no_progress_max,
-            requeues_max=plan.requeues_max,
-            backoff_s=plan.backoff_s,
-        )
+        self.limits = limits_of(plan)
         self.steps_ever = False
         # A service stands still when nobody asks it for anything, so it is watched only when that was asked for.
         unwatched = plan.hang_timeout_s is None and role is not None and role.service
         self.watched = plan.hang_timeout_s != 0 and not unwatched
         self.watch = HangWatch(floor_s=plan.hang_timeout_s)
+        self.values = ValueWatch(jump=plan.jump, window=plan.jump_window)
+        self._values: dict[str, dict[int, float]] = {}
+        """What ranks have reported since the last look, by name."""
+        self._values_s = 0.0
         self.start_at = 0.0
         """When a pause ends."""
         self.put_back: str | None = None
@@ -81,10 +83,15 @@ class Group:
         self.generation = 0
         """The job's, when this cycle was started."""
 
-    def recall(self, *, number: int, places: tuple[str, ...], furthest: int) -> None:
+    def recall(self, *, number: int, places: tuple[str, ...], furthest: int, saved: int = -1) -> None:
         """Go on from the cycle that an earlier supervisor or attempt came to."""
         self.cycle = Cycle(
-            number=number, places=places, world_size=self.world_size, furthest_before=-1, furthest=furthest
+            number=number,
+            places=places,
+            world_size=self.world_size,
+            furthest_before=-1,
+            furthest=furthest,
+            saved=saved,
         )
 
     def enter(self, phase: str) -> None:
@@ -107,6 +114,8 @@ class Group:
             world_size=self.world_size,
             furthest_before=self.cycle.furthest,
             furthest=self.cycle.furthest,
+            saved_before=self.cycle.saved,
+            saved=self.cycle.saved,
         )
         LOG.info("%scycle %d on %s", self.label, self.cycle.number, ",".join(places))
         self.registered = {}
@@ -114,6 +123,8 @@ class Group:
         self.generation = facts.role.generation if facts.role is not None else 0
         self.put_back = None
         self.watch.restart()
+        self.values.restart()
+        self._values = {}
         self.enter("run")
         for member in self.crew:
             member.started = member.stopped = False
@@ -124,6 +135,7 @@ class Group:
 
     def stop(self) -> None:
         """Have all ranks stopped."""
+        self._look_at_values(time.monotonic(), last=True)
         self.registered = {}
         self.enter("stop")
         for member in self.crew:
@@ -198,6 +210,7 @@ class Group:
             case "beat":
                 self._note_steps(message["steps"])
                 self._note_where(message["where"])
+                self._note_reported(message)
             case "stacks":
                 for answer in message["ranks"]:
                     self.cycle.where[answer["rank"]] = (member.node, Where(**answer))
@@ -208,6 +221,7 @@ class Group:
                 self.cycle.all_started = self.cycle.all_started or all(other.started for other in self.crew)
             case "exit":
                 self._note_steps(message["steps"])
+                self._note_reported(message)
                 self._note_exit(member, message)
             case "port_taken":
                 member.port = message["port"]
@@ -251,12 +265,28 @@ class Group:
             raised=message["raised"] and self.role is None,
             text=message["text"][-TEXT_MAX:],
             oom=message.get("oom", False),
+            said=message.get("said", "")[-TEXT_MAX:],
         )
         self.cycle.end_rank(entry)
         self.registered.pop(entry.rank, None)
         self.watch.ended(entry.rank)
         if entry.failed:
             LOG.warning("%srank %d on %s ended with %d", self.label, entry.rank, entry.node, entry.code)
+
+    def _note_reported(self, message: wire.Message) -> None:
+        self.cycle.saved = max(self.cycle.saved, message.get("saved", -1))
+        for name, by_rank in message.get("values", {}).items():
+            self._values.setdefault(name, {}).update((int(rank), value) for rank, value in by_rank.items())
+
+    def _look_at_values(self, now: float, *, last: bool = False) -> None:
+        """Once a second, and at the end, with what all ranks have told by then."""
+        due = last or now - self._values_s >= VALUES_EVERY_S
+        if self._values and due and self.cycle.diverged is None:
+            self._values_s = now
+            self.cycle.diverged = self.values.hear(self.cycle.steps, self._values)
+            if self.cycle.diverged is not None:
+                LOG.warning("%s%s", self.label, self.cycle.diverged)
+            self._values = {}
 
     def _note_steps(self, steps: dict[str, list[float]]) -> None:
         self.cycle.note_steps(steps)
@@ -301,6 +331,7 @@ class Group:
         """Whether the ranks that still run are to be stopped."""
         if now - self.cycle.started > HEAD_START_S:
             self._let_go()
+        self._look_at_values(now)
         if cycle_is_over(self.outcome(ending)):
             if self.cycle.may_be_saving:
                 self.cycle.linger_since = self.cycle.linger_since or now

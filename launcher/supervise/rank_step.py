@@ -21,10 +21,10 @@ from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.rank import rank_env, rank_shell
 from trainmaster.launcher.rank.rank_env import CycleFacts
 from trainmaster.launcher.roles.role_plan import RolePlan
-from trainmaster.launcher.supervise.decide import RankExit
 from trainmaster.launcher.supervise.ending import Ending
 from trainmaster.launcher.supervise.group import Group
 from trainmaster.launcher.supervise.links import Links
+from trainmaster.launcher.supervise.symptom import RankExit
 
 LOGGER = logging.getLogger("trainmaster.supervisor")
 LOG = "step.log"

@@ -45,6 +45,10 @@ class Order:
     """Slurm's restart count before the requeue."""
     exclude: str = ""
     """The whole ExcNodeList: the user's own and ours."""
+    clear: bool = False
+    """Nothing is excluded any more, and what Slurm still has is to go."""
+    hold: bool = False
+    """Leave the job held in the queue."""
     dead: tuple[str, ...] = ()
     """Nodes that will never say that they have cleaned up."""
     components: tuple[int, ...] = ()
@@ -71,8 +75,8 @@ def next_step(job: Job | None, order: Order, *, now: float) -> Step:
         # COMPLETING: too early. Anything else: it has started, or even ended, again.
         return Step.WAIT if job.state == "COMPLETING" else Step.DONE
     delayed = job.eligible_time is None or job.eligible_time > now + 1.0 or "BeginTime" in job.reason
-    excluded = not order.exclude or job.excluded_nodes != ""
-    if not delayed and excluded:
+    excluded = (not order.exclude or job.excluded_nodes != "") and not (order.clear and job.excluded_nodes)
+    if not delayed and excluded and not order.hold:
         return Step.DONE
     # A requeue sets the submit time. slurmd refuses a job on a node where it was revoked in the very same second, and
     # Slurm then calls the job FAILED ("Job credential revoked", 22.05.8; one in ten requeues of jobs of a moment).
@@ -96,7 +100,7 @@ def next_of_all(steps: Sequence[Step]) -> Step:
 def release(client: SlurmClient, order: Order) -> None:
     """Let a requeued job start at once, on other nodes than the excluded ones."""
     fields = {"StartTime": "now"}
-    if order.exclude:
+    if order.exclude or order.clear:
         fields["ExcNodeList"] = order.exclude
     client.update_job(order.job_id, **fields)
 
@@ -120,6 +124,8 @@ def carry_out(client: SlurmClient, order: Order, *, patience_s: float = PATIENCE
                 # slurmd refuses a credential of the second in which it revoked that of the attempt before.
                 time.sleep(1.05 - time.time() % 1.0)
                 release(client, order)
+                if order.hold:
+                    return True  # its state does not show any more whether there is something left to do
             pause_s = POLL_S if step is not Step.WAIT else min(2.0, pause_s * 1.1)
         except SlurmError as error:
             LOG.warning("job %s: %s", order.job_id, error)
@@ -168,7 +174,7 @@ def put_back(client: SlurmClient, order: Order) -> None:
             except SlurmError as error:
                 # The first node of a component, which Slurm calls its batch host, cannot be taken out.
                 LOG.warning("job %s keeps its dead nodes: %s", number, error)
-    client.requeue(order.job_id, incomplete=False)
+    client.requeue(order.job_id, incomplete=False, hold=order.hold)
 
 
 def _leave_the_job() -> None:
@@ -195,7 +201,7 @@ def main(argv: list[str]) -> int:
         for _ in range(LAUNCHES_MAX):
             if not carry_out(client, order):
                 return 1
-            if not was_refused(client, Path(argv[0]), order):
+            if order.hold or not was_refused(client, Path(argv[0]), order):
                 break
             order = replace(order, restarts=order.restarts + 1)
         return 0

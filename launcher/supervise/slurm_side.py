@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from trainmaster.errors import SlurmError
 from trainmaster.launcher import intent
 from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.supervise.takeover import Post
+from trainmaster.slurm.client import SlurmClient
 from trainmaster.slurm.commands import Commands
 from trainmaster.slurm.values import Job
 
@@ -170,8 +172,14 @@ def asked_by(run_dir: Path, cause: str, *, attempt: int) -> dict[str, str]:
     return {key: asked.by} | ({"reason": asked.reason} if asked.reason else {})
 
 
-def notice_of(job: Job | None, *, lead_s: float, now: float) -> str:
-    """Why SIGUSR2 came: preemption (with send_user_signal), timeout, or requested by somebody. `now`: epoch seconds.
+def notice_of(job: Job | None, *, lead_s: float, now: float, maintenance: bool = False) -> str:
+    """Why SIGUSR2 came: preemption (with send_user_signal), timeout, maintenance, or requested by somebody.
+
+    Args:
+        job: What Slurm says of the job.
+        lead_s: How long before the time limit Slurm warns.
+        now: Epoch seconds.
+        maintenance: A maintenance reservation has some of its nodes, now or soon.
 
     Slurm may send the warning before a time limit up to a minute before `lead_s`.
     """
@@ -179,7 +187,20 @@ def notice_of(job: Job | None, *, lead_s: float, now: float) -> str:
         return "preemption"
     if job is None or job.end_time is None or job.end_time - now <= lead_s + 90:
         return "timeout"
-    return "requested"
+    return "maintenance" if maintenance else "requested"
+
+
+MAINTENANCE_NEAR_S = 86400.0
+
+
+def maintenance_near(job: Job | None, client: SlurmClient, *, now: float) -> bool:
+    """Whether a maintenance reservation holds some of a job's nodes, or will within a day. Raises SlurmError."""
+    if job is None or not job.nodes:
+        return False
+    near = [one for one in client.reservations() if one.maintenance and one.nodes]
+    near = [one for one in near if (one.start_time or 0.0) < now + MAINTENANCE_NEAR_S and (one.end_time or now) >= now]
+    held = set(client.hostnames(job.nodes)) if near else set()
+    return any(held & set(client.hostnames(one.nodes)) for one in near)
 
 
 def ask_for_job(job_id: int | str) -> Job | None:
@@ -196,11 +217,19 @@ class Inquiry:
     def __init__(self, job_id: int | str) -> None:
         self.job: Job | None = None
         """What Slurm said, once `done`; None when it said nothing."""
+        self.maintenance = False
+        """Some of its nodes are, or will soon be, in maintenance."""
         self._thread = threading.Thread(target=self._ask, args=(job_id,), daemon=True)
         self._thread.start()
 
     def _ask(self, job_id: int | str) -> None:
-        self.job = ask_for_job(job_id)
+        client = Commands(timeout_s=5.0)
+        try:
+            self.job = client.job(job_id)
+            if self.job is not None and self.job.state == "RUNNING" and self.job.preempt_time is None:
+                self.maintenance = maintenance_near(self.job, client, now=time.time())
+        except SlurmError:
+            pass
 
     @property
     def done(self) -> bool:
@@ -213,9 +242,11 @@ def leave_requeuer(
     job_id: int | str,
     *,
     restarts: int,
-    exclude: Sequence[str],
+    exclude: str,
     dead: Sequence[str],
     components: Sequence[int] = (),
+    clear: bool = False,
+    hold: bool = False,
 ) -> None:
     """Start the process that requeues this job and outlives it (`requeue`).
 
@@ -223,14 +254,18 @@ def leave_requeuer(
         run_dir: The job's folder.
         job_id: The job, or the leader of a heterogeneous one.
         restarts: Slurm's restart count.
-        exclude: Hostlists of nodes not to be used again.
+        exclude: The job's whole ExcNodeList.
         dead: Nodes that will never say that they have cleaned up.
         components: The numbers of the other components.
+        clear: Slurm has an ExcNodeList of which nothing is left.
+        hold: Leave the job held.
     """
     order = {
         "job_id": job_id,
         "restarts": restarts,
-        "exclude": ",".join(dict.fromkeys(filter(None, exclude))),
+        "exclude": exclude,
+        "clear": clear,
+        "hold": hold,
         "dead": list(dead),
         "components": list(components),
     }

@@ -25,8 +25,6 @@ class Supervised:
     """Of a task of an array it is "1234_5"."""
     attempt: int
     """Slurm's restart count."""
-    requeues: int
-    """How many of those that brought it here count against its budget."""
     epoch: int
     """How many supervisors this attempt has had before."""
     links: Links

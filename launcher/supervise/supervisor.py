@@ -19,16 +19,18 @@ from typing import Any
 from trainmaster.errors import SlurmError
 from trainmaster.launcher import array_layout, intent, record, wire
 from trainmaster.launcher import plan as plans
+from trainmaster.launcher.exit_rules import EXIT_NEVER_REQUEUE, EXIT_REQUEUE, Kind
 from trainmaster.launcher.roles import role_plan
 from trainmaster.launcher.supervise import slurm_side, takeover
 from trainmaster.launcher.supervise.board import Board
 from trainmaster.launcher.supervise.chronicle import Chronicle
 from trainmaster.launcher.supervise.component import Component
-from trainmaster.launcher.supervise.decide import EXIT_REQUEUE, Action
+from trainmaster.launcher.supervise.decide import Action
 from trainmaster.launcher.supervise.ending import Ending, Reason
 from trainmaster.launcher.supervise.gathering import Gathering
 from trainmaster.launcher.supervise.launch import Launch, say
-from trainmaster.launcher.supervise.links import Arrival, Links, Lost, Member, Said, node_of, nodes_of
+from trainmaster.launcher.supervise.links import Arrival, Links, Lost, Member, Said, node_of
+from trainmaster.launcher.supervise.requeuing import Requeuing
 from trainmaster.launcher.supervise.supervised import Supervised
 from trainmaster.launcher.supervise.work import Verdict, Work
 from trainmaster.slurm.commands import Commands
@@ -56,14 +58,13 @@ class Supervisor:
         links = Links(self.selector, wire.read_key(run_dir), silence_s=plan.heartbeat_timeout_s)
         events = [event for event in record.read(run_dir) if event.job_id == job_id]
         self.earlier = [event for event in events if event.attempt == attempt]
-        self.excluded = sorted({node for event in events for node in event.detail.get("excluded", ())})
+        self.requeuing: Requeuing | None = None
         roles = role_plan.read(run_dir)
         self.job = Supervised(
             run_dir=run_dir,
             plan=plan,
             job_id=job_id,
             attempt=attempt,
-            requeues=record.requeues_spent(events, attempt),
             epoch=epoch,
             links=links,
             components=Component.all_of(run_dir, plan, roles, links),
@@ -170,7 +171,12 @@ class Supervisor:
         self.board.publish(self.job.generation)
         LOG.warning("supervising as epoch %d from %s", self.job.epoch, self.node)
         dead = (predecessor.node,) if predecessor is not None else ()
-        detail = {"supervisor": self.node, "epoch": self.job.epoch, "fault_epoch_s": last_sign_epoch_s}
+        detail: dict[str, Any] = {
+            "supervisor": self.node,
+            "epoch": self.job.epoch,
+            "fault_epoch_s": last_sign_epoch_s,
+            "budget": {"charged": [[Kind.NODE, f"{node} (supervisor_death)"] for node in dead], "keep": True},
+        }
         self.chronicle.tell("RESTARTING", cause="supervisor_death", dead=dead, detail=detail | self.job.of_generation())
 
     def _hear_launch(self, launch: Launch) -> None:
@@ -251,7 +257,8 @@ class Supervisor:
             furthest = max(group.cycle.furthest for group in self.job.groups)
             # Of several roles each has its own pace.
             slowest = self.job.groups[0].cycle.slowest if len(self.job.groups) == 1 else None
-            self.chronicle.recorder.note_step(furthest, slowest)
+            values = self.job.groups[0].values.last if len(self.job.groups) == 1 else None
+            self.chronicle.recorder.note_step(furthest, slowest, values)
             self.job.links.tell_all({"do": "beat"})
             self._yield_to_successor()
         self._heed_signals()
@@ -289,28 +296,17 @@ class Supervisor:
     # -- the end of the job --------------------------------------------------------------------------------------
 
     def _conclude(self, verdict: Verdict) -> None:
-        if verdict.decision.action is Action.REQUEUE:
-            self._requeue(verdict)
-        else:
+        if verdict.decision.action is not Action.REQUEUE:
             self._finish(verdict)
+            return
+        self.requeuing = self.requeuing or Requeuing(self.job, verdict)
+        if self.requeuing.ready:
+            self._requeue(verdict, self.requeuing)
 
-    def _requeue(self, verdict: Verdict) -> None:
-        decision = verdict.decision
-        # When everything is lost at once, the nodes are the last to be blamed; and without them nothing would be left.
-        # Where a srun has ended, its agents follow one by one, and the first of them are all that we may have seen.
-        sruns_live = not any(one.launch is not None and one.launch.gone for one in self.job.components)
-        blamed = nodes_of(decision.exclude) if self.job.links.members and sruns_live else ()
-        self.excluded = sorted({*self.excluded, *blamed})
-        detail = verdict.detail | {"excluded": self.excluded}
-        self.chronicle.tell("REQUEUED", verdict.group, cause=decision.cause, dead=verdict.dead, detail=detail)
-        slurm_side.leave_requeuer(
-            self.job.run_dir,
-            self.job.job_id,
-            restarts=self.job.attempt,
-            exclude=[*(component.plan.exclude for component in self.job.components), *self.excluded],
-            dead=nodes_of(self.job.dead) if blamed else (),
-            components=slurm_side.component_ids(os.environ)[1:],
-        )
+    def _requeue(self, verdict: Verdict, requeuing: Requeuing) -> None:
+        detail = verdict.detail | requeuing.settle()
+        self.chronicle.tell("REQUEUED", verdict.group, cause=verdict.decision.cause, dead=verdict.dead, detail=detail)
+        requeuing.leave()
         self.exit_code = EXIT_REQUEUE
         self._say_bye()
 
@@ -319,7 +315,7 @@ class Supervisor:
         self.chronicle.tell(
             decision.state, verdict.group, cause=decision.cause, dead=verdict.dead, detail=verdict.detail
         )
-        self.exit_code = 0 if decision.state == "SUCCEEDED" else 1
+        self.exit_code = {"SUCCEEDED": 0, "NO_PROGRESS": EXIT_NEVER_REQUEUE}.get(decision.state, 1)
         if decision.failure is not None:
             failure = decision.failure
             of_role = self.job.component(verdict.group).label if verdict.group is not None else ""
@@ -327,7 +323,7 @@ class Supervisor:
             if failure.rank < 0:
                 what = f"no rank{of_role} could be started"
             say(f"trainmaster: {decision.state} ({decision.cause}); {what}\n{failure.text}\n")
-            if 0 < failure.code < 126:
+            if 0 < failure.code < 126 and decision.state != "NO_PROGRESS":
                 self.exit_code = failure.code
         self._say_bye()
 

@@ -11,16 +11,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from trainmaster.launcher import record
+from trainmaster.launcher.exit_rules import EXIT_REQUEUE
 from trainmaster.launcher.rank.rank_env import CycleFacts
 from trainmaster.launcher.roles.role_env import RoleFacts
 from trainmaster.launcher.roles.role_plan import RolePlan
 from trainmaster.launcher.supervise import interplay, slurm_side, suspects
+from trainmaster.launcher.supervise.budget import to_detail
 from trainmaster.launcher.supervise.chronicle import Chronicle
-from trainmaster.launcher.supervise.decide import EXIT_REQUEUE, Action, Decision, RankExit, decide, end_state
+from trainmaster.launcher.supervise.decide import Action, Decision, decide, end_state
 from trainmaster.launcher.supervise.ending import Reason
 from trainmaster.launcher.supervise.group import CHECKPOINT_PATIENCE_S, Group
 from trainmaster.launcher.supervise.links import Member, node_of, nodes_of, role_of
 from trainmaster.launcher.supervise.supervised import Supervised
+from trainmaster.launcher.supervise.symptom import Outcome, RankExit
 
 LOG = logging.getLogger("trainmaster.supervisor")
 ECHO_PATIENCE_S = 0.25
@@ -138,7 +142,7 @@ class Work:
             group.outcome(self.job.ending),
             group.budget,
             group.limits,
-            attempt=self.job.requeues,
+            now=time.time(),
             healthy=self.job.healthy(group),
             wanted=group.wanted,
         )
@@ -172,10 +176,21 @@ class Work:
                 self._give_up_waiting(group)
         elif self.job.healthy(group) < group.wanted:
             gone = tuple(place for place in self.job.dead if role_of(place) == self.job.component(group).name)
-            decision = Decision(action=Action.REQUEUE, cause="node_death", budget=group.budget, exclude=gone)
-            self.act(group, decision)
+            self.act(group, self._lost_in_a_pause(group, gone, now))
         elif now >= group.start_at:
             self._start_or_wait(group)
+
+    def _lost_in_a_pause(self, group: Group, gone: tuple[str, ...], now: float) -> Decision:
+        """What becomes of a group that has too few places left for its next cycle."""
+        outcome = Outcome(
+            world_size=group.world_size,
+            lost=dict.fromkeys(gone, "node_death"),
+            steps_known=group.steps_ever,
+            advanced=group.cycle.furthest > group.cycle.furthest_before,
+            uptime_s=now - group.cycle.started,
+        )
+        healthy = self.job.healthy(group)
+        return decide(outcome, group.budget, group.limits, now=time.time(), healthy=healthy, wanted=group.wanted)
 
     def _give_up_waiting(self, group: Group) -> None:
         assert group.role is not None
@@ -193,11 +208,21 @@ class Work:
 
     def act(self, group: Group, decision: Decision) -> None:
         """Do what was decided about a group."""
+        detail: dict[str, Any] = {"budget": to_detail(group.budget, decision.budget)}
         group.budget = decision.budget
         for place in self._places(group, decision.exclude):
             self.job.dead.setdefault(place, decision.cause)
             self.job.links.dismiss(place)
-        detail: dict[str, Any] = dict(slurm_side.asked_by(self.job.run_dir, decision.cause, attempt=self.job.attempt))
+        detail |= slurm_side.asked_by(self.job.run_dir, decision.cause, attempt=self.job.attempt)
+        detail |= {key: value for key in ("why", "rule") if (value := getattr(decision, key))}
+        if decision.doubtful:
+            detail["doubtful"] = list(decision.doubtful)
+        if group.cycle.saved >= 0:
+            detail["saved"] = group.cycle.saved
+        if group.values.last:
+            detail["values"] = {name: record.plain(value) for name, value in group.values.last.items()}
+        if group.cycle.diverged is not None:
+            detail["diverged"] = str(group.cycle.diverged)
         if group.cycle.fault_epoch_s is not None:
             detail["fault_epoch_s"] = group.cycle.fault_epoch_s
         if decision.failure is not None:
@@ -287,11 +312,13 @@ class Work:
         for group in self.job.groups if saving else ():
             if group is not first.group and any(e.code == EXIT_REQUEUE for e in group.cycle.exits.values()):
                 outcome = group.outcome(self.job.ending)
-                decision = decide(outcome, group.budget, group.limits, attempt=self.job.requeues, healthy=1, wanted=1)
+                decision = decide(outcome, group.budget, group.limits, now=time.time(), healthy=1, wanted=1)
                 self._verdicts.append(Verdict(decision, group, (), {}))
         decision = interplay.overall([verdict.decision for verdict in self._verdicts])
         verdict = next(one for one in self._verdicts if one.decision is decision)
         if saving and self.job.roles:
             # Whichever role was the first to end: it was the whole job that was told to.
-            verdict = replace(verdict, group=None)
+            # What one role has spent is no word on the others.
+            kept = {**verdict.detail.get("budget", {}), "keep": True}
+            verdict = replace(verdict, group=None, detail=verdict.detail | {"budget": kept})
         self.verdict = verdict

@@ -6,6 +6,7 @@ The public names are loaded when first used, so that `import trainmaster` costs 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trainmaster.launcher.exit_rules import Rule
     from trainmaster.launcher.follow.handle import job
     from trainmaster.launcher.follow.job import TrainmasterJob
     from trainmaster.launcher.rank.checkpoints import Checkpoints
@@ -21,6 +22,7 @@ __all__ = [
     "JobSpec",
     "Role",
     "RolesJob",
+    "Rule",
     "TrainmasterExecutor",
     "TrainmasterJob",
     "batch",
@@ -40,6 +42,7 @@ _HOME = {
     "JobSpec": "trainmaster.launcher.submit.spec",
     "Role": "trainmaster.launcher.roles.role",
     "RolesJob": "trainmaster.launcher.roles.roles_job",
+    "Rule": "trainmaster.launcher.exit_rules",
     "TrainmasterExecutor": "trainmaster.launcher.submit.executor",
     "TrainmasterJob": "trainmaster.launcher.follow.job",
     "job": "trainmaster.launcher.follow.handle",

@@ -81,7 +81,7 @@ class FakeSlurm:
     def signal(self, job_id: int | str, name: str) -> None:
         self._count("signal")
 
-    def requeue(self, job_id: int | str, *, incomplete: bool = True) -> None:
+    def requeue(self, job_id: int | str, *, incomplete: bool = True, hold: bool = False) -> None:
         self._count("requeue")
         self.requeued.append(job_id)
 

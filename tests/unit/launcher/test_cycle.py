@@ -2,8 +2,9 @@
 
 import pytest
 
+from trainmaster.launcher.exit_rules import EXIT_REQUEUE
 from trainmaster.launcher.supervise.cycle import Cycle
-from trainmaster.launcher.supervise.decide import EXIT_REQUEUE, RankExit
+from trainmaster.launcher.supervise.symptom import RankExit
 
 
 def cycle(*codes: int, asked: bool = False, lost: bool = False) -> Cycle:

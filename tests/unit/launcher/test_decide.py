@@ -5,19 +5,13 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainmaster.launcher.supervise.decide import (
-    Action,
-    Budget,
-    Decision,
-    Limits,
-    Outcome,
-    RankExit,
-    cycle_is_over,
-    decide,
-    first_failure,
-)
+from trainmaster.launcher.exit_rules import Kind, Rule, Then
+from trainmaster.launcher.supervise.budget import Budget, Limits, Spent
+from trainmaster.launcher.supervise.decide import Action, Decision, decide
 from trainmaster.launcher.supervise.hang import Hang
+from trainmaster.launcher.supervise.symptom import Outcome, RankExit, cycle_is_over, first_failure
 
+NOW = 1_000_000.0
 LIMITS = Limits(restarts_max=10, no_progress_max=3, requeues_max=2, backoff_s=1.0)
 
 
@@ -26,9 +20,20 @@ def ended(rank: int, code: int, *, at: float = 0.0, text: str = "", node: str = 
 
 
 def after(
-    outcome: Outcome, *, budget: Budget | None = None, attempt: int = 0, healthy: int = 4, wanted: int = 2
+    outcome: Outcome,
+    *,
+    budget: Budget | None = None,
+    limits: Limits = LIMITS,
+    healthy: int = 4,
+    wanted: int = 2,
 ) -> Decision:
-    return decide(outcome, budget or Budget(), LIMITS, attempt=attempt, healthy=healthy, wanted=wanted)
+    return decide(outcome, budget or Budget(), limits, now=NOW, healthy=healthy, wanted=wanted)
+
+
+def having(*kinds: Kind, at_s: float = NOW - 60.0, **values: object) -> Budget:
+    """A budget from which these were paid."""
+    spent = tuple(Spent(epoch_s=at_s, kind=kind, what=f"the {kind} before") for kind in kinds)
+    return replace(Budget(spent=spent), **values)  # type: ignore[arg-type]
 
 
 def crash(**more: object) -> Outcome:
@@ -47,7 +52,7 @@ def hung(*suspects: tuple[int, str]) -> Outcome:
 def test_a_hang_restarts_in_place() -> None:
     decision = after(hung((1, "n2")))
     assert (decision.action, decision.cause, decision.exclude) == (Action.RESTART, "hang", ())
-    assert decision.budget == Budget(restarts=1, hung_node="n2")
+    assert (decision.budget.restarts, decision.budget.hung_node) == (1, "n2")
 
 
 def test_a_node_that_is_alone_under_suspicion_twice_is_left_out() -> None:
@@ -61,7 +66,7 @@ def test_a_node_that_is_alone_under_suspicion_twice_is_left_out() -> None:
 
 
 def test_hangs_use_up_the_restarts() -> None:
-    decision = after(hung(), budget=Budget(restarts=LIMITS.restarts_max))
+    decision = after(hung(), budget=having(*[Kind.CRASH] * LIMITS.restarts_max))
     assert (decision.action, decision.state, decision.cause) == (Action.END, "FAILED_INFRA", "restarts_exhausted")
 
 
@@ -95,13 +100,17 @@ def test_crash_loop_slows_down_then_stops() -> None:
 
 
 def test_progress_forgives_earlier_loops() -> None:
-    decision = after(crash(), budget=Budget(restarts=4, no_progress=2))
+    decision = after(crash(), budget=having(*[Kind.CRASH] * 4, no_progress=2))
     assert decision.action is Action.RESTART and decision.budget.no_progress == 0
 
 
 def test_restart_budget() -> None:
-    decision = after(crash(), budget=Budget(restarts=10))
+    decision = after(crash(), budget=having(*[Kind.CRASH] * 10))
     assert (decision.action, decision.cause) == (Action.END, "restarts_exhausted")
+    assert decision.why.startswith("11 crashes and hangs in 24 hours, where 10 are allowed (restarts_max): …; ")
+    assert "rank_crash: rank 0 on n1, exit code 1" in decision.why
+    yesterday = having(*[Kind.CRASH] * 10, at_s=NOW - 90_000.0)
+    assert after(crash(), budget=yesterday).action is Action.RESTART
 
 
 def test_long_cycle_of_a_silent_program_is_progress() -> None:
@@ -118,14 +127,17 @@ def test_exception_of_a_callable_is_its_result() -> None:
 def test_lost_node_is_replaced_and_costs_no_budget() -> None:
     decision = after(Outcome(world_size=2, lost={"n2": "node_death"}), healthy=2)
     assert (decision.action, decision.cause, decision.exclude) == (Action.RESTART, "node_death", ("n2",))
-    assert decision.budget == Budget()
+    assert (decision.budget.restarts, decision.budget.no_progress) == (0, 0)
+    assert [one.what for one in decision.budget.of(Kind.NODE, NOW)] == ["n2 (node_death)"]
 
 
 def test_no_spare_left_requeues_without_the_dead() -> None:
     decision = after(Outcome(world_size=2, lost={"n2": "node_silent", "n1": "node_silent"}), healthy=1)
     assert (decision.action, set(decision.exclude)) == (Action.REQUEUE, {"n1", "n2"})
-    last = after(Outcome(world_size=2, lost={"n2": "node_silent"}), healthy=1, attempt=2)
-    assert (last.action, last.state) == (Action.END, "FAILED_INFRA")
+    spent = having(*[Kind.REQUEUE] * 2)
+    last = after(Outcome(world_size=2, lost={"n2": "node_silent"}), healthy=1, budget=spent)
+    assert (last.action, last.state, last.cause) == (Action.END, "FAILED_INFRA", "requeues_exhausted")
+    assert "3 requeues in 24 hours, where 2 are allowed (requeues_max)" in last.why
 
 
 def test_lost_node_outranks_the_crashes_it_causes() -> None:
@@ -176,26 +188,48 @@ outcomes = st.builds(
     steps_known=st.booleans(),
     uptime_s=st.floats(0, 1000),
 )
-budgets = st.builds(Budget, restarts=st.integers(0, 12), no_progress=st.integers(0, 4), ports_taken=st.integers(0, 6))
+paid = st.builds(Spent, epoch_s=st.floats(NOW - 200_000, NOW), kind=st.sampled_from(list(Kind)), what=st.just("x"))
+budgets = st.builds(
+    Budget,
+    spent=st.lists(paid, max_size=14).map(tuple),
+    no_progress=st.integers(0, 4),
+    no_checkpoint=st.integers(0, 9),
+    ports_taken=st.integers(0, 6),
+    hung_node=st.sampled_from(["", "n1"]),
+    quick_node=st.sampled_from(["", "n1"]),
+)
+rules = st.builds(
+    Rule,
+    code=st.sampled_from([(), (1,), (3, 4)]),
+    text=st.sampled_from(["", "boom"]),
+    cause=st.sampled_from([(), ("rank_crash",), ("timeout", "node_death")]),
+    then=st.sampled_from(list(Then)),
+)
 
 
-@given(outcomes, budgets, st.integers(0, 4), st.integers(0, 6), st.integers(1, 5))
-def test_laws(outcome: Outcome, budget: Budget, attempt: int, healthy: int, wanted: int) -> None:
-    decision = decide(outcome, budget, LIMITS, attempt=attempt, healthy=healthy, wanted=wanted)
+@given(outcomes, budgets, st.lists(rules, max_size=3), st.integers(0, 6), st.integers(1, 5))
+def test_laws(outcome: Outcome, budget: Budget, own: list[Rule], healthy: int, wanted: int) -> None:
+    limits = replace(LIMITS, rules=tuple(own))
+    decision = decide(outcome, budget, limits, now=NOW, healthy=healthy, wanted=wanted)
     if decision.action in (Action.END, Action.SUCCEED):
         assert decision.state
-    if decision.action is Action.SUCCEED:
+    if decision.action is Action.SUCCEED and not decision.rule:
         assert sum(1 for entry in outcome.exits if entry.code == 0) == outcome.world_size
     if decision.action is Action.REQUEUE:
         assert outcome.ending != "user"
-        assert attempt < LIMITS.requeues_max or outcome.ending == "preemption"
+        requeues = len(decision.budget.of(Kind.REQUEUE, NOW))
+        assert requeues <= LIMITS.requeues_max or outcome.ending in ("preemption", "timeout")
+        assert not any(entry.failed and entry.code == 93 for entry in outcome.exits)
     if decision.action is Action.RESTART:
         assert outcome.ending is None
         assert 0 <= decision.delay_s <= 60
         if decision.exclude:
             assert healthy - len(set(decision.exclude) - set(outcome.lost)) >= wanted
-    assert decision.budget.restarts >= budget.restarts
-    assert decision.budget.restarts + decision.budget.ports_taken - budget.restarts - budget.ports_taken <= 1
+    assert decision.budget.spent[: len(budget.spent)] == budget.spent
+    if decision.action is Action.END and not decision.why:
+        assert decision.budget.no_progress <= budget.no_progress + 1
+    if decision.cause.endswith("_exhausted"):
+        assert "allowed" in decision.why
 
 
 @given(outcomes)
@@ -207,9 +241,11 @@ def test_nothing_ends_a_cycle_of_healthy_ranks(outcome: Outcome) -> None:
 
 def test_a_preemption_is_for_free_unless_the_job_must_never_be_requeued():
     preempted = Outcome(world_size=1, exits=(), ending="preemption")
-    assert decide(preempted, Budget(), LIMITS, attempt=99, healthy=1, wanted=1).action is Action.REQUEUE
-    never = replace(LIMITS, requeues_max=0)
-    assert decide(preempted, Budget(), never, attempt=0, healthy=1, wanted=1).action is Action.END
+    often = having(*[Kind.REQUEUE] * 99)
+    assert after(preempted, budget=often).action is Action.REQUEUE
+    assert after(preempted, budget=often).budget == often
+    never = after(preempted, limits=replace(LIMITS, requeues_max=0))
+    assert (never.action, never.state) == (Action.END, "PREEMPTED") and "requeues_max is 0" in never.why
 
 
 def test_ranks_that_saved_before_a_cancel_have_not_failed() -> None:

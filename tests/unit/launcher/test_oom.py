@@ -2,9 +2,12 @@
 
 import pytest
 
+from trainmaster.launcher.exit_rules import Kind
 from trainmaster.launcher.node import oom
 from trainmaster.launcher.node.oom import Counter, MemoryKills
-from trainmaster.launcher.supervise.decide import Action, Budget, Limits, Outcome, RankExit, decide
+from trainmaster.launcher.supervise.budget import Budget, Limits, Spent
+from trainmaster.launcher.supervise.decide import Action, decide
+from trainmaster.launcher.supervise.symptom import Outcome, RankExit
 
 V1 = "4:memory:/slurm_n01/uid_0/job_1/step_0/task_0\n0::/\n"
 V2 = "0::/system.slice/slurmstepd.scope/job_1/step_0/user/task_0\n"
@@ -67,7 +70,7 @@ LIMITS = Limits(restarts_max=5, no_progress_max=3, requeues_max=5, backoff_s=1.0
 def after(budget=None, **values):
     exit_ = RankExit(rank=1, node="n02", code=-9, epoch_s=5.0, **values)
     outcome = Outcome(world_size=2, exits=(exit_,), steps_known=True)
-    return decide(outcome, budget or Budget(), LIMITS, attempt=0, healthy=2, wanted=2)
+    return decide(outcome, budget or Budget(), LIMITS, now=9.0, healthy=2, wanted=2)
 
 
 def test_a_rank_that_memory_killed_is_restarted_and_in_the_end_called_so():
@@ -75,7 +78,7 @@ def test_a_rank_that_memory_killed_is_restarted_and_in_the_end_called_so():
     assert (first.action, first.cause) == (Action.RESTART, "out_of_memory")
     last = after(Budget(no_progress=2), oom=True)
     assert (last.action, last.state, last.cause) == (Action.END, "OUT_OF_MEMORY", "no_progress")
-    assert after(Budget(restarts=5), oom=True).state == "OUT_OF_MEMORY"
+    assert after(Budget(spent=(Spent(epoch_s=1.0, kind=Kind.CRASH, what="x"),) * 5), oom=True).state == "OUT_OF_MEMORY"
 
 
 def test_a_rank_that_somebody_killed_is_not_called_so():

@@ -71,3 +71,15 @@ def test_progress_is_not_the_fastest_rank_alone(tmp_path: Path) -> None:
     assert (record.last_step(tmp_path), record.slowest(tmp_path)) == (12, None)
     (tmp_path / "step").write_text("")
     assert (record.last_step(tmp_path), record.slowest(tmp_path)) == (None, None)
+
+
+def test_reported_values_beside_the_step(tmp_path):
+    recorder = record.Recorder(tmp_path)
+    recorder.note_step(12, (3, 7), {"loss": 0.5, "grad": float("nan")})
+    assert record.last_values(tmp_path) == {"loss": 0.5, "grad": "nan"}
+    assert (record.last_step(tmp_path), record.slowest(tmp_path)) == (12, (3, 7))
+    recorder.note_step(13, None, {"loss": 0.25})
+    assert record.last_values(tmp_path) == {"loss": 0.25}
+    assert (record.last_step(tmp_path), record.slowest(tmp_path)) == (13, None)
+    recorder.note_step(14)
+    assert record.last_values(tmp_path) == {}

@@ -8,9 +8,10 @@ import pytest
 
 from trainmaster.launcher.supervise import suspects
 from trainmaster.launcher.supervise.cycle import Cycle
-from trainmaster.launcher.supervise.decide import Action, Decision, RankExit
+from trainmaster.launcher.supervise.decide import Action, Decision
 from trainmaster.launcher.supervise.hang import Hang
 from trainmaster.launcher.supervise.stacks import Where
+from trainmaster.launcher.supervise.symptom import RankExit
 
 WAITING = 'Current thread 0x1 (most recent call first):\n  File "/v/torch/distributed/c10d.py", line 1 in all_reduce\n'
 

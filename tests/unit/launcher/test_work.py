@@ -74,7 +74,6 @@ class Scene:
             plan=components[0].plan,
             job_id=7,
             attempt=0,
-            requeues=0,
             epoch=0,
             links=self.links,
             components=tuple(components),
