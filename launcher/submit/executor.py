@@ -108,7 +108,7 @@ class TrainmasterExecutor(SlurmExecutor):
     ) -> None:
         """`spec` is what `update_parameters` starts from; without one submitit's defaults hold where they differ from
         ours (`as_submitit`). `max_num_timeout` is accepted for submitit's sake; the spec's
-        `requeues_max` counts."""
+        `timeouts_max` counts."""
         # Not SlurmExecutor's constructor: it refuses on machines without srun, where rendering still makes sense.
         core.PicklingExecutor.__init__(self, folder, max_num_timeout, max_pickle_size_gb)
         self.spec = spec or JobSpec()

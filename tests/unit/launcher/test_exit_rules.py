@@ -1,10 +1,13 @@
 """The exit policy: what a person may write, what is refused and in which words, and which rule counts."""
 
+import argparse
+
 import pytest
 
 from trainmaster.errors import SpecError
 from trainmaster.launcher import exit_rules, plan
 from trainmaster.launcher.exit_rules import CAUSES, DEFAULT, RESERVED, Rule, Then, from_value, in_order
+from trainmaster.launcher.submit import submit_cli
 from trainmaster.launcher.submit.spec import JobSpec
 from trainmaster.launcher.submit.spec_file import decode
 from trainmaster.launcher.supervise.budget import Budget, Limits
@@ -163,3 +166,25 @@ def test_words_about_a_broken_machine_leave_its_node_out() -> None:
     decision = after(ended(2, 1, text=ecc), healthy=3)
     assert (decision.action, decision.cause, decision.exclude) == (Action.RESTART, "node_fault", ("n2",))
     assert after(ended(2, 1, text=ecc), rules=(Rule(cause=("node_fault",), then="hold"),)).hold
+
+
+def test_rules_of_the_command_line_come_before_those_of_the_file(tmp_path) -> None:
+    (tmp_path / "job.toml").write_text('jump = {loss = 30}\n[[exit_rules]]\ncode = 3\nthen = "hold"\n')
+    parser = argparse.ArgumentParser()
+    submit_cli.configure(parser)
+    words = [
+        "--spec",
+        str(tmp_path / "job.toml"),
+        "--exit-rule",
+        "signal=BUS => requeue",
+        "--jump",
+        "grad=9",
+        "--",
+        "x",
+    ]
+    spec = decode(submit_cli._values(parser.parse_args(words)))
+    assert spec.exit_rules == (Rule(signal=("SIGBUS",), then="requeue"), Rule(code=(3,), then="hold"))
+    assert spec.jump == {"loss": 30, "grad": 9.0}
+    assert JobSpec(jump={"loss": 1}).faults() == (
+        "jump: loss must be a number of median absolute deviations, at least 3, it is 1",
+    )

@@ -1,0 +1,198 @@
+"""Rules, budgets, exclusions and reported values on a real cluster."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import real_lab
+from trainmaster.lab.cluster import Lab, LabSpec, up
+from trainmaster.launcher import record
+from trainmaster.launcher.follow.job import TrainmasterJob
+from trainmaster.launcher.record import Event
+from trainmaster.launcher.submit.executor import submit
+from trainmaster.launcher.submit.spec import JobSpec
+from trainmaster.slurm.commands import Commands
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with up(LabSpec(nodes=4, leaf=2)) as lab, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", lab.env["SLURM_CONF"])
+        yield lab
+
+
+def run(program: str, folder: Path, *, words: tuple[str, ...] = (), **spec: Any) -> TrainmasterJob[None]:
+    script = folder / "program.py"
+    script.write_text("import os, sys, time\nimport trainmaster\n" + textwrap.dedent(program))
+    values: dict[str, Any] = {"time": 10, "mem": "300M", "stop_grace_s": 0.5, "backoff_s": 0.1} | spec
+    return submit([sys.executable, str(script), *words], spec=JobSpec(**values), folder=folder / "jobs")
+
+
+def events(job: TrainmasterJob[Any], state: str) -> list[Event]:
+    return [event for event in record.read(job.run_dir) if event.state == state]
+
+
+HOLDS = """
+if os.environ["TRAINMASTER_ATTEMPT"] == "0":
+    print("the data of day 7 are missing", flush=True)
+    sys.exit(3)
+"""
+
+
+def test_a_rule_holds_the_job_until_somebody_has_looked_at_it(lab: Lab, tmp_path: Path) -> None:
+    rule = "code=3 text='data of day \\d+ are missing' => hold"
+    job = run(HOLDS, tmp_path, exit_rules=(rule,), exclude="n04")
+    client = Commands(env=lab.env)
+
+    def held() -> bool:
+        known = client.job(int(job.job_id))
+        return known is not None and known.state == "PENDING" and "Held" in known.reason
+
+    real_lab.until(held, "Slurm holds the job")
+    (requeued,) = events(job, "REQUEUED")
+    assert requeued.detail["held"] and requeued.detail["rule"] == rule
+    lab.run(["scontrol", "release", str(job.job_id)])
+    # Whoever waits for it takes Slurm's 121 s away, as after any requeue.
+    assert job.exception() is None
+    known = client.job(int(job.job_id))
+    assert known is not None and known.excluded_nodes == "n04"
+
+
+BLACK_HOLE = """
+if os.environ["SLURMD_NODENAME"] == sys.argv[1]:
+    sys.exit(9)
+time.sleep(1)
+"""
+
+
+def test_a_node_that_breaks_every_start_does_not_eat_every_retry(lab: Lab, tmp_path: Path) -> None:
+    """The node that fails is free again first, so Slurm would choose it each time."""
+    job = run(
+        BLACK_HOLE, tmp_path, words=("n01",), nodes=1, exit_rules=("code=9 => requeue",), exclude="n04", sbatch={}
+    )
+    assert job.exception() is None
+    where = [event.nodes for event in events(job, "RUNNING")]
+    assert where[:2] == [("n01",), ("n01",)] and where[2] != ("n01",), where
+    requeued = events(job, "REQUEUED")
+    assert [event.detail["excluded"] for event in requeued] == [[], ["n01"]]
+    assert requeued[1].detail["exc_node_list"] == "n04,n01", "the person's own list stays"
+    known = Commands(env=lab.env).job(int(job.job_id))
+    assert known is not None and known.excluded_nodes == "n[01,04]"
+
+
+COMES_AND_GOES = """
+attempt = int(os.environ["TRAINMASTER_ATTEMPT"])
+trainmaster.step(attempt)
+if attempt == 0:
+    sys.exit(85)
+time.sleep(4)
+sys.exit(75 if attempt == 1 else 0)
+"""
+
+
+@pytest.mark.parametrize("own", [None, "n04"])
+def test_an_exclusion_expires(lab: Lab, tmp_path: Path, own: str | None) -> None:
+    job = run(COMES_AND_GOES, tmp_path, nodes=1, exclude_for_s=4.0, exclude=own)
+    assert job.exception() is None
+    first = events(job, "RUNNING")[0].nodes[0]
+    requeued = events(job, "REQUEUED")
+    assert [event.detail["excluded"] for event in requeued] == [[first], []]
+    assert [event.cause for event in requeued] == ["exclude_node", "requested"]
+    known = Commands(env=lab.env).job(int(job.job_id))
+    assert known is not None and known.excluded_nodes == (own or "")
+
+
+def test_a_job_that_needs_every_node_excludes_none(lab: Lab, tmp_path: Path) -> None:
+    job = run(COMES_AND_GOES, tmp_path, nodes=4)
+    assert job.exception() is None
+    assert [event.detail["excluded"] for event in events(job, "REQUEUED")] == [[], []]
+    assert len(events(job, "REQUEUED")[0].detail["not_excluded"]) == 4
+
+
+def test_a_spent_budget_counts_over_requeues_and_says_what_it_counted(lab: Lab, tmp_path: Path) -> None:
+    program = "trainmaster.step(int(os.environ['TRAINMASTER_ATTEMPT']))\nsys.exit(9)"
+    job = run(program, tmp_path, exit_rules=("code=9 => requeue",), requeues_max=1)
+    text = str(job.exception())
+    assert "ended FAILED_USER (requeues_exhausted) in attempt 1, cycle 0" in text
+    assert "2 requeues in 24 hours, where 1 are allowed (requeues_max): " in text
+    assert "your rule: code=9 => requeue" in text
+
+
+NAN = """
+for step in range(10_000):
+    time.sleep(0.2)
+    trainmaster.step(step, loss=2.0 / (step + 1) if step < 10 else float("nan"), lr=0.1)
+"""
+
+
+def test_a_loss_that_is_nan_stops_the_job_with_93(lab: Lab, tmp_path: Path) -> None:
+    job = run(NAN, tmp_path, nodes=2)
+    text = str(job.exception())
+    assert "ended NO_PROGRESS (diverged)" in text and "loss is nan on rank" in text
+    client = Commands(env=lab.env)
+    real_lab.until(lambda: (known := client.job(int(job.job_id))) is None or not known.active, "Slurm knows it")
+    known = client.job(int(job.job_id))
+    assert known is not None and (known.exit_code, known.restarts) == ("93:0", 0)
+    show = [sys.executable, "-m", "trainmaster", "jobs", "show", "--folder", str(tmp_path / "jobs"), str(job.job_id)]
+    said = subprocess.run(show, capture_output=True, text=True, check=True).stdout
+    assert "values  loss nan, lr 0.1" in said
+    told = json.loads(subprocess.run([*show, "--json"], capture_output=True, text=True, check=True).stdout)
+    assert told["values"] == {"loss": "nan", "lr": 0.1}
+
+
+FENCED = """
+from pathlib import Path
+import torch, torch.distributed as dist
+from trainmaster import Checkpoints
+
+folder, cycle = Path(sys.argv[1]), os.environ["TRAINMASTER_CYCLE"]
+dist.init_process_group("gloo")
+checkpoints = Checkpoints(folder / "checkpoints", keep=9, timeout_s=60)
+state = {"weights": torch.zeros(4)}
+if cycle == "0":
+    publish = checkpoints._publish
+
+    def held_up(writing, manifest):
+        # Everything is written; only the last moment is missing when the node freezes.
+        (folder / "about to publish").touch()
+        time.sleep(5)
+        try:
+            publish(writing, manifest)
+            (folder / "published").touch()
+        except OSError as error:
+            (folder / "refused").write_text(str(error))
+            raise
+
+    checkpoints._publish = held_up
+step = 1 if cycle == "0" else 2
+checkpoints.save(state, step=step)
+for number in range(10_000 if cycle == "0" else 100):
+    time.sleep(0.05)
+    trainmaster.step(step * 1000 + number)
+checkpoints.close()
+dist.destroy_process_group()
+"""
+
+
+def test_a_rank_of_an_old_cycle_that_thaws_publishes_nothing(lab: Lab, tmp_path: Path) -> None:
+    """Rank 0 freezes when its checkpoint is written but not published; the run goes on without its node."""
+    job = run(FENCED, tmp_path, words=(str(tmp_path),), nodes=2, spares=1, mem="2G")
+    real_lab.until((tmp_path / "about to publish").exists, "rank 0 is about to publish", timeout_s=120)
+    victim = events(job, "RUNNING")[0].nodes[0]
+    lab.fault("node-freeze", victim)
+    published = tmp_path / "checkpoints" / "step_00000002"
+    try:
+        real_lab.until(published.exists, "the next cycle has published", timeout_s=120)
+    finally:
+        lab.fault("node-thaw", victim)
+    assert job.exception() is None
+    assert [path.name for path in sorted((tmp_path / "checkpoints").glob("step_*"))] == ["step_00000002"]
+    assert not (tmp_path / "published").exists()
