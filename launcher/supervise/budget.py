@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from trainmaster.launcher.exit_rules import CAUSES, Kind, Rule
+from trainmaster.launcher.intent import NOT_BY_US
 from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.record import Event
 
@@ -177,6 +178,9 @@ def recall(events: Sequence[Event], *, role: str, replica: int | None, attempt: 
             budget = replace(budget, **{name: found[name] if name in found else _NOTHING[name] for name in names})
         if event.state == "REQUEUED":
             told.add(event.attempt)
+            if event.detail.get("held") or event.detail.get("requeued_by", NOT_BY_US) != NOT_BY_US:
+                # Somebody has looked at it, and wants more of it.
+                budget = Budget()
     for earlier in range(attempt):
         if earlier not in told:
             # Slurm requeued it by itself, and nobody of ours was left to write that down.

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from trainmaster.launcher import record
+from trainmaster.launcher import drills, record
 from trainmaster.launcher.supervise import exclusions, slurm_side
 from trainmaster.launcher.supervise.census import Census
 from trainmaster.launcher.supervise.exclusions import Exclusion
@@ -55,7 +55,9 @@ class Requeuing:
             )
             for node in blamed
         }
-        return tuple(({one.node: one for one in known} | fresh).values())
+        found = ({one.node: one for one in known} | fresh).values()
+        # A rehearsal says nothing of its node.
+        return tuple(one for one in found if one.node not in drills.nodes_of(self.job.run_dir, epoch_s=one.epoch_s))
 
     def settle(self) -> dict[str, Any]:
         """Decide which nodes are left out; returns what the record says of it."""

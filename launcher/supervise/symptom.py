@@ -113,11 +113,6 @@ def failures_of(exits: Sequence[RankExit]) -> tuple[RankExit, ...]:
     return tuple(sorted(failed, key=lambda entry: (bool(_ECHO.search(entry.text)), entry.epoch_s)))
 
 
-def first_failure(exits: Sequence[RankExit]) -> RankExit | None:
-    """The rank whose end made the others end."""
-    return next(iter(failures_of(exits)), None)
-
-
 def cycle_is_over(outcome: Outcome) -> bool:
     """Whether anything happened that the other ranks cannot survive, or all ranks are done."""
     failed = any(entry.failed for entry in outcome.exits)

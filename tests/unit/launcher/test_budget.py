@@ -3,7 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from trainmaster.launcher.exit_rules import Kind, Rule
+from trainmaster.launcher.intent import NOT_BY_US
 from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.record import Event
 from trainmaster.launcher.supervise.budget import (
@@ -73,6 +76,16 @@ def test_no_progress_counts_across_requeues() -> None:
 def test_preemptions_and_requests_of_people_are_for_free() -> None:
     events = [event("REQUEUED", attempt=n, cause=cause) for n, cause in enumerate(["preemption", "requeue"] * 9)]
     assert recall(events, role="", replica=None, attempt=18).spent == ()
+
+
+@pytest.mark.parametrize("detail", [{"requeued_by": "ann"}, {"held": True}])
+def test_who_has_looked_at_a_job_and_wants_more_of_it_fills_its_budgets(detail: dict[str, Any]) -> None:
+    before = Budget()
+    crashed = told(before, after(crash(), before))
+    again = event("REQUEUED", cause="requeue", detail=detail)
+    assert recall([crashed, again], role="", replica=None, attempt=1) == Budget()
+    by_slurm = event("REQUEUED", cause="requeue", detail={"requeued_by": NOT_BY_US})
+    assert recall([crashed, by_slurm], role="", replica=None, attempt=1).restarts == 1
 
 
 def test_a_requeue_of_slurms_own_of_which_the_record_knows_nothing_counts() -> None:

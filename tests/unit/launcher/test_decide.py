@@ -9,7 +9,7 @@ from trainmaster.launcher.exit_rules import Kind, Rule, Then
 from trainmaster.launcher.supervise.budget import Budget, Limits, Spent
 from trainmaster.launcher.supervise.decide import Action, Decision, decide
 from trainmaster.launcher.supervise.hang import Hang
-from trainmaster.launcher.supervise.symptom import Outcome, RankExit, cycle_is_over, first_failure
+from trainmaster.launcher.supervise.symptom import Outcome, RankExit, cycle_is_over, failures_of
 
 NOW = 1_000_000.0
 LIMITS = Limits(restarts_max=10, no_progress_max=3, requeues_max=2, backoff_s=1.0)
@@ -163,9 +163,9 @@ def test_taken_port_is_retried_free_of_charge() -> None:
 def test_first_failure_is_the_shot_not_the_echo() -> None:
     echo = ended(0, 1, at=1.0, text="RuntimeError: Connection closed by peer [127.0.0.1]:1")
     shot = ended(3, 1, at=1.1, text="ValueError: bad batch")
-    assert first_failure((echo, shot)) == shot
+    assert failures_of((echo, shot)) == (shot, echo)
     told = RankExit(rank=1, node="n", code=-15, epoch_s=0.0, stopped=True)
-    assert first_failure((told,)) is None
+    assert failures_of((told,)) == ()
 
 
 exits = st.builds(
