@@ -22,7 +22,7 @@ from trainmaster.launcher.submit.executor import submit
 from trainmaster.launcher.submit.spec import JobSpec
 
 pytestmark = pytest.mark.cluster
-PROGRAM = Path(__file__).parents[1] / "programs" / "collective.py"
+PROGRAM = Path(__file__).parents[1] / "programs" / "stepper.py"
 RANKS = 4
 
 
@@ -50,7 +50,7 @@ def lab_without_notice() -> Iterator[Lab]:
 def flowing(folder: Path, **spec: Any) -> TrainmasterJob[Any]:
     """A job of `RANKS` ranks that takes steps until it is told to stop, then ten more after a requeue."""
     values: dict[str, Any] = {"nodes": 2, "tasks_per_node": RANKS // 2, "time": 10, "mem": "900G"} | spec
-    program = [sys.executable, str(PROGRAM), "10", "--until-asked"]
+    program = [sys.executable, str(PROGRAM)]
     job = submit(program, spec=JobSpec(**values), folder=folder)
     real_lab.until(
         lambda: (record.last_step(job.run_dir, record.read(job.run_dir)) or 0) > 20, "the run flows", timeout_s=120
