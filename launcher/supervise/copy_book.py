@@ -42,6 +42,11 @@ class CopyBook:
         self.lacking = 0
         """Copies of the last committed round that only their own node holds."""
 
+    @property
+    def newest(self) -> int:
+        """The step of the newest copies that are whole; -1 when there are none."""
+        return -1 if self._committed is None else self._committed[1]
+
     # -- news ----------------------------------------------------------------------------------------------------
 
     def hear(self, member: Member, message: Mapping[str, Any]) -> None:

@@ -16,7 +16,8 @@ SHARE_MAX = 0.1
 """Of the nodes that the job could use, those that are left out though they are up; one may be in any case."""
 DEAD_S = 900.0
 """How long a lost node counts as dead, which is no matter of opinion; by then Slurm calls it DOWN (SlurmdTimeout)."""
-_DEAD = frozenset({"node_death", "node_silent", "node_stuck", "supervisor_death", "start"})
+DEAD = frozenset({"node_death", "node_silent", "node_stuck", "supervisor_death", "start"})
+"""Causes that mean that a node cannot be reached, or cannot start anything."""
 _UNUSABLE = frozenset(
     {"DOWN", "DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING", "ERROR", "FUTURE", "UNKNOWN", "INVAL"}
 )
@@ -36,7 +37,7 @@ class Exclusion:
 
     def is_dead(self, now: float) -> bool:
         """It was lost a moment ago: nobody can use it, whatever Slurm still believes."""
-        return self.why in _DEAD and now - self.epoch_s < DEAD_S
+        return self.why in DEAD and now - self.epoch_s < DEAD_S
 
     def as_detail(self) -> dict[str, Any]:
         """For the record."""

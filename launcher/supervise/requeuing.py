@@ -12,7 +12,7 @@ from trainmaster.launcher import drills, record
 from trainmaster.launcher.supervise import exclusions, slurm_side
 from trainmaster.launcher.supervise.census import Census
 from trainmaster.launcher.supervise.exclusions import Exclusion
-from trainmaster.launcher.supervise.links import nodes_of
+from trainmaster.launcher.supervise.links import node_of, nodes_of
 from trainmaster.launcher.supervise.supervised import Supervised
 from trainmaster.launcher.supervise.work import Verdict
 
@@ -45,7 +45,8 @@ class Requeuing:
         # When everything is lost at once, the nodes are the last to be blamed; and without them nothing would be left.
         # Where a srun has ended, its agents follow one by one, and the first of them are all that we may have seen.
         sruns_live = not any(one.launch is not None and one.launch.gone for one in self.job.components)
-        blamed = nodes_of(decision.exclude) if self.job.links.members and sruns_live else ()
+        excused = set() if self.job.links.members and sruns_live else self._lost()
+        blamed = [node for node in nodes_of(decision.exclude) if node not in excused]
         known = exclusions.recall(self._events, now=now, ttl_s=self.job.plan.exclude_for_s)
         starts = {one.node: one.starts_failed for one in known}
         quick = {decision.budget.quick_node, *(blamed if decision.cause == "start" else ())}
@@ -58,6 +59,10 @@ class Requeuing:
         found = ({one.node: one for one in known} | fresh).values()
         # A rehearsal says nothing of its node.
         return tuple(one for one in found if one.node not in drills.nodes_of(self.job.run_dir, epoch_s=one.epoch_s))
+
+    def _lost(self) -> set[str]:
+        """Nodes that are out of reach, and not only left out."""
+        return {node_of(place) for place, why in self.job.dead.items() if why in exclusions.DEAD}
 
     def settle(self) -> dict[str, Any]:
         """Decide which nodes are left out; returns what the record says of it."""

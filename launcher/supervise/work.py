@@ -138,6 +138,8 @@ class Work:
             self.job.ending.inquire(Reason.RUMOUR)
         if self.job.ending.asking or self._may_be_an_echo(group):
             return
+        # Copies in memory, too, are what a restart goes on from.
+        group.cycle.saved = max(group.cycle.saved, self.job.component(group).copies.newest)
         decision = decide(
             group.outcome(self.job.ending),
             group.budget,
