@@ -8,7 +8,6 @@ import getpass
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +25,17 @@ PROGRAM = Path(__file__).parents[1] / "programs" / "stepper.py"
 RANKS = 4
 
 
-@contextmanager
-def lab_with(**values: Any) -> Iterator[Lab]:
-    with up(LabSpec(nodes=2, **values)) as made, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLURM_CONF", made.env["SLURM_CONF"])
-        yield made
-
-
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+def plain_lab() -> Iterator[Lab]:
     """Preemption by partition, with notice and time to use it, as production has it."""
-    with lab_with() as made:
+    with up(LabSpec(nodes=2)) as made:
         yield made
 
 
-@pytest.fixture(scope="module")
-def lab_without_notice() -> Iterator[Lab]:
-    """Slurm sends SIGTERM to the steps and tells the batch step nothing; there is GraceTime."""
-    with lab_with(settings={"SlurmctldParameters": ""}) as made:
-        yield made
+@pytest.fixture
+def lab(plain_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    monkeypatch.setenv("SLURM_CONF", plain_lab.env["SLURM_CONF"])
+    return plain_lab
 
 
 def flowing(folder: Path, **spec: Any) -> TrainmasterJob[Any]:
@@ -91,11 +82,16 @@ def test_preemption_by_partition_with_notice(lab: Lab, tmp_path: Path) -> None:
     check(job, "preemption")
 
 
-def test_preemption_by_partition_without_notice(lab_without_notice: Lab, tmp_path: Path) -> None:
-    """SIGTERM reaches every rank at once; ranks that ask for orders go on to the step that all of them agree on."""
-    job = flowing(tmp_path)
-    urgent(tmp_path, partition="high")
-    check(job, "preemption")
+def test_preemption_by_partition_without_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm sends SIGTERM to every rank and tells the batch step nothing; there is GraceTime.
+
+    Ranks that ask for orders go on to the step that all of them agree on.
+    """
+    with up(LabSpec(nodes=2, settings={"SlurmctldParameters": ""})) as made:
+        monkeypatch.setenv("SLURM_CONF", made.env["SLURM_CONF"])
+        job = flowing(tmp_path)
+        urgent(tmp_path, partition="high")
+        check(job, "preemption")
 
 
 @pytest.mark.parametrize("verb", ["scancel", "scontrol requeue"])
@@ -138,10 +134,11 @@ def test_the_time_limit(lab: Lab, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("notice", ["preempt_send_user_signal", ""])
-def test_preemption_by_qos(tmp_path: Path, notice: str) -> None:
+def test_preemption_by_qos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notice: str) -> None:
     settings = {"PreemptType": "preempt/qos", "SlurmctldParameters": notice, "AccountingStorageEnforce": "qos"}
     # The partitions' own GraceTime is of no meaning then.
-    with lab_with(accounting=True, settings={**settings, "high.PreemptMode": "REQUEUE"}) as made:
+    with up(LabSpec(nodes=2, accounting=True, settings={**settings, "high.PreemptMode": "REQUEUE"})) as made:
+        monkeypatch.setenv("SLURM_CONF", made.env["SLURM_CONF"])
         made.run(["sacctmgr", "-i", "modify", "qos", "normal", "set", "GraceTime=30", "PreemptMode=requeue"])
         made.run(["sacctmgr", "-i", "add", "qos", "urgent", "Preempt=normal", "Priority=100"])
         made.run(["sacctmgr", "-i", "modify", "user", getpass.getuser(), "set", "qos=normal,urgent"])
