@@ -76,6 +76,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verb.add_argument("--list", action="store_true", help="show all faults")
     verb.add_argument("--signal", help="which signal kills")
     verb.add_argument("--seconds", type=float, help="end the fault by itself after so long")
+    verb.add_argument("--share", type=float, help="of one CPU, what a slow node still gets")
     verb.add_argument("--run-dir", type=Path, help="the job's run folder, when it cannot be found from its output file")
     verb.add_argument("--dry-run", action="store_true", help="only say what would be hit")
     _add_json(verb)
@@ -267,7 +268,13 @@ def _fault(args: argparse.Namespace) -> int:
             print(f"{fault.name:<18}{fault.target!s:<18}{fault.help}")
         return 0
     _sweep()
-    given = {"signal": args.signal, "seconds": args.seconds, "run_dir": args.run_dir, "dry_run": args.dry_run or None}
+    given = {
+        "signal": args.signal,
+        "seconds": args.seconds,
+        "share": args.share,
+        "run_dir": args.run_dir,
+        "dry_run": args.dry_run or None,
+    }
     options = {key: value for key, value in given.items() if value is not None}
     injected = _chosen(args).fault(args.fault, args.target, **options)
     if args.json:

@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from trainmaster.errors import LabError, UsageError
-from trainmaster.lab.faults import cable, health, hooks, node, rank, slurmctld
+from trainmaster.lab.faults import cable, health, hooks, node, rank, slow, slurmctld
 from trainmaster.lab.faults.fault import Fault, Injected, Options, Target
 from trainmaster.lab.running import Lab
 
@@ -20,6 +20,8 @@ FAULTS: tuple[Fault, ...] = (
     node.FREEZE,
     node.THAW,
     node.RETURN,
+    slow.SLOW,
+    slow.FAST,
     cable.POWER_LOSS,
     cable.CUT,
     cable.MEND,

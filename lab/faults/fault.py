@@ -25,6 +25,8 @@ class Options:
     """The signal that kills, by its short name; empty for the fault's usual one."""
     seconds: float | None = None
     """End the fault by itself after so long; the call waits for that."""
+    share: float | None = None
+    """Of one CPU, what a slow node still gets."""
     run_dir: Path | None = None
     """The run folder of the job, where its rank<r>.pid files are; found from the job's StdOut if not given."""
     dry_run: bool = False
