@@ -3,7 +3,8 @@
     python benchmarks/overhead.py --quick      a minute
     python benchmarks/overhead.py              more repeats, a larger state: five minutes
 
-Calls: nanoseconds of `step`, `should_checkpoint` and `section` in a rank, and what they make of a step of 50 ms.
+Calls: nanoseconds of `step`, `should_checkpoint` and `section` in a rank, of telling its own time from its waiting,
+and what they make of a step of 50 ms.
 Checkpoints: one rank's state, saved in turn by torch.distributed.checkpoint's `save`, by its `async_save`, and by
 trainmaster's `Checkpoints`, which also sums the files and publishes them by rename: seconds that training waits.
 Copies in memory: two ranks on two nodes (processes of this machine, their keepers over loopback) with steps of 50 ms in
@@ -20,6 +21,7 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,7 +36,7 @@ from measure.memory_nodes import Nodes
 from rich.console import Console
 
 from trainmaster import Checkpoints
-from trainmaster.launcher.rank import page, worker
+from trainmaster.launcher.rank import collectives, page, worker
 
 STEP_S = 0.05
 CALLS = 20_000
@@ -62,6 +64,17 @@ def section(_: int) -> None:
         pass
 
 
+def collective(_: int) -> None:
+    with worker.collective():
+        pass
+
+
+def wrapped(function: Callable[[int], object], path: Path) -> Callable[[int], object]:
+    """A function as the watch for stragglers wraps torch's collectives and the backward pass."""
+    is_compiling, thread = torch.compiler.is_compiling, threading.get_ident()
+    return collectives.around(function, page.Page(path), is_compiling, thread=thread)
+
+
 def calls(folder: Path) -> Figures:
     """The calls as a rank makes them, on a page in memory as the agent gives it."""
     memory = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else folder
@@ -75,6 +88,8 @@ def calls(folder: Path) -> Figures:
             "should_checkpoint_ns": nanoseconds(lambda number: worker.should_checkpoint()) - idle,
             "should_stop_ns": nanoseconds(lambda number: worker.should_stop()) - idle,
             "section_ns": nanoseconds(section) - idle,
+            "collective_ns": nanoseconds(collective) - idle,
+            "wrapped_collective_ns": nanoseconds(wrapped(lambda number: None, path)) - idle,
         }
     finally:
         path.unlink()

@@ -59,6 +59,14 @@ class Plan:
     heartbeat_timeout_s: float = 5.0
     hang_timeout_s: float | None = None
     """Least time without a step that counts as a hang; None for ours, 0 to look for none."""
+    stragglers: str = "observe"
+    """What is done about ranks that are slower than the others: off, observe or swap."""
+    straggler_window_s: float = 10.0
+    straggler_windows: int = 5
+    """Windows on end after which a slow rank is a straggler."""
+    diagnose: str = "never"
+    """Whether nodes are looked at between two cycles: never or on_suspicion."""
+    diagnose_limit_s: float = 120.0
     restarts_max: int = 10
     """Crashes and hangs that are answered by a restart in place, in any 24 hours."""
     requeues_max: int = 10

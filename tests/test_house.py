@@ -46,11 +46,16 @@ STANDARD_LIBRARY_ONLY = (
     "health",
     "launcher/supervise",
     "launcher/node",
+    "launcher/diagnose",
     "launcher/script/array_task.py",
-    *(f"launcher/{name}.py" for name in ("plan", "record", "wire", "intent", "drills", "array_layout", "exit_rules")),
+    *(f"launcher/{name}.py" for name in ("plan", "record", "wire", "intent", "drills", "array_layout")),
+    *(f"launcher/{name}.py" for name in ("exit_rules", "robust")),
     *(
         f"launcher/rank/{name}.py"
-        for name in ("forkserver", "rank_env", "page", "order", "rank_shell", "enter", "heed", "copy_link", "saves")
+        for name in (
+            *("forkserver", "rank_env", "page", "order", "rank_shell", "enter", "heed", "copy_link", "saves"),
+            *("collectives", "gpu_time"),
+        )
     ),
     *(f"launcher/roles/{name}.py" for name in ("registry", "role_plan", "role_env")),
 )

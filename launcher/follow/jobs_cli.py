@@ -4,6 +4,7 @@ import argparse
 
 from trainmaster.launcher.follow import (
     jobs_attach_cli,
+    jobs_diagnose_cli,
     jobs_drill_cli,
     jobs_end_cli,
     jobs_explain_cli,
@@ -21,6 +22,7 @@ _GROUPS = (
     jobs_explain_cli,
     jobs_attach_cli,
     jobs_drill_cli,
+    jobs_diagnose_cli,
     jobs_end_cli,
     jobs_gc_cli,
 )

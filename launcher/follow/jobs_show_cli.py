@@ -52,6 +52,7 @@ def _facts(found: "Found", watch: "Watch", end: "Event | None", queued: "Job | N
     from trainmaster.launcher.follow.life import cycles_of, lost_by_cause, lost_s
     from trainmaster.launcher.follow.outcome import reason_of
     from trainmaster.launcher.follow.saving import facts_of, lines_of
+    from trainmaster.launcher.follow.slow import diagnoses_of, pace_of, stragglers_of
     from trainmaster.launcher.record import last_step, last_values, slowest
 
     events = watch.events()
@@ -75,6 +76,9 @@ def _facts(found: "Found", watch: "Watch", end: "Event | None", queued: "Job | N
         "values": last_values(found.run_dir, events),
         "slowest_rank": behind[0] if behind else None,
         "slowest_rank_step": behind[1] if behind else None,
+        "pace": pace_of(found.run_dir) if end is None else None,
+        "stragglers": stragglers_of(events),
+        "diagnoses": diagnoses_of(events),
         "lost_s": lost_s(rows),
         "lost_by_cause": lost_by_cause(rows),
         "saving": facts_of(lines_of(found.run_dir, found.plan.roles)),
@@ -96,6 +100,7 @@ def _who_cancelled(watch: "Watch", end: "Event | None") -> str | None:
 
 def _print_job(found: "Found", watch: "Watch", end: "Event | None", facts: dict[str, Any]) -> None:
     from trainmaster.launcher.follow.life import cycles_of
+    from trainmaster.launcher.follow.slow import diagnosis_line, pace_line, straggler_line
 
     plan = found.plan
     notes = [facts["reason"]] if facts["reason"] else []
@@ -114,6 +119,12 @@ def _print_job(found: "Found", watch: "Watch", end: "Event | None", facts: dict[
         print(f"step    {facts['last_step']}{behind if facts['slowest_rank'] is not None else ''}")
     if facts["values"]:
         print(f"values  {', '.join(f'{name} {_number(value)}' for name, value in facts['values'].items())}")
+    if facts["pace"] is not None:
+        print(f"pace    {pace_line(facts['pace'])}")
+    for one in facts["stragglers"]:
+        print(f"slow    {straggler_line(one)}")
+    for one in facts["diagnoses"]:
+        print(f"checked {diagnosis_line(one)}")
     if facts["cannot_see"]:
         print(f"\n{facts['cannot_see']}")
     rows = cycles_of(watch.events())

@@ -8,6 +8,7 @@ from trainmaster.launcher.follow.outcome import no_rank_ran
 from trainmaster.launcher.intent import NOT_BY_US
 from trainmaster.launcher.record import END_STATES, Event
 
+_NO_PART_OF_A_LIFE = frozenset({"SUBMITTED", "STRAGGLER", "DIAGNOSED"})
 _TOLD_TO_STOP = frozenset({"CANCELLED", "TIMED_OUT", "PREEMPTED"})
 """Ends in which ranks were told to stop; how they did so is no failure."""
 
@@ -112,7 +113,7 @@ def _as_seen_by(role: str, replica: int | None, events: Sequence[Event]) -> Iter
 def _cycles_of_one(events: Iterable[Event]) -> tuple[CycleLife, ...]:
     rows: list[CycleLife] = []
     for event in events:
-        if event.state == "SUBMITTED":
+        if event.state in _NO_PART_OF_A_LIFE:
             continue
         if event.state == "REQUEUED" and rows and rows[-1].state in END_STATES:
             # Somebody wanted more of a job that had ended.

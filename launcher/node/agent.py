@@ -146,7 +146,7 @@ class Agent:
                 self._tell({"do": "terminated"})
             if now - self.last_beat >= BEAT_S or self.host.new_first_steps():
                 self.last_beat = now
-                where = {"steps": self.host.steps(), "where": self.host.whereabouts()}
+                where = {"steps": self.host.steps(), "where": self.host.whereabouts(), "pace": self.host.paces()}
                 self._tell({"do": "beat", **where, **self.host.reported()})
             if now - self.last_heard > self.plan.heartbeat_timeout_s:
                 self._lose_supervisor("silent")

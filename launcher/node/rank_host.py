@@ -184,6 +184,17 @@ class RankHost:
                 found[str(entry.rank)] = (-1 if report.step is None else report.step, report.section, report.sections)
         return {"cycle": self._ranks.cycle, "ranks": found}
 
+    def paces(self) -> dict[str, Any] | None:
+        """How many steps of each running rank were timed, and what they took together; None where nobody asks."""
+        if self._ranks is None or self.plan.stragglers == "off":
+            return None
+        found: dict[str, tuple[int, float, float]] = {}
+        for entry in self._ranks.running():
+            report = page.read(entry.step_file)
+            if report.timed:
+                found[str(entry.rank)] = (report.timed, report.own_s, report.wall_s)
+        return {"cycle": self._ranks.cycle, "ranks": found}
+
     def ask_for_stacks(self) -> None:
         """Have every rank here say where it is; `carry_on` passes the answers on."""
         if self._ranks is not None and not self.stopping and self.stacks is None:
@@ -242,6 +253,7 @@ class RankHost:
             )
             env["TRAINMASTER_STEP_FILE"] = str(entry.step_file)
             env["TRAINMASTER_HOLD_S"] = str(HOLD_S)
+            env["TRAINMASTER_STRAGGLERS"] = self.plan.stragglers
             if facts.role is not None:
                 env["TRAINMASTER_REGISTER_FILE"] = str(self._announced.file(facts.cycle, rank))
             env["TRAINMASTER_STACKS_FILE"] = str(entry.stacks_file)

@@ -146,6 +146,7 @@ class StepHost(RankHost):
             entry = _entry(int(env["RANK"]), facts, here, errors="out" if self.plan.stderr_to_stdout else "err")
             env |= common | {"TRAINMASTER_STEP_FILE": str(entry.step_file)}
             env |= {"TRAINMASTER_STACKS_FILE": str(entry.stacks_file)} | self.copies.env(facts.cycle)
+            env["TRAINMASTER_STRAGGLERS"] = self.plan.stragglers
             (draft / f"{entry.rank}.env").write_text(rank_shell.exports(_for_the_shell(env, self.plan.runner)))
             page.create(draft / entry.step_file.name)
             enter.leave_env(self._scratch, entry.rank, base | env)

@@ -6,6 +6,7 @@
     96  the reported step at which the rank followed it; -1 before
    104  1 once the rank outlives a SIGTERM to wait for orders
    128  how many values it reports    136  whether it told of a checkpoint    144  the step of the newest one
+   160  steps whose time was taken     168  their time without that spent waiting for other ranks     176  their time
    192  the values: eight times a name (32 bytes, padded with zeros) and a number (8 bytes)
 
 Every number is an aligned word of the machine, so a reader sees an old or a new one and never half of each. Rank and
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 SIZE = 512
 VALUES_MAX = 8
@@ -28,6 +30,7 @@ _NAME = slice(32, 64)
 _ASKS, _ORDER_STEP, _ORDER_KIND, _ORDER_STATE, _FOLLOWED = 8, 9, 10, 11, 12
 _HOLDS, _VALUES, _SAVED, _SAVED_STEP = 13, 16, 17, 18
 _VALUES_AT, _VALUE_BYTES, _NAME_BYTES = 192, 40, 32
+_COUNT, _OWN, _WALL = 20, 21, 22
 _NONE = -1
 _NO_ORDER, _PROPOSED, _DECIDED = 0, 1, 2
 _DECISION_PATIENCE_S = 30.0
@@ -64,12 +67,33 @@ class Report:
     """What it reported with its steps."""
     saved: int | None = None
     """The step of the newest checkpoint that it told of."""
+    timed: int = 0
+    """Steps whose time was taken. The two times add up what they took, sections left out."""
+    own_s: float = 0.0
+    """Without the time in which the rank waited for others."""
+    wall_s: float = 0.0
+
+
+class Clock(Protocol):
+    """Another clock than the processor's (`gpu_time`)."""
+
+    def step(self, *, counts: bool) -> None:
+        """A step has ended; `counts`: it was one without sections."""
+
+    def leave(self) -> None:
+        """The rank does something else now than the step's own work."""
+
+    def come_back(self) -> None:
+        """It goes on."""
 
 
 class Page:
     """A page, as the rank that writes it or the agent that reads it has mapped it."""
 
-    __slots__ = ("_floats", "_raw", "_slots", "_words")
+    __slots__ = (
+        *("_raw", "_words", "_floats", "_slots"),
+        *("_origin_s", "_count", "_depth", "_left_s", "_waited_s", "_apart_s", "_apart_before_s", "clock"),
+    )
 
     def __init__(self, path: Path) -> None:
         with path.open("r+b") as stream:
@@ -77,11 +101,67 @@ class Page:
         self._words = self._raw.cast("q")
         self._floats = self._raw.cast("d")
         self._slots: dict[str, int] = {}
+        self._origin_s = 0.0
+        """When the first step was reported, from which times are counted; 0 before."""
+        self._count = 0
+        """Steps since then."""
+        self._depth = 0
+        """How many sections and collectives the rank is in."""
+        self._left_s = 0.0
+        """When it entered the first of them."""
+        self._waited_s = self._apart_s = self._apart_before_s = 0.0
+        """Time in collectives; in sections; in sections before this step."""
+        self.clock: Clock | None = None
+        """Takes the steps' time in our place, and tells it by `took`."""
 
     def step(self, number: int) -> None:
         """Step `number` is done."""
-        self._words[_STEP] = number
-        self._floats[_STEP_TIME] = time.time()
+        words, floats = self._words, self._floats
+        words[_STEP] = number
+        floats[_STEP_TIME] = time.time()
+        now_s = time.perf_counter()
+        if self._depth:
+            # A loop inside a section, say: this step is over, and so is what the section has of it.
+            self._apart_s += now_s - self._left_s
+            self._left_s = now_s
+        if self.clock is not None:
+            self.clock.step(counts=self._apart_s == self._apart_before_s)
+            self._apart_before_s = self._apart_s
+        elif self._origin_s:
+            wall_s = now_s - self._origin_s - self._apart_s
+            floats[_WALL] = wall_s
+            floats[_OWN] = wall_s - self._waited_s
+            # A reader between these lines is wrong by one step, of the many that it looks at together.
+            self._count += 1
+            words[_COUNT] = self._count
+        else:
+            self._origin_s, self._waited_s, self._apart_s = now_s, 0.0, 0.0
+
+    def took(self, own_s: float, wall_s: float) -> None:
+        """The other clock's word: one step took `wall_s`, of which `own_s` were not spent waiting for other ranks."""
+        self._floats[_OWN] += own_s
+        self._floats[_WALL] += wall_s
+        self._words[_COUNT] += 1
+
+    def leave(self) -> None:
+        """Begin something that is not the step's own work: a section, or waiting for other ranks."""
+        if not self._depth:
+            self._left_s = time.perf_counter()
+            if self.clock is not None:
+                self.clock.leave()
+        self._depth += 1
+
+    def come_back(self, *, waited: bool) -> None:
+        """End it; of several inside one another the outermost counts."""
+        self._depth -= 1
+        if not self._depth:
+            passed_s = time.perf_counter() - self._left_s
+            if waited:
+                self._waited_s += passed_s
+            else:
+                self._apart_s += passed_s
+            if self.clock is not None:
+                self.clock.come_back()
 
     def report(self, name: str, value: float) -> None:
         """A value that belongs to the step that is told next."""
@@ -185,6 +265,9 @@ def read(path: Path) -> Report:
         holds=bool(words[_HOLDS]),
         values=_values(data, floats, words[_VALUES]),
         saved=words[_SAVED_STEP] if words[_SAVED] else None,
+        timed=words[_COUNT],
+        own_s=floats[_OWN],
+        wall_s=floats[_WALL],
     )
 
 
@@ -210,9 +293,30 @@ class Section:
     def __enter__(self) -> None:
         if self._page is not None:
             self._before = self._page.enter(self._name, time.monotonic())
+            self._page.leave()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._page is not None:
+            self._page.come_back(waited=False)
             self._page.enter(*self._before)
+
+
+class Collective:
+    """A stretch of a step in which a rank may wait for others: it is not held against the rank."""
+
+    __slots__ = ("_page",)
+
+    def __init__(self, page: Page | None) -> None:
+        self._page = page
+
+    def __enter__(self) -> None:
+        if self._page is not None:
+            self._page.leave()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._page is not None:
+            self._page.come_back(waited=True)

@@ -12,6 +12,7 @@ _FIELDS = (
     *("stop_grace_s", "checkpoint_signal_s", "memory_copies"),
     *("timeouts_max", "node_failures_max", "no_checkpoint_max"),
     *("exclude_for_s", "jump_window"),
+    *("stragglers", "straggler_window_s", "straggler_windows", "diagnose", "diagnose_limit_s"),
 )
 _HELP = {
     "nodes": "nodes that run ranks (default: all but the spares)",

@@ -93,6 +93,18 @@ class JobSpec(Traced):
     memory_copies: str | int | None = None
     """What copies of ranks' states may take in a node's memory (`Checkpoints(memory_every=…)`): bytes, or a size such
     as "64G"; by default a quarter of the job's memory there. 0 for none."""
+    stragglers: str = "observe"
+    """Ranks that take longer outside of collectives than the others: "observe" tells, "swap" also puts a spare in their
+    node's place at a checkpoint, "off" does not look."""
+    straggler_window_s: float = 10.0
+    """How long ranks are compared at a time."""
+    straggler_windows: int = 5
+    """In how many windows on end a rank must be slow to count as a straggler."""
+    diagnose: str = "never"
+    """"on_suspicion": after a hang, a straggler or a crash that comes again, all nodes are checked and meet in pairs
+    before the ranks go on, and whoever is to blame is left out as far as there are spares."""
+    diagnose_limit_s: float = 120.0
+    """How long that may take."""
     stop_grace_s: float = 2.0
     """From SIGTERM to SIGKILL when ranks are stopped."""
     checkpoint_signal_s: int | None = None
@@ -185,11 +197,19 @@ _WHOLE = {
     "no_progress_max": (1, False),
     "no_checkpoint_max": (1, False),
     "jump_window": (16, False),
+    "straggler_windows": (1, False),
     "checkpoint_signal_s": (0, True),
     "array_parallelism": (1, False),
 }
 # Agents report each second, so less than two seconds of silence says nothing.
-_SECONDS = {"backoff_s": 0.0, "heartbeat_timeout_s": 2.0, "stop_grace_s": 0.0, "exclude_for_s": 0.0}
+_SECONDS = {
+    "backoff_s": 0.0,
+    "heartbeat_timeout_s": 2.0,
+    "stop_grace_s": 0.0,
+    "exclude_for_s": 0.0,
+    "straggler_window_s": 1.0,
+    "diagnose_limit_s": 15.0,
+}
 
 # What the launcher itself tells every rank. MASTER_ADDR and the like would break the rendezvous.
 RANK_ENV = {
@@ -328,6 +348,10 @@ def _word_faults(spec: JobSpec) -> Iterator[str]:
         yield f'snapshot must be "git" or none, it is {spec.snapshot!r}'
     if spec.snapshot_dirty not in ("include", "refuse"):
         yield f'snapshot_dirty must be "include" or "refuse", it is {spec.snapshot_dirty!r}'
+    if spec.stragglers not in ("off", "observe", "swap"):
+        yield f'stragglers must be "off", "observe" or "swap", it is {spec.stragglers!r}'
+    if spec.diagnose not in ("never", "on_suspicion"):
+        yield f'diagnose must be "never" or "on_suspicion", it is {spec.diagnose!r}'
     for name in ("warm", "stderr_to_stdout"):
         if not isinstance(value := getattr(spec, name), bool):
             yield f"{name} must be true or false, it is {value!r}"

@@ -41,6 +41,11 @@ OPTIONS: tuple[tuple[str, str, type[Any], str], ...] = (
     ("--heartbeat-timeout-s", "heartbeat_timeout_s", float, "silence after which a node counts as dead"),
     ("--hang-timeout-s", "hang_timeout_s", float, "least time without a step that counts as a hang; 0: look for none"),
     ("--memory-copies", "memory_copies", str, "what copies of ranks' states may take in a node's memory: 64G, 0: none"),
+    ("--stragglers", "stragglers", str, "slow ranks: observe (default), swap their node at a checkpoint, or off"),
+    ("--straggler-window-s", "straggler_window_s", float, "how long ranks are compared at a time"),
+    ("--straggler-windows", "straggler_windows", int, "slow in so many windows on end: a straggler"),
+    ("--diagnose", "diagnose", str, "on_suspicion: check all nodes before a restart that a bad one may be behind"),
+    ("--diagnose-limit-s", "diagnose_limit_s", float, "how long that check may take"),
     ("--stop-grace-s", "stop_grace_s", float, "from SIGTERM to SIGKILL when ranks are stopped"),
     ("--checkpoint-signal-s", "checkpoint_signal_s", int, "how long before the time limit a checkpoint is asked for"),
 )

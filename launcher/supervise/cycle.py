@@ -56,6 +56,8 @@ class Cycle:
     """The newest checkpoint of all cycles."""
     order: Order | None = None
     """What all ranks were told to do at one step."""
+    leaving: tuple[str, ...] = ()
+    """Places whose nodes are to be exchanged for spares once its ranks have saved."""
     where: dict[int, tuple[str, Where]] = field(default_factory=dict)
     """Node and stacks of the ranks that have been asked."""
 

@@ -65,7 +65,7 @@ def _told(event: Event) -> Iterable[tuple[str, float, str]]:
     if event.state == "REQUEUED":
         listed = event.detail.get("exclusions", ())
         return [(one["node"], float(one["epoch_s"]), str(one["why"])) for one in listed]
-    if event.state not in ("RESTARTING", "NODE_LOST"):
+    if event.state not in ("RESTARTING", "NODE_LOST", "DIAGNOSED"):
         return ()
     doubtful = event.detail.get("doubtful", ())
     return [(node, event.epoch_s, event.cause or "") for node in event.dead if node not in doubtful]

@@ -22,6 +22,7 @@ from trainmaster.launcher.supervise.cycle import Cycle
 from trainmaster.launcher.supervise.ending import Ending
 from trainmaster.launcher.supervise.hang import HangWatch
 from trainmaster.launcher.supervise.links import Links, Member
+from trainmaster.launcher.supervise.pace import RANKS_MIN, PaceWatch
 from trainmaster.launcher.supervise.stacks import Where
 from trainmaster.launcher.supervise.symptom import Outcome, RankExit, cycle_is_over
 from trainmaster.launcher.supervise.values import ValueWatch
@@ -71,6 +72,9 @@ class Group:
         self._values: dict[str, dict[int, float]] = {}
         """What ranks have reported since the last look, by name."""
         self._values_s = 0.0
+        # Replicas that restart alone have nobody to be compared with.
+        paced = plan.stragglers != "off" and self.world_size >= RANKS_MIN
+        self.pace = PaceWatch(window_s=plan.straggler_window_s, windows=plan.straggler_windows) if paced else None
         self.start_at = 0.0
         """When a pause ends."""
         self.put_back: str | None = None
@@ -125,6 +129,8 @@ class Group:
         self.watch.restart()
         self.values.restart()
         self._values = {}
+        if self.pace is not None:
+            self.pace.restart()
         self.enter("run")
         for member in self.crew:
             member.started = member.stopped = False
@@ -148,6 +154,13 @@ class Group:
             for member in self.crew:
                 member.asked, member.listening = None, 0
             self._ask(again=False)
+
+    def ask_for_exchange(self, places: tuple[str, ...]) -> None:
+        """Ask the ranks to save and end, so that the next cycle can run without these places."""
+        self.cycle.leaving = places
+        for member in self.crew:
+            member.asked, member.listening = None, 0
+        self._ask(again=False)
 
     def _ask(self, *, again: bool) -> None:
         self.cycle.asked_to_save, self.cycle.asked_s = True, time.monotonic()
@@ -211,6 +224,7 @@ class Group:
                 self._note_steps(message["steps"])
                 self._note_where(message["where"])
                 self._note_reported(message)
+                self._note_pace(member, message["pace"])
             case "stacks":
                 for answer in message["ranks"]:
                     self.cycle.where[answer["rank"]] = (member.node, Where(**answer))
@@ -270,6 +284,8 @@ class Group:
         self.cycle.end_rank(entry)
         self.registered.pop(entry.rank, None)
         self.watch.ended(entry.rank)
+        if self.pace is not None:
+            self.pace.ended(entry.rank)
         if entry.failed:
             LOG.warning("%srank %d on %s ended with %d", self.label, entry.rank, entry.node, entry.code)
 
@@ -299,9 +315,16 @@ class Group:
             for rank, (step, section, sections) in where["ranks"].items():
                 self.watch.hear(int(rank), step, section, sections, now)
 
+    def _note_pace(self, member: Member, told: dict[str, Any] | None) -> None:
+        if self.pace is not None and told is not None and told["cycle"] == self.cycle.number:
+            for rank, (steps, own_s, wall_s) in told["ranks"].items():
+                self.pace.hear(int(rank), member.node, steps, own_s, wall_s)
+
     def forgive(self, gap_s: float) -> None:
         """We ourselves were held up, so silence says nothing for as long."""
         self.watch.forgive(gap_s)
+        if self.pace is not None:
+            self.pace.forgive()
 
     def _hangs(self, now: float) -> bool:
         """Whether ranks do not move, and have been asked where they are."""
@@ -356,7 +379,7 @@ class Group:
     @property
     def is_quiet(self) -> bool:
         """Whether nothing but news can change how it stands."""
-        return self.phase == "done" or (self.phase == "run" and self.cycle.let_go)
+        return self.phase in ("done", "check") or (self.phase == "run" and self.cycle.let_go)
 
     @property
     def is_ready(self) -> bool:

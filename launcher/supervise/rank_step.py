@@ -101,12 +101,16 @@ def host_file(plan: Plan, facts: CycleFacts) -> str:
     return "".join(f"{node}\n" * tasks_per_node for node in facts.nodes)
 
 
+def without_outer_step(base: Mapping[str, str]) -> dict[str, str]:
+    """What srun may inherit: nothing of what an outer step told its own tasks."""
+    return {name: value for name, value in base.items() if not name.startswith(_SLURMS) or _KEPT.match(name)}
+
+
 def environment(base: Mapping[str, str], plan: Plan, facts: CycleFacts, *, hosts: Path) -> dict[str, str]:
     """What srun and, through it, every rank inherit; what differs from rank to rank is added on its node."""
     whole = rank_env.base_environment(plan, base)
-    kept = {name: value for name, value in whole.items() if not name.startswith(_SLURMS) or _KEPT.match(name)}
     return {
-        **kept,
+        **without_outer_step(whole),
         "SLURM_HOSTFILE": str(hosts),
         "TRAINMASTER_NOTES": rank_shell.notes_stem(facts.uid, facts.job_id),
         "TRAINMASTER_LOGS": str(hosts.parent),

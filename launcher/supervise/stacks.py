@@ -27,7 +27,7 @@ _TEXT_BYTES = 6 << 10
 # collectives run in threads without Python frames.
 _WAITING = re.compile(
     r"torch/distributed/|torch/nn/parallel/distributed\.py|torch/autograd/(__init__|graph)\.py|"
-    r"torch/cuda/(__init__|streams)\.py.*synchronize|mpi4py|"
+    r"torch/cuda/(__init__|streams)\.py.*synchronize|mpi4py|launcher/rank/collectives\.py|"
     r"\b(ncclAllReduce|ncclGroupEnd|MPI_\w+|c10d::|gloo::)"
 )
 _PYTHON_FRAME = re.compile(r"\.py\b")

@@ -36,6 +36,11 @@ def blamed(cycle: Cycle, decision: Decision) -> tuple[str, tuple[str, ...]]:
 def note(run_dir: Path, cycle: Cycle, decision: Decision, *, attempt: int, epoch_s: float) -> None:
     """Add the evidence of a cycle's end, if there is any, to the run folder."""
     symptom, nodes = blamed(cycle, decision)
+    add(run_dir, symptom, nodes, attempt=attempt, cycle=cycle.number, epoch_s=epoch_s)
+
+
+def add(run_dir: Path, symptom: str, nodes: tuple[str, ...], *, attempt: int, cycle: int, epoch_s: float) -> None:
+    """Add one piece of evidence against some nodes; nothing when no node is left that no drill was about."""
     rehearsed = drills.nodes_of(run_dir, epoch_s=epoch_s)
     nodes = tuple(node for node in nodes if node not in rehearsed)
     if not nodes:
@@ -44,7 +49,7 @@ def note(run_dir: Path, cycle: Cycle, decision: Decision, *, attempt: int, epoch
     line = {
         "epoch_s": epoch_s,
         "attempt": attempt,
-        "cycle": cycle.number,
+        "cycle": cycle,
         "symptom": symptom,
         "suspects": [{"node": node, "weight": weight} for node in nodes],
     }

@@ -16,13 +16,15 @@ from trainmaster.launcher.exit_rules import EXIT_REQUEUE
 from trainmaster.launcher.rank.rank_env import CycleFacts
 from trainmaster.launcher.roles.role_env import RoleFacts
 from trainmaster.launcher.roles.role_plan import RolePlan
-from trainmaster.launcher.supervise import interplay, slurm_side, suspects
+from trainmaster.launcher.supervise import exchange, interplay, slurm_side, suspects
 from trainmaster.launcher.supervise.budget import to_detail
 from trainmaster.launcher.supervise.chronicle import Chronicle
 from trainmaster.launcher.supervise.decide import Action, Decision, decide, end_state
 from trainmaster.launcher.supervise.ending import Reason
 from trainmaster.launcher.supervise.group import CHECKPOINT_PATIENCE_S, Group
 from trainmaster.launcher.supervise.links import Member, node_of, nodes_of, role_of
+from trainmaster.launcher.supervise.pacing import Pacing
+from trainmaster.launcher.supervise.stop_and_check import StopAndCheck
 from trainmaster.launcher.supervise.supervised import Supervised
 from trainmaster.launcher.supervise.symptom import Outcome, RankExit
 
@@ -48,6 +50,8 @@ class Work:
     def __init__(self, job: Supervised, chronicle: Chronicle) -> None:
         self.job = job
         self._record = chronicle
+        self._pacing = Pacing(job, chronicle)
+        self._check = StopAndCheck(job, chronicle)
         self._verdicts: list[Verdict] = []
         """What the end of the job is to be, by the groups that have had a say."""
         self._closing_since: float | None = None
@@ -69,6 +73,7 @@ class Work:
         for group in self.job.groups:
             if not self.closing:
                 self._tick_group(group, now)
+                self._pacing.tick(group, now)
         if self.closing and self.verdict is None:
             self._tick_close(now)
 
@@ -126,6 +131,8 @@ class Work:
             case "stop":
                 if group.stopped:
                     self._judge(group)
+            case "check":
+                self._tick_check(group, now)
             case "pause" | "wait":
                 self._tick_pause(group, now)
 
@@ -140,14 +147,14 @@ class Work:
             return
         # Copies in memory, too, are what a restart goes on from.
         group.cycle.saved = max(group.cycle.saved, self.job.component(group).copies.newest)
-        decision = decide(
-            group.outcome(self.job.ending),
-            group.budget,
-            group.limits,
-            now=time.time(),
-            healthy=self.job.healthy(group),
-            wanted=group.wanted,
+        outcome, leaving = group.outcome(self.job.ending), group.cycle.leaving
+        healthy, wanted = self.job.healthy(group), group.wanted
+        # A program that was not asked, and ends with 75 by itself, wants its requeue.
+        asked = leaving if group.cycle.asked_to_save else ()
+        decision = exchange.planned(outcome, asked, group.budget, healthy=healthy, wanted=wanted) or decide(
+            outcome, group.budget, group.limits, now=time.time(), healthy=healthy, wanted=wanted
         )
+        decision = exchange.extended(decision, leaving, healthy=healthy, wanted=wanted)
         if (
             group.put_back is not None
             and decision.action in (Action.RESTART, Action.END)
@@ -169,6 +176,13 @@ class Work:
         masters = [one for one in self.job.components if name in interplay.put_back_with(one.name, self.job.roles)]
         falling = any(one.phase == "stop" and not one.stopped for master in masters for one in master.groups)
         return bool(masters) and (falling or time.monotonic() - group.since < ECHO_PATIENCE_S)
+
+    def _tick_check(self, group: Group, now: float) -> None:
+        if self.job.ending.cause is not None:
+            if self._check.stop(group, now):
+                self.end_early(group, self.job.ending.cause)
+        elif self._check.over(group, now):
+            group.enter("pause")
 
     def _tick_pause(self, group: Group, now: float) -> None:
         if self.job.ending.cause is not None:
@@ -249,6 +263,9 @@ class Work:
                 self._record.tell("RESTARTING", group, cause=decision.cause, dead=dead, detail=detail)
                 group.start_at = time.monotonic() + decision.delay_s
                 group.put_back = None
+                if self._check.begin(group, decision):
+                    group.enter("check")
+                    return
                 group.enter("pause")
                 self._tick_pause(group, time.monotonic())
             case Action.SUCCEED if self.job.roles:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from trainmaster.launcher.follow.handle import job
     from trainmaster.launcher.follow.job import TrainmasterJob
     from trainmaster.launcher.rank.checkpoints import Checkpoints
-    from trainmaster.launcher.rank.worker import section, should_checkpoint, should_stop, step
+    from trainmaster.launcher.rank.worker import collective, section, should_checkpoint, should_stop, step
     from trainmaster.launcher.roles import registry
     from trainmaster.launcher.roles.role import Role, submit_roles
     from trainmaster.launcher.roles.roles_job import RolesJob
@@ -26,6 +26,7 @@ __all__ = [
     "TrainmasterExecutor",
     "TrainmasterJob",
     "batch",
+    "collective",
     "job",
     "map_array",
     "registry",
@@ -49,6 +50,7 @@ _HOME = {
     "registry": "trainmaster.launcher",
     "section": "trainmaster.launcher.rank.worker",
     "batch": "trainmaster.launcher.submit.executor",
+    "collective": "trainmaster.launcher.rank.worker",
     "map_array": "trainmaster.launcher.submit.executor",
     "should_checkpoint": "trainmaster.launcher.rank.worker",
     "should_stop": "trainmaster.launcher.rank.worker",
@@ -65,4 +67,6 @@ def __getattr__(name: str) -> Any:
 
     if name == "registry":
         return import_module("trainmaster.launcher.roles.registry")
-    return getattr(import_module(_HOME[name]), name)
+    # Kept, so that `trainmaster.step(n)` in a loop comes by here once.
+    found = globals()[name] = getattr(import_module(_HOME[name]), name)
+    return found

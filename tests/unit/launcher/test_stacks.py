@@ -37,6 +37,11 @@ LOADING = """Thread 0x00007f22 (most recent call first):
   File "/usr/lib/python3.11/socket.py", line 706 in readinto
   File "/home/me/data.py", line 44 in fetch
 """
+# A wait for an asynchronous collective has no frame of torch's own, only that of our wrapper around it.
+WORK_WAIT = """Current thread 0x00007f22 (most recent call first):
+  File "/venv/site-packages/trainmaster/launcher/rank/collectives.py", line 47 in waiting
+  File "/home/me/train.py", line 12 in train
+"""
 PY_SPY = """Process 123: python train.py
 Python v3.11.2 (/usr/bin/python3.11)
 
@@ -56,6 +61,7 @@ Thread 130 (idle): "Thread-1"
         (BACKWARD, "S", True),
         (ALL_REDUCE, "R", True),
         (PY_SPY, "S", True),
+        (WORK_WAIT, "S", True),
         (IN_A_HOOK, "S", False),
         (LOADING, "S", False),
         ("", "S", False),
