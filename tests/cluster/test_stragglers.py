@@ -52,13 +52,13 @@ def test_a_slow_node_is_exchanged_at_a_checkpoint_and_a_slow_job_is_not(
     real_lab.until(lambda: windows(job) >= 1, "the run flows", timeout_s=120)
     first = next(event for event in events() if event.state == "RUNNING")
     # Every node is as slow as every other: nobody's fault that one could take out.
-    lab.fault("node-slow", ",".join(lab.node_names), share=0.12)
+    lab.fault("node-slow", ",".join(lab.node_names), share=0.08)
     before = windows(job)
     real_lab.until(lambda: windows(job) >= before + 5, "windows of a slow job", timeout_s=180)
     assert slow.stragglers_of(events()) == []
     lab.fault("node-fast", ",".join(lab.node_names))
     bad = first.nodes[1]
-    lab.fault("node-slow", bad, share=0.12)
+    lab.fault("node-slow", bad, share=0.08)
     real_lab.until(lambda: any(event.state == "RESTARTING" for event in events()), "it is exchanged", timeout_s=180)
     (told,) = slow.stragglers_of(events())
     assert [(one["rank"], one["node"]) for one in told["stragglers"]] == [(1, bad)]

@@ -27,9 +27,9 @@ dist.barrier()
 print(f"rank {rank} starts at {start} because of {os.environ['TRAINMASTER_CAUSE']!r}", flush=True)
 block = bytes(1 << 20)
 for step in range(start, args.steps):
-    for _ in range(8):
+    for _ in range(40):
         hashlib.sha256(block).digest()
-    time.sleep(0.05)
+    time.sleep(0.1)
     dist.all_reduce(torch.ones(1))
     trainmaster.step(step)
     if trainmaster.should_checkpoint():

@@ -137,6 +137,18 @@ def test_a_slow_pair_is_found_as_a_pair(seed: int) -> None:
     assert to_leave(verdict, spares=2) == to_leave(verdict, spares=1) and set(to_leave(verdict, spares=1)) < set(pair)
 
 
+def test_a_slow_node_on_a_busy_machine() -> None:
+    """Seen on a lab of two cores beside five test suites: the good pairs differ by half among themselves."""
+    times = {
+        "n1": {"n4": 0.072, "n3": 0.139, "n2": 0.038},
+        "n2": {"n3": 0.151, "n4": 0.042, "n1": 0.038},
+        "n3": {"n2": 0.175, "n1": 0.139, "n4": 0.140},
+        "n4": {"n1": 0.073, "n2": 0.042, "n3": 0.123},
+    }
+    reports = {one: NodeReport(node=one, ready=True, pairs=dict(pairs)) for one, pairs in times.items()}
+    assert [one.nodes for one in judge(list(times), reports).nodes] == [("n3",)]
+
+
 def test_all_slow_is_nobody() -> None:
     fleet = Fleet(8, seed=1)
     fleet.slow = dict.fromkeys(fleet.nodes, 7.0)
