@@ -99,6 +99,11 @@ def add(node: SickNode, name: str, amount: int) -> None:
             node.counters(3, **{name: int(path.read_text()) + amount})
 
 
+def job(node: SickNode) -> None:
+    node.process(901, "slurmstepd", "S")
+    node.gpu(memory__used="70000")
+
+
 def mounts(old: str, new: str) -> Change:
     assert old in MOUNTINFO
     return write("proc/self/mountinfo", MOUNTINFO.replace(old, new))
@@ -170,6 +175,8 @@ FAULTS = [
         "a process hangs in the driver", "gpu.dstate", lambda node: node.process(77, "python", "D", "nv_wait_on_lock")
     ),
     Case("an adapter is gone", "ib.present", lambda node: node.remove("sys/class/infiniband/mlx5_3")),
+    Case("an adapter changed its place", "ib.rail", write("sys/bus/pci/devices/0000:43:00.0/numa_node", "1")),
+    Case("memory of a GPU is not given back", "gpu.leftover", gpu(memory__used="4000")),
     Case("a port is gone", "ib.present", lambda node: node.remove("sys/class/infiniband/mlx5_3/ports/1")),
     Case("a port is down", IB_STATE, port(state="1: DOWN", phys_state="3: Disabled")),
     Case("a port looks for its peer", IB_STATE, port(state="1: DOWN", phys_state="2: Polling")),
@@ -258,7 +265,7 @@ HEALTHY = [
         "",
         gpu(fabric__state="Completed", fabric__status="Success", fabric__health__summary="Healthy"),
     ),
-    Case("memory in use", "", gpu(memory__used="80000", utilization__gpu="100")),
+    Case("memory in use by a job", "", job),
     *[Case(f"Xid {n} of a program, 50 times", "", programs(n, *range(50))) for n in sorted(xids.USER)],
     *[Case(f"Xid {n}, which is to be ignored", "", xid(n)) for n in sorted(xids.IGNORE | xids.IGNORE_590)],
     *[Case(f"Xid {n} of a link", "", xid(n)) for n in (74, 145, 149)],

@@ -7,10 +7,11 @@ from typing import Any
 
 from trainmaster.health import runner
 from trainmaster.health.check import Place, Source
-from trainmaster.health.sources import cpu, driver, infiniband, memory, mounts, pci
+from trainmaster.health.sources import cpu, driver, image, infiniband, memory, mounts, pci, rails
 
 SOURCES: tuple[Source, ...] = (
-    pci.SOURCE, driver.SOURCE, infiniband.SOURCE, memory.SOURCE, mounts.SOURCE, cpu.SOURCE
+    pci.SOURCE, driver.SOURCE, infiniband.SOURCE, memory.SOURCE, mounts.SOURCE, cpu.SOURCE,
+    image.SOURCE, rails.SOURCE,
 )  # fmt: skip
 # Mounts of the kernel itself, and of containers and sessions, that come and go.
 _NO_DISKS = frozenset(
@@ -45,6 +46,15 @@ def describe(values: Mapping[str, Any]) -> dict[str, Any]:
     }
     if ports:
         found["ib"] = ports
+    bus = values.get(rails.SOURCE.name, {"adapters": {}, "gpus": {}})
+    places: dict[str, dict[str, Any]] = {}
+    for name, facts in sorted(bus["adapters"].items()):
+        near = rails.nearest(facts, bus["gpus"])
+        places[name] = {"pci": facts["pci"], "numa": facts["numa"], **({"gpu": near[0]} if len(near) == 1 else {})}
+    if places:
+        found["rails"] = places
+    if values.get(image.SOURCE.name):
+        found["host"] = values[image.SOURCE.name]
     total = values.get(memory.SOURCE.name, {}).get("meminfo", {}).get("MemTotal")
     if total:
         # To the GiB: firmware leaves the kernel a little more or less of it on each node.

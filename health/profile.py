@@ -84,6 +84,8 @@ _KINDS: dict[str, type] = {
     "clocksource": str,
     "hugepages": dict,
     "units": list,
+    "host": dict,
+    "rails": dict,
     "thresholds": dict,
     "modes": dict,
     "off": list,

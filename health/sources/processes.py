@@ -12,9 +12,12 @@ STUCK_MAX = 50
 
 
 def read(place: Place) -> Any:
-    """{"count", "threads", "pid_max", …, "zombies", "stuck": [[pid, start, name, where]], "slurmd": {limit: soft}}."""
+    """{"count", "threads", "pid_max", …, "zombies", "stuck": [[pid, start, name, where]], "slurmd": {limit: soft}}.
+
+    "stepds" is how many slurmstepd run here: none, and no job does.
+    """
     root = place.root
-    count = zombies = 0
+    count = zombies = stepds = 0
     stuck: list[list[Any]] = []
     slurmd: dict[str, str] | None = None
     own = os.getpid()
@@ -28,6 +31,7 @@ def read(place: Place) -> Any:
         count += 1
         command, state, started = parsed
         zombies += state == "Z"
+        stepds += command == "slurmstepd"
         if state == "D" and len(stuck) < STUCK_MAX:
             stuck.append([int(name), started, command, files.text(f"{root}/proc/{name}/wchan", 128) or ""])
         if command == "slurmd" and slurmd is None:
@@ -42,6 +46,7 @@ def read(place: Place) -> Any:
         "files": int(opened[0]) if len(opened) == 3 else None,
         "files_max": int(opened[2]) if len(opened) == 3 else None,
         "zombies": zombies,
+        "stepds": stepds,
         "stuck": stuck,
         "slurmd": slurmd,
     }

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainmaster.health import acting, enforce, epilog, gpu_apps, history, ledger, leftovers, node, prolog, remark
+from trainmaster.health import acting, enforce, epilog, history, ledger, leftovers, node, prolog, remark
 from trainmaster.health.epilog import Job
 from trainmaster.health.finding import Action, Finding, Verdict, fail, warn
 from trainmaster.health.ledger import Cause, Ledger
+from trainmaster.health.sources import gpu_apps
 from trainmaster.lab import fakeroot
 
 REASON = "[HC] gpu.ecc.uncorr: 3 uncorrectable on 0000:00:07.0"
