@@ -22,6 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verb.set_defaults(run=_history)
     verb = verbs.add_parser("list", help="every check: its id and what it finds")
     verb.add_argument("--json", action="store_true", help="print one JSON value")
+    verb.add_argument("--markdown", action="store_true", help="as docs/checks.md")
     verb.set_defaults(run=_list)
 
 
@@ -107,7 +108,9 @@ def _list(args: argparse.Namespace) -> int:
     from trainmaster.health import registry, report
 
     rows = [(check.id, ", ".join(source.about for source in check.sources), check.about) for check in registry.CHECKS]
-    if args.json:
+    if args.markdown:
+        print(report.as_markdown(registry.CHECKS), end="")
+    elif args.json:
         import json
 
         print(json.dumps([{"id": row[0], "sources": row[1], "about": row[2]} for row in rows], indent=1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from trainmaster.health.check import Check
 from trainmaster.health.check_pass import Pass
 from trainmaster.health.finding import Action, Finding, Verdict
 
@@ -84,3 +85,20 @@ def as_table(checks: Sequence[tuple[str, str, str]]) -> str:
     """`trainmaster health list`: id, where the facts come from, what it finds."""
     widths = [max(len(row[column]) for row in checks) for column in (0,)]
     return "\n".join(f"{check:<{widths[0]}}  {about}" for check, _, about in checks)
+
+
+def as_markdown(checks: Sequence[Check]) -> str:
+    """`trainmaster health list --markdown`, which is docs/checks.md."""
+    head = (
+        "# The health checks\n\n"
+        "Written by `trainmaster health list --markdown` from the checks themselves; a test holds it against them.\n"
+        "How far each may go, and its thresholds, are the profile's: [health.md](health.md).\n\n"
+        "| check | finds | looks at | set | passes |\n|---|---|---|---|---|\n"
+    )
+    rows = []
+    for check in sorted(checks, key=lambda check: check.id):
+        about = ", ".join(source.about for source in check.sources).replace("|", "\\|")
+        sets = {source.set for source in check.sources}
+        largest = "deep" if "deep" in sets else "full" if "full" in sets else "fast"
+        rows.append(f"| {check.id} | {check.about} | {about} | {largest} | {check.strikes} |\n")
+    return head + "".join(rows)

@@ -21,9 +21,33 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verb.add_argument("--log", metavar="FILE", help="the hooks' log (/var/log/trainmaster-health.log)")
     verb.add_argument("--textfile", metavar="FILE", help="for node_exporter's textfile collector (none)")
     verb.add_argument("--uninstall", action="store_true", help="remove what was installed, and nothing else")
+    verb.add_argument("--force", action="store_true", help="uninstall although slurm.conf still names the hooks")
     verb.add_argument("--dry-run", action="store_true", help="only show what would be done")
     verb.add_argument("--json", action="store_true", help="print one JSON value")
     verb.set_defaults(run=_hooks)
+
+
+def _require_unused(prefix: Path) -> None:
+    """Raise InstallError while the running Slurm names these hooks: a prolog without its file drains nodes."""
+    import os
+
+    from trainmaster.errors import InstallError, SlurmError
+    from trainmaster.slurm.commands import Commands
+    from trainmaster.slurm_plugins import doctor, install
+
+    _, site = install.read_manifest(prefix)
+    if not Path(site.slurm_conf).exists():
+        return
+    try:
+        config = Commands(env={**os.environ, "SLURM_CONF": site.slurm_conf}, timeout_s=10.0).config()
+    except SlurmError:
+        return
+    named = [key for key in doctor.HOOKS if config.get(key, "").startswith(f"{prefix}/")]
+    if named:
+        raise InstallError(
+            f"slurm.conf still names the hooks below {prefix}: {', '.join(named)}; without them every node would drain",
+            hint="take these lines out and `scontrol reconfigure` first; --force removes the hooks all the same",
+        )
 
 
 def _hooks(args: argparse.Namespace) -> int:
@@ -35,6 +59,8 @@ def _hooks(args: argparse.Namespace) -> int:
 
     prefix = args.prefix
     if args.uninstall:
+        if not (args.force or args.dry_run):
+            _require_unused(prefix)
         steps = install.uninstall_steps(prefix) if args.dry_run else install.uninstall(prefix)
         kept: tuple[str, ...] = tuple(step.path for step in steps if step.verb == "keep")
     else:
@@ -53,14 +79,13 @@ def _hooks(args: argparse.Namespace) -> int:
     for step in shown:
         print(f"{word}{step.verb} {prefix / step.path}", file=sys.stderr)
     hidden = len(steps) - len(shown)
-    print(f"{word}{'remove' if args.uninstall else 'write'} {hidden} files of lib/" if hidden else "", file=sys.stderr)
+    if hidden:
+        print(f"{word}{'remove' if args.uninstall else 'write'} {hidden} files of lib/", file=sys.stderr)
     for path in kept:
         beside = "; the new one is beside it, as .new" if not args.uninstall and not args.dry_run else ""
         print(f"{prefix / path} has been edited and is kept{beside}", file=sys.stderr)
     if args.uninstall:
-        print("take these lines out of slurm.conf before the next job comes, then `scontrol reconfigure`:")
-    else:
-        print("add to slurm.conf on all nodes, then `scontrol reconfigure` and `trainmaster doctor`:")
-    print()
+        return 0
+    print("add to slurm.conf on all nodes, then `scontrol reconfigure` and `trainmaster doctor`:\n")
     print(install.fragment_text(prefix), end="")
     return 0

@@ -217,6 +217,8 @@ def test_what_a_node_went_through_is_written_down(lab: Lab, capsys: pytest.Captu
 
 def test_uninstall_leaves_nothing(lab: Lab) -> None:
     prefix = lab.folder.parent / "opt"
-    assert main(["install", "hooks", "--uninstall", f"--prefix={prefix}"]) == 0
+    assert main(["install", "hooks", "--uninstall", f"--prefix={prefix}"]) == 1, "slurm.conf still names them"
+    assert (prefix / "hooks/prolog").exists()
+    assert main(["install", "hooks", "--uninstall", "--force", f"--prefix={prefix}"]) == 0
     assert not prefix.exists()
     assert fakehost.adapters(lab.root("n01"))

@@ -42,6 +42,12 @@ def test_a_checks_file_is_named_after_it_and_every_file_is_listed() -> None:
     assert len({check.id for check in registry.CHECKS}) == len(registry.CHECKS)
 
 
+def test_the_table_of_checks_is_current() -> None:
+    table = HEALTH.parents[0] / "docs/checks.md"
+    # trainmaster health list --markdown >docs/checks.md
+    assert table.read_text() == report.as_markdown(registry.CHECKS)
+
+
 @pytest.mark.parametrize("check", registry.CHECKS, ids=lambda check: check.id)
 def test_every_check_has_a_test(check: Check) -> None:
     name = check.id.replace(".", "_")
