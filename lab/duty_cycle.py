@@ -19,8 +19,8 @@ _LOOK_EVERY_S = 1.0
 def spans(share: float, *, period_s: float = PERIOD_S) -> tuple[float, float]:
     """How long processes run and how long they stand still in one period.
 
-    >>> spans(0.25)
-    (0.025, 0.075)
+    >>> spans(0.5)
+    (0.05, 0.05)
     """
     run_s = min(max(share, 0.05), 0.95) * period_s
     return run_s, period_s - run_s
