@@ -102,19 +102,21 @@ class TrainmasterExecutor(SlurmExecutor):
         self,
         folder: Path | str,
         spec: JobSpec | None = None,
-        max_num_timeout: int = 3,
+        max_num_timeout: int | None = None,
         max_pickle_size_gb: float = 1.0,
         python: str | None = None,
     ) -> None:
         """`spec` is what `update_parameters` starts from; without one submitit's defaults hold where they differ from
-        ours (`as_submitit`). `max_num_timeout` is accepted for submitit's sake; the spec's
-        `timeouts_max` counts."""
+        ours (`as_submitit`). `max_num_timeout` and `python` are submitit's words for `timeouts_max` and `python` of the
+        spec, which win; jobs of many short time limits live longer here where neither is given."""
         # Not SlurmExecutor's constructor: it refuses on machines without srun, where rendering still makes sense.
-        core.PicklingExecutor.__init__(self, folder, max_num_timeout, max_pickle_size_gb)
+        core.PicklingExecutor.__init__(
+            self, folder, 3 if max_num_timeout is None else max_num_timeout, max_pickle_size_gb
+        )
         self.spec = spec or JobSpec()
         self._like_submitit = spec is None
         self.python = python or sys.executable
-        self._python = python
+        self._given = {"python": python, "timeouts_max": max_num_timeout}
 
     @classmethod
     def name(cls) -> str:
@@ -150,9 +152,8 @@ class TrainmasterExecutor(SlurmExecutor):
     def effective_spec(self) -> JobSpec:
         """The spec with what `update_parameters` changed, and with this person's and the cluster's defaults."""
         spec = spec_of(self.spec, self.parameters)
-        if spec.python is None and self._python is not None:
-            spec = spec_of(spec, {"python": self._python})
-        spec = with_defaults(spec)
+        missing = {name: value for name, value in self._given.items() if getattr(spec, name) is None}
+        spec = with_defaults(spec_of(spec, missing))
         return as_submitit(spec) if self._like_submitit else spec
 
     def _num_tasks(self) -> int:

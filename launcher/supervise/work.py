@@ -126,7 +126,7 @@ class Work:
     def _tick_group(self, group: Group, now: float) -> None:
         match group.phase:
             case "run":
-                if group.is_over(self.job.ending, now):
+                if group.is_over(self.job.ending, now) and not self._is_served_by(group, now):
                     group.stop()
             case "stop":
                 if group.stopped:
@@ -135,6 +135,19 @@ class Work:
                 self._tick_check(group, now)
             case "pause" | "wait":
                 self._tick_pause(group, now)
+
+    def _is_served_by(self, group: Group, now: float) -> bool:
+        """Whether ranks of another group still save, and may need what a group has that saves nothing itself.
+
+        Trainers that were to stop after the next step never came so far, their servers being gone already.
+        """
+        since = self._closing_since or (self.job.ending.since if self.job.ending.cause is not None else None)
+        if since is None or now - since > CHECKPOINT_PATIENCE_S:
+            return False  # nobody ends the job, or they have had their time
+        if not group.nobody_saves or group.cycle.exits or group.cycle.lost:
+            return False
+        others = (other for other in self.job.groups if other is not group and other.phase == "run")
+        return any(not other.nobody_saves for other in others)
 
     def _judge(self, group: Group) -> None:
         """A cycle has ended and nothing of it is left: what now?"""
@@ -318,8 +331,7 @@ class Work:
         for group in self.job.groups:
             if group.phase == "run" and (
                 not saving
-                or group.is_over(self.job.ending, now)
-                or group.nobody_saves
+                or ((group.is_over(self.job.ending, now) or group.nobody_saves) and not self._is_served_by(group, now))
                 or now - (self._closing_since or now) > CHECKPOINT_PATIENCE_S
             ):
                 group.stop()

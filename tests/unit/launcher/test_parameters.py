@@ -119,6 +119,11 @@ def test_other_clusters_are_left_alone(tmp_path):
 def test_arguments_of_the_constructor_with_submitits_prefix(tmp_path):
     auto = executor(tmp_path, slurm_max_num_timeout=22)
     assert auto._executor.max_num_timeout == 22
+    # It was taken and ignored.
+    assert auto._executor.effective_spec.timeouts_max == 22
+    assert TrainmasterExecutor(tmp_path).effective_spec.timeouts_max is None
+    assert TrainmasterExecutor(tmp_path, JobSpec(timeouts_max=5), max_num_timeout=0).effective_spec.timeouts_max == 5
+    assert TrainmasterExecutor(tmp_path, max_num_timeout=0).effective_spec.timeouts_max == 0
 
 
 def test_each_task_of_a_switched_program_has_a_cpu_as_with_submitit(tmp_path):

@@ -13,6 +13,7 @@ from trainmaster.launcher.supervise import links
 from trainmaster.launcher.supervise.chronicle import Chronicle
 from trainmaster.launcher.supervise.component import Component
 from trainmaster.launcher.supervise.ending import Ending
+from trainmaster.launcher.supervise.group import CHECKPOINT_PATIENCE_S
 from trainmaster.launcher.supervise.links import Member
 from trainmaster.launcher.supervise.supervised import Supervised
 from trainmaster.launcher.supervise.work import ECHO_PATIENCE_S, Work
@@ -182,6 +183,49 @@ def test_the_job_is_over_when_all_but_the_services_are_done(scene: Scene) -> Non
         scene.work.tick(time.monotonic())
     assert scene.work.verdict is not None and scene.work.verdict.decision.state == "SUCCEEDED"
     assert ("stop", "ps/m1") in scene.links.told and ("stop", "loader/c1/0") in scene.links.told
+
+
+def test_servers_serve_until_those_that_save_have_saved(scene: Scene) -> None:
+    """`jobs requeue` stopped them first, and the trainers never came to the step after which they were to save."""
+    scene.register()
+    scene.work.tick(time.monotonic())
+    for member in scene.links.members.values():
+        member.asked = member.role == "trainer"
+    ending = scene.job.ending
+    ending.cause, ending.since, ending.kindly = "requeue", time.monotonic(), True
+    for _ in range(3):
+        scene.work.tick(time.monotonic())
+    assert not [place for order, place in scene.links.told if order == "stop"]
+    for rank in (0, 1):
+        scene.dies(scene.trainer, rank, code=75)
+    for _ in range(4):
+        scene.work.tick(time.monotonic())
+    assert ("stop", "ps/m1") in scene.links.told and ("stop", "loader/c1/0") in scene.links.told
+    assert scene.work.verdict is not None and scene.work.verdict.decision.cause == "requeue"
+
+
+def test_a_lost_node_stops_its_group_whoever_else_runs(scene: Scene) -> None:
+    scene.register()
+    scene.work.tick(time.monotonic())
+    for place in ("ps/m1", "loader/c1/0"):
+        scene.links.members.pop(place)
+        scene.job.dead[place] = "node_death"
+        for group in scene.job.groups:
+            group.lose(place, "node_death", time.time())
+    scene.work.tick(time.monotonic())
+    assert scene.ps.phase == "stop" and scene.loader.phase in ("stop", "pause")
+
+
+def test_servers_do_not_wait_for_ever_for_those_that_save(scene: Scene) -> None:
+    scene.register()
+    scene.work.tick(time.monotonic())
+    for member in scene.links.members.values():
+        member.asked = member.role == "trainer"
+    ending = scene.job.ending
+    ending.cause, ending.since, ending.kindly = "user", time.monotonic() - CHECKPOINT_PATIENCE_S - 1, True
+    for _ in range(4):
+        scene.work.tick(time.monotonic())
+    assert scene.work.verdict is not None and scene.work.verdict.decision.state == "CANCELLED"
 
 
 def test_a_role_that_nobody_makes_ready_ends_the_job_and_says_who_is_late(scene: Scene) -> None:
