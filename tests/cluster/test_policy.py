@@ -1,6 +1,8 @@
 """Rules, budgets, exclusions and reported values on a real cluster."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -170,6 +172,8 @@ if cycle == "0":
         # Everything is written; only the last moment is missing when the node freezes.
         (folder / "about to publish").touch()
         time.sleep(5)
+        # The next owner has removed the folder; whoever is still writing into it makes it anew.
+        writing.mkdir(exist_ok=True)
         try:
             publish(writing, manifest)
             (folder / "published").touch()
@@ -197,6 +201,12 @@ def test_a_rank_of_an_old_cycle_that_thaws_publishes_nothing(lab: Lab, tmp_path:
     published = tmp_path / "checkpoints" / "step_00000002"
     try:
         real_lab.until(published.exists, "the next cycle has published", timeout_s=120)
+        # It thaws before its agent, which would have killed it.
+        os.kill(int((job.run_dir / "attempt0.0" / "rank0.pid").read_text().split()[0]), signal.SIGCONT)
+        real_lab.until(
+            lambda: (tmp_path / "refused").exists() or (tmp_path / "published").exists(), "it tries to publish"
+        )
+        assert "a later start of this run" in (tmp_path / "refused").read_text()
     finally:
         lab.fault("node-thaw", victim)
     assert job.exception() is None
