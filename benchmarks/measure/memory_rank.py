@@ -21,6 +21,12 @@ def state_of(size_mib: int) -> dict[str, torch.Tensor]:
     return {f"weight.{number}": torch.rand(size_mib * (1 << 20) // count // 4) for number in range(count)}
 
 
+def _all(holds: bool) -> bool:
+    verdicts = torch.tensor([int(holds)])
+    dist.all_reduce(verdicts, op=dist.ReduceOp.MIN)
+    return bool(verdicts.item())
+
+
 def steps(values: dict[str, Any]) -> dict[str, Any]:
     """Steps of 50 ms in which the host waits, as it does for a GPU; rounds with copies and without in turn."""
     state = state_of(values["size_mib"])
@@ -28,14 +34,17 @@ def steps(values: dict[str, Any]) -> dict[str, Any]:
     with Checkpoints(Path(values["folder"]), memory_every=values["memory_every"]) as checkpoints:
         memory = checkpoints._memory
         assert memory is not None
-        step = 0
-        # The first copies make their files; what follows is what a run sees.
-        for _ in range(3):
-            step += values["memory_every"]
+        step = 1
+        if values["save"]:
+            checkpoints.save(state, step=step)
+            checkpoints.wait()
+        # The first copies make their files; what follows is what a run sees. With the third the second is whole.
+        while not _all(memory.count >= 3):
+            step += values["memory_every"] - step % values["memory_every"]
             checkpoints.after_step(state, step=step)
-            time.sleep(1.0)
+            time.sleep(0.5)
         warm_s, warm = memory.blocked_s, memory.count
-        blocked_s = []
+        blocked_s, cpu_s = [], []
         for _ in range(values["rounds"]):
             for kind, times in found.items():
                 dist.barrier()
@@ -44,19 +53,17 @@ def steps(values: dict[str, Any]) -> dict[str, Any]:
                     time.sleep(STEP_S)
                     step += 1
                     if kind == "memory":
-                        before_s = memory.blocked_s
+                        before_s, before_cpu_s = memory.blocked_s, time.thread_time()
                         checkpoints.after_step(state, step=step)
                         if memory.blocked_s != before_s:
                             blocked_s.append(memory.blocked_s - before_s)
+                            cpu_s.append(time.thread_time() - before_cpu_s)
                     times.append(time.perf_counter() - started)
-        if values["save"]:
-            step = -(-step // values["memory_every"]) * values["memory_every"]
-            checkpoints.after_step(state, step=step)
-            checkpoints.save(state, step=step)
         time.sleep(2.0)
         return {
             "steps": found,
             "blocked_s": blocked_s,
+            "cpu_s": cpu_s,
             "copies": memory.count - warm,
             "skipped": memory.skipped,
             "warm_s": warm_s / warm,

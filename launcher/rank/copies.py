@@ -124,13 +124,12 @@ class Slot:
     def _map(self, pieces: list[Piece], size: int) -> None:
         # A little more, so that facts which grow by a word do not ask for a new file each time.
         size = -(-(size + (64 << 10)) // mmap.PAGESIZE) * mmap.PAGESIZE
+        if self._pinned and self._raw is not None:
+            _unpin(self._raw)
         self._views, self._raw = [], None
         allocate(self.path, size)
         with self.path.open("r+b") as stream:
             self._raw = mmap.mmap(stream.fileno(), size)
-        # A page that is new to the process costs a fault when it is first written, which a step would have to wait for.
-        if hasattr(mmap, "MADV_POPULATE_WRITE"):
-            self._raw.madvise(mmap.MADV_POPULATE_WRITE)
         self._pieces = pieces
         self._views = [_view(self._raw, piece) for piece in pieces]
         if self._pinned:
@@ -159,11 +158,18 @@ def _crc(raw: mmap.mmap) -> int:
 
 def _pin(raw: mmap.mmap, size: int) -> None:
     """Let the GPU write there by itself; without it a copy is slower, no more."""
-    address = torch.frombuffer(raw, dtype=torch.uint8).data_ptr()
     # 1: cudaHostRegisterPortable, as torch does for the memory of its own checkpoints.
-    code = int(torch.cuda.cudart().cudaHostRegister(address, size, 1))  # type: ignore[no-untyped-call]
+    code = int(torch.cuda.cudart().cudaHostRegister(_address(raw), size, 1))  # type: ignore[no-untyped-call]
     if code:
         LOG.warning("cudaHostRegister of %d bytes: error %d; copies in memory will be slower", size, code)
+
+
+def _unpin(raw: mmap.mmap) -> None:
+    torch.cuda.cudart().cudaHostUnregister(_address(raw))  # type: ignore[no-untyped-call]
+
+
+def _address(raw: mmap.mmap) -> int:
+    return torch.frombuffer(raw, dtype=torch.uint8).data_ptr()
 
 
 class Kept:

@@ -184,3 +184,16 @@ def test_two_nodes_die_one_after_the_other(nodes: Nodes, tmp_path: Path) -> None
     second, source = went_on(job, cycle=2)
     assert source == "memory" and second > first
     assert all_right(job, cycle=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", ["srun", "torchrun"])
+def test_ranks_that_are_a_steps_tasks(nodes: Nodes, tmp_path: Path, runner: str) -> None:
+    job = train(tmp_path, nodes=2, tasks_per_node=2, spares=1, every=0, runner=runner)
+    wait_for_step(job, 30)
+    nodes.die(running(job)[0].nodes[1])
+    assert job.exception() is None
+    step, source = went_on(job, cycle=1, ranks=4)
+    assert source == "memory" and step % MEMORY_EVERY == 0
+    assert running(job)[1].detail["copies"]["fetched"] == 2
+    assert all_right(job, cycle=1, ranks=4)
