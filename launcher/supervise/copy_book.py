@@ -37,6 +37,8 @@ class CopyBook:
         self._given_up: set[Round] = set()
         self._committed: Round | None = None
         self._resolved: Round = (-1, -1)
+        self._trusted_from = 0
+        """The first cycle whose rounds are fit to go on from."""
         self.told: dict[str, Any] = {}
         """For the record: the step of the copies from which this cycle's ranks can go on."""
         self.lacking = 0
@@ -143,8 +145,13 @@ class CopyBook:
         """The newest round from which ranks on healthy places can go on."""
         return partners.newest_whole(self._of(among), self._world_size)
 
-    def begin(self, cycle: int, places: Sequence[str], among: Collection[str]) -> None:
-        """Prepare the keepers for the next cycle on `places`, in rank order. Copies may come from all of `among`."""
+    def begin(self, cycle: int, places: Sequence[str], among: Collection[str], *, trusted: bool = True) -> None:
+        """Prepare the keepers for the next cycle on `places`, in rank order. Copies may come from all of `among`.
+
+        `trusted`: whether what the cycles before have copied is fit to go on from.
+        """
+        if not trusted:
+            self._trusted_from = cycle
         self._cycle, self._places = cycle, tuple(places)
         there = {place: self._links.members[place].topology for place in places}
         if len(there) == 1:
@@ -189,7 +196,11 @@ class CopyBook:
             self.told = {"copies": {"step": wanted[1], "fetched": sum(map(len, fetches.values()))}}
 
     def _of(self, among: Collection[str]) -> dict[str, dict[Round, frozenset[int]]]:
-        return {place: rounds for place, rounds in self._have.items() if place in among}
+        return {
+            place: {one: ranks for one, ranks in rounds.items() if one[0] >= self._trusted_from}
+            for place, rounds in self._have.items()
+            if place in among
+        }
 
 
 def _round(value: Sequence[int]) -> Round:

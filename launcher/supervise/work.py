@@ -107,7 +107,9 @@ class Work:
             role=self._role_facts(group, members[0]),
         )
         if group.replica is None:
-            component.copies.begin(facts.cycle, places, component.healthy(self.job.dead))
+            # A state that has diverged was copied faithfully.
+            healthy = component.healthy(self.job.dead)
+            component.copies.begin(facts.cycle, places, healthy, trusted=group.cause != "diverged")
         group.start(places, facts)
 
     def _role_facts(self, group: Group, member: Member) -> RoleFacts | None:

@@ -210,6 +210,19 @@ def test_two_that_keep_each_others_copies_die(make: Callable[..., Cluster]) -> N
     assert cluster.whole() is None
 
 
+def test_what_a_cycle_that_diverged_has_copied_is_not_gone_on_from(make: Callable[..., Cluster]) -> None:
+    cluster = make({"n1": "a", "n2": "b"}, world_size=2)
+    ranks = begin(cluster, ["n1", "n2"])
+    copy(cluster, ranks, 10)
+    cluster.book.begin(1, ["n1", "n2"], cluster.members, trusted=False)
+    assert find(cluster, Rank(cluster, "n1", 0, cycle=1)) is None
+    # Nor by the next cycle, whatever that one is started for.
+    again = begin(cluster, ["n1", "n2"], cycle=2)
+    assert cluster.whole() is None and [rank.memory.round for rank in again] == [None, None]
+    copy(cluster, again, 5)
+    assert cluster.whole() == (2, 5)
+
+
 def test_a_damaged_copy_is_refused(make: Callable[..., Cluster]) -> None:
     cluster = make({"n1": "a", "n2": "b"}, world_size=2)
     ranks = begin(cluster, ["n1", "n2"])
