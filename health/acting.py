@@ -63,9 +63,11 @@ def look_and_act(options: node.Options, *, act: bool, dry_run: bool = False, tex
 
 def _remark(result: Pass, ledger: Ledger, folder: str) -> str:
     """Put into the node's Comment what is wrong and did not drain it; returns what was done, in words."""
+    findings = result.decision.findings
+    if not any(finding.bad for finding in findings) and not os.path.exists(f"{folder}/remark.json"):
+        return ""  # most passes; the module need not even be loaded
     from trainmaster.health import remark
 
-    findings = result.decision.findings
     if not ledger.reason:
         # Kept back by the storm guard, by another's drain or by an slurmctld that was away.
         findings = tuple(

@@ -38,8 +38,22 @@ def is_person(uid: int) -> bool:
     return uid >= UID_MIN and uid not in SYSTEM_UIDS
 
 
+def cgroup_of(root: str, pid: int) -> str:
+    """The text of a process's cgroup; empty where it cannot be read."""
+    return files.text(f"{root}/proc/{pid}/cgroup", 4096) or ""
+
+
+def is_service(cgroup: str) -> bool:
+    """Whether systemd started it for the node, as whichever user; what slurmd started is a job's. Pure.
+
+    >>> is_service("0::/system.slice/exporter.service"), is_service("0::/system.slice/slurmd.service")
+    (True, False)
+    """
+    return "/system.slice/" in cgroup and "slurm" not in cgroup
+
+
 def processes(root: str) -> Iterator[Left]:
-    """The processes of people, but for zombies."""
+    """The processes of people, but for zombies and services."""
     for entry in files.names(root + "/proc"):
         if not entry.isdecimal():
             continue
@@ -48,7 +62,7 @@ def processes(root: str) -> Iterator[Left]:
             uid = os.stat(folder).st_uid
         except OSError:
             continue
-        if is_person(uid):
+        if is_person(uid) and not is_service(cgroup_of(root, int(entry))):
             found = describe(int(entry), uid, files.text(f"{folder}/stat", 1024), files.text(f"{folder}/status", 4096))
             if found is not None:
                 yield found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainmaster.health import files, leftovers
+from trainmaster.health import leftovers
 from trainmaster.health.check import Place, Source
 
 SHOWN_MAX = 50
@@ -32,7 +32,7 @@ def read(place: Place) -> Any:
 
 
 def _logged_in(root: str, pid: int) -> bool:
-    return "/user.slice/" in (files.text(f"{root}/proc/{pid}/cgroup", 4096) or "")
+    return "/user.slice/" in leftovers.cgroup_of(root, pid)
 
 
 SOURCE = Source(name="host.left", about="/proc/*, /dev/shm, /sys/fs/cgroup/**/job_*", read=read)

@@ -96,7 +96,11 @@ def test_a_process_that_survives_sigkill_drains(root: Path) -> None:
     # Its user is logged in here, or has a job.
     write(root, "proc/200/cgroup", "0::/user.slice/user-54321.slice/session-3.scope\n")
     assert strays.read(Place(str(root)))["left"] == []
-    write(root, "proc/200/cgroup", "0::/\n")
+    # A service of the node may run as anybody.
+    write(root, "proc/200/cgroup", "0::/system.slice/node_exporter.service\n")
+    assert strays.read(Place(str(root)))["left"] == []
+    write(root, "proc/200/cgroup", "0::/system.slice/slurmd.service\n")
+    assert len(strays.read(Place(str(root)))["left"]) == 1
     write(root, "proc/201/stat", STAT.format(pid=201, name="train", state="S", parent=100))
     os.chown(root / "proc/201", 54321, 54321)
     assert strays.read(Place(str(root)))["left"] == []
