@@ -59,6 +59,10 @@ class Plan:
     heartbeat_timeout_s: float = 5.0
     hang_timeout_s: float | None = None
     """Least time without a step that counts as a hang; None for ours, 0 to look for none."""
+    quiet_timeout_s: float | None = None
+    """How long all ranks may write nothing; None: however long."""
+    idle_timeout_s: float | None = None
+    """How long all ranks may use no processor; None: however long."""
     stragglers: str = "observe"
     """What is done about ranks that are slower than the others: off, observe or swap."""
     straggler_window_s: float = 10.0

@@ -147,6 +147,7 @@ class Agent:
             if now - self.last_beat >= BEAT_S or self.host.new_first_steps():
                 self.last_beat = now
                 where = {"steps": self.host.steps(), "where": self.host.whereabouts(), "pace": self.host.paces()}
+                where |= {"activity": self.host.activity()}
                 self._tell({"do": "beat", **where, **self.host.reported()})
             if now - self.last_heard > self.plan.heartbeat_timeout_s:
                 self._lose_supervisor("silent")

@@ -86,6 +86,19 @@ def descendants(*roots: int) -> set[int]:
     return found
 
 
+def cpu_s(*roots: int) -> float:
+    """Processor seconds of processes, all that they started, and what of that has ended and was waited for."""
+    ticks = 0
+    for pid in {*roots, *descendants(*roots)} if roots else ():
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        except OSError:
+            continue
+        # Fields 14 to 17: its own time in user and kernel mode, and that of children it has waited for.
+        ticks += sum(int(word) for word in stat.rpartition(")")[2].split()[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def catches(pid: int, number: int) -> bool:
     """Whether a process has a handler for a signal (SigCgt of /proc/<pid>/status); without one it might die of it."""
     try:

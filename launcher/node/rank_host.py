@@ -195,6 +195,18 @@ class RankHost:
                 found[str(entry.rank)] = (report.timed, report.own_s, report.wall_s)
         return {"cycle": self._ranks.cycle, "ranks": found}
 
+    def activity(self) -> dict[str, Any] | None:
+        """What the running ranks have written and computed so far, in bytes and seconds; None where nobody asks."""
+        if self._ranks is None or not (self.plan.quiet_timeout_s or self.plan.idle_timeout_s):
+            return None
+        running = [entry for entry in self._ranks.running() if entry.pid]
+        return {
+            "cycle": self._ranks.cycle,
+            "ranks": sorted(entry.rank for entry in running),
+            "written_bytes": sum(entry.written_bytes() for entry in running),
+            "cpu_s": processes.cpu_s(*(entry.pid for entry in running)),
+        }
+
     def ask_for_stacks(self) -> None:
         """Have every rank here say where it is; `carry_on` passes the answers on."""
         if self._ranks is not None and not self.stopping and self.stacks is None:

@@ -39,6 +39,16 @@ class LocalRank:
     asked: bool = False
     """It was sent SIGUSR2."""
 
+    def written_bytes(self) -> int:
+        """What it has written to its files so far."""
+        total = 0
+        for path in {self.out, self.err}:
+            try:
+                total += path.stat().st_size
+            except OSError:
+                continue
+        return total
+
 
 def tail(path: Path, size: int = TAIL_BYTES) -> str:
     """The end of a file, at most `size` bytes of it, however long its lines are."""

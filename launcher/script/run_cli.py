@@ -9,6 +9,7 @@ from typing import Any
 _FIELDS = (
     *("nodes", "spares", "tasks_per_node", "cpus_per_task", "runner", "mpi"),
     *("restarts_max", "requeues_max", "no_progress_max", "backoff_s", "heartbeat_timeout_s", "hang_timeout_s"),
+    *("quiet_timeout_s", "idle_timeout_s"),
     *("stop_grace_s", "checkpoint_signal_s", "memory_copies"),
     *("timeouts_max", "node_failures_max", "no_checkpoint_max"),
     *("exclude_for_s", "jump_window"),

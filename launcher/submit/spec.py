@@ -90,6 +90,11 @@ class JobSpec(Traced):
     hang_timeout_s: float | None = None
     """Least time without a step that counts as a hang, for programs that report steps: by default half an hour, or ten
     minutes outside of sections for a program that names them. 0 looks for none."""
+    quiet_timeout_s: float | None = None
+    """For programs that report no steps: how long all ranks together may write nothing to their output before that
+    counts as a hang; by default however long."""
+    idle_timeout_s: float | None = None
+    """The same for using no processor (a rank that waits in NCCL does use one)."""
     memory_copies: str | int | None = None
     """What copies of ranks' states may take in a node's memory (`Checkpoints(memory_every=…)`): bytes, or a size such
     as "64G"; by default a quarter of the job's memory there. 0 for none."""
@@ -209,7 +214,10 @@ _SECONDS = {
     "exclude_for_s": 0.0,
     "straggler_window_s": 1.0,
     "diagnose_limit_s": 15.0,
+    **dict.fromkeys(("hang_timeout_s", "quiet_timeout_s", "idle_timeout_s"), 0.0),
 }
+# Those that may be left open.
+_SECONDS_OR_NONE = ("hang_timeout_s", "quiet_timeout_s", "idle_timeout_s")
 
 # What the launcher itself tells every rank. MASTER_ADDR and the like would break the rendezvous.
 RANK_ENV = {
@@ -311,6 +319,8 @@ def _number_faults(spec: JobSpec) -> Iterator[str]:
             yield f"{name} must be at least {least}, it is {value}"
     for name, least_s in _SECONDS.items():
         value = getattr(spec, name)
+        if value is None and name in _SECONDS_OR_NONE:
+            continue
         if not _is_number(value) or not math.isfinite(value):
             yield f"{name} must be a number of seconds, it is {value!r}"
         elif value < least_s:

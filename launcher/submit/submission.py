@@ -247,6 +247,8 @@ def plan_of(
         jump_window=spec.jump_window,
         backoff_s=spec.backoff_s,
         hang_timeout_s=spec.hang_timeout_s,
+        quiet_timeout_s=spec.quiet_timeout_s,
+        idle_timeout_s=spec.idle_timeout_s,
         stragglers=spec.stragglers,
         straggler_window_s=spec.straggler_window_s,
         straggler_windows=spec.straggler_windows,

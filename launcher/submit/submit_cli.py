@@ -40,6 +40,13 @@ OPTIONS: tuple[tuple[str, str, type[Any], str], ...] = (
     ("--backoff-s", "backoff_s", float, "pause before the restart that follows a cycle without progress"),
     ("--heartbeat-timeout-s", "heartbeat_timeout_s", float, "silence after which a node counts as dead"),
     ("--hang-timeout-s", "hang_timeout_s", float, "least time without a step that counts as a hang; 0: look for none"),
+    (
+        "--quiet-timeout-s",
+        "quiet_timeout_s",
+        float,
+        "no output of any rank for so long is a hang; for want of steps",
+    ),
+    ("--idle-timeout-s", "idle_timeout_s", float, "no processor used by any rank for so long is a hang"),
     ("--memory-copies", "memory_copies", str, "what copies of ranks' states may take in a node's memory: 64G, 0: none"),
     ("--stragglers", "stragglers", str, "slow ranks: observe (default), swap their node at a checkpoint, or off"),
     ("--straggler-window-s", "straggler_window_s", float, "how long ranks are compared at a time"),

@@ -24,6 +24,7 @@ from trainmaster.launcher.supervise.hang import HangWatch
 from trainmaster.launcher.supervise.links import Links, Member
 from trainmaster.launcher.supervise.pace import RANKS_MIN, PaceWatch
 from trainmaster.launcher.supervise.stacks import Where
+from trainmaster.launcher.supervise.stillness import StillWatch
 from trainmaster.launcher.supervise.symptom import Outcome, RankExit, cycle_is_over
 from trainmaster.launcher.supervise.values import ValueWatch
 
@@ -68,6 +69,7 @@ class Group:
         unwatched = plan.hang_timeout_s is None and role is not None and role.service
         self.watched = plan.hang_timeout_s != 0 and not unwatched
         self.watch = HangWatch(floor_s=plan.hang_timeout_s)
+        self.still = StillWatch(quiet_s=plan.quiet_timeout_s, idle_s=plan.idle_timeout_s)
         self.values = ValueWatch(jump=plan.jump, window=plan.jump_window)
         self._values: dict[str, dict[int, float]] = {}
         """What ranks have reported since the last look, by name."""
@@ -127,6 +129,7 @@ class Group:
         self.generation = facts.role.generation if facts.role is not None else 0
         self.put_back = None
         self.watch.restart()
+        self.still.restart()
         self.values.restart()
         self._values = {}
         if self.pace is not None:
@@ -223,6 +226,7 @@ class Group:
             case "beat":
                 self._note_steps(message["steps"])
                 self._note_where(message["where"])
+                self._note_activity(member, message.get("activity"))
                 self._note_reported(message)
                 self._note_pace(member, message["pace"])
             case "stacks":
@@ -315,6 +319,11 @@ class Group:
             for rank, (step, section, sections) in where["ranks"].items():
                 self.watch.hear(int(rank), step, section, sections, now)
 
+    def _note_activity(self, member: Member, told: dict[str, Any] | None) -> None:
+        if told is not None and told["cycle"] == self.cycle.number:
+            ranks = tuple(told["ranks"])
+            self.still.hear(member.place, ranks, told["written_bytes"], told["cpu_s"], time.monotonic())
+
     def _note_pace(self, member: Member, told: dict[str, Any] | None) -> None:
         if self.pace is not None and told is not None and told["cycle"] == self.cycle.number:
             for rank, (steps, own_s, wall_s) in told["ranks"].items():
@@ -323,13 +332,14 @@ class Group:
     def forgive(self, gap_s: float) -> None:
         """We ourselves were held up, so silence says nothing for as long."""
         self.watch.forgive(gap_s)
+        self.still.forgive(gap_s)
         if self.pace is not None:
             self.pace.forgive()
 
     def _hangs(self, now: float) -> bool:
         """Whether ranks do not move, and have been asked where they are."""
         cycle = self.cycle
-        hang = self.watch.verdict(now) if self.watched else None
+        hang = (self.watch.verdict(now) if self.watched else None) or self.still.verdict(now)
         if hang is None:
             if cycle.hang is not None:
                 LOG.warning("the ranks move again")

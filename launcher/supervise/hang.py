@@ -31,8 +31,12 @@ class Hang:
     limit_s: float
     section: str
     """The section that the first of them is in; empty in the training loop."""
+    how: str = ""
+    """What was missed, where it is not steps."""
 
     def __str__(self) -> str:
+        if self.how:
+            return f"{self.how} for {self.still_s:.1f} s, where {self.limit_s:.1f} s are allowed"
         where = f"in section {self.section!r}" if self.section else "between steps"
         return f"no progress for {self.still_s:.1f} s {where}, where {self.limit_s:.1f} s are credible"
 

@@ -62,3 +62,27 @@ def test_a_rank_stuck_in_c_and_a_stopped_one(lab: Lab, tmp_path: Path, monkeypat
     assert evidence[0]["suspects"] == [{"node": node, "weight": 1.0}]
     starts = (job.run_dir / "attempt0.1" / "rank0.out").read_text()
     assert "starts at 8 because of 'hang'" in starts
+
+
+@pytest.mark.parametrize(
+    ("program", "limit"),
+    [
+        ("import time\nprint('begun', flush=True)\nwhile True: time.sleep(0.001)", "quiet_timeout_s"),
+        ("import time\nwhile True: print('still here', flush=True); time.sleep(0.5)", "idle_timeout_s"),
+    ],
+    ids=["says nothing", "does nothing"],
+)
+def test_a_program_without_steps(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, limit: str
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", lab.env["SLURM_CONF"])
+    limits: dict[str, Any] = {limit: 6.0}
+    spec = JobSpec(nodes=2, time=10, stop_grace_s=0.5, **limits)
+    job = submit([sys.executable, "-c", program], spec=spec, folder=tmp_path / "jobs")
+    real_lab.until(lambda: len(restarts(job)) == 1, "the hang is found", timeout_s=120)
+    hang = restarts(job)[0].detail["hang"]
+    assert restarts(job)[0].cause == "hang"
+    assert hang["ranks"] == [0, 1]
+    assert hang["why"].startswith("no rank has " + ("written" if limit == "quiet_timeout_s" else "used a processor"))
+    job.cancel()
+    job.wait()
