@@ -22,6 +22,8 @@ _STATE_OF = {
 
 UNLISTED_MAX_S = 600.0
 """How long a job that is in no queue may be about to enter or to leave it."""
+NOT_LISTED_YET_S = 30.0
+"""How long a new job may be missing since the queue was listed before: that is shared for 15 s, and squeue is slow."""
 
 
 def state_of(events: Sequence[Event], queued: Job | None = None, *, cancelled: Intent | None = None) -> str:
@@ -46,7 +48,8 @@ def state_of(events: Sequence[Event], queued: Job | None = None, *, cancelled: I
 def state_unlisted(events: Sequence[Event], *, cancelled: Intent | None, now_s: float) -> str:
     """The state of a job that is not in the queue though its record has no end.
 
-    That is so for a moment when somebody cancels it, and while it is requeued; else only a closer look can tell.
+    That is so for a moment when it is submitted, when somebody cancels it, and while it is requeued; else only a closer
+    look can tell.
     """
     end = record.end_of(events)
     if end is not None:
@@ -54,6 +57,8 @@ def state_unlisted(events: Sequence[Event], *, cancelled: Intent | None, now_s: 
     if cancelled is not None and now_s - cancelled.time < UNLISTED_MAX_S:
         return "CANCELLING"
     last = events[-1] if events else None
+    if last is not None and last.state == "SUBMITTED" and now_s - last.epoch_s < NOT_LISTED_YET_S:
+        return "PENDING"
     requeued = last is not None and last.state == "REQUEUED" and now_s - last.epoch_s < UNLISTED_MAX_S
     return "REQUEUED" if requeued else "UNKNOWN"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from trainmaster.launcher.follow import logs
 from trainmaster.launcher.follow.life import cycles_of
-from trainmaster.launcher.follow.outcome import explain, state_of
+from trainmaster.launcher.follow.outcome import NOT_LISTED_YET_S, explain, state_of, state_unlisted
 from trainmaster.launcher.follow.progress import line_of
 from trainmaster.launcher.record import Event
 from trainmaster.slurm.values import Job
@@ -119,3 +119,11 @@ def test_following_goes_on_from_cycle_to_cycle(tmp_path):
 
     said = b"".join(logs.follow(tmp_path, "rank0.out", over=over, poll_s=0.0))
     assert said == b"one\n--- attempt 0, cycle 1 ---\ntwo\n"
+
+
+def test_what_was_submitted_after_the_queue_was_listed_is_pending():
+    """Every task of a new array was UNKNOWN for a quarter of a minute."""
+    events = [event("SUBMITTED")]
+    assert state_unlisted(events, cancelled=None, now_s=NOT_LISTED_YET_S - 1) == "PENDING"
+    assert state_unlisted(events, cancelled=None, now_s=NOT_LISTED_YET_S + 1) == "UNKNOWN"
+    assert state_unlisted([*events, event("RUNNING")], cancelled=None, now_s=1.0) == "UNKNOWN"
