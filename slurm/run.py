@@ -1,10 +1,16 @@
 """The one place that starts a Slurm command: arguments in, text out, always with a deadline. Standard library only."""
 
+import logging
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trainmaster.errors import SlurmError, SlurmMissing, SlurmUnreachable
+
+LOG = logging.getLogger("trainmaster")
+
+SLOW_S = 3.0
+"""After so long without an answer a word is due to whoever waits for it."""
 
 # What Slurm 22.05 to 26.05 print when the controller, not the request, is at fault.
 _UNREACHABLE = (
@@ -36,15 +42,13 @@ def run(
     input_text: str | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Completed:
-    """Run one Slurm command and return what it printed.
+    """Run one Slurm command and return what it printed; while one is slow to answer, a warning says so, once.
 
     Raises SlurmMissing when it is not installed, SlurmUnreachable when slurmctld does not answer within `timeout_s`
     or says it cannot, and SlurmError for every other non-zero exit, with Slurm's own words.
     """
     try:
-        done = subprocess.run(
-            list(argv), input=input_text, capture_output=True, text=True, errors="replace", timeout=timeout_s, env=env
-        )
+        done = _outcome(argv, timeout_s, input_text, env)
     except FileNotFoundError:
         raise SlurmMissing(
             f"could not run {argv[0]!r}: it is not on this machine's PATH",
@@ -70,3 +74,34 @@ def run(
             hint="`scontrol ping` tells whether slurmctld is up; SLURM_CONF names the cluster",
         )
     raise SlurmError(f"`{' '.join(argv)}` failed with exit code {done.returncode}; it said: {said}")
+
+
+class _Spell:
+    """Whether it has been said that Slurm does not answer; it is said again only after it has."""
+
+    told = False
+
+
+def _outcome(
+    argv: Sequence[str], timeout_s: float, input_text: str | None, env: Mapping[str, str] | None
+) -> subprocess.CompletedProcess[str]:
+    pipe = subprocess.PIPE
+    stdin = None if input_text is None else pipe
+    with subprocess.Popen(
+        list(argv), stdin=stdin, stdout=pipe, stderr=pipe, text=True, errors="replace", env=env
+    ) as process:
+        try:
+            try:
+                out, err = process.communicate(input_text, timeout=min(SLOW_S, timeout_s))
+                _Spell.told = False
+            except subprocess.TimeoutExpired:
+                if timeout_s <= SLOW_S:
+                    raise
+                if not _Spell.told:
+                    _Spell.told = True
+                    LOG.warning("Slurm does not answer `%s`; waiting up to %.0f s for it", argv[0], timeout_s)
+                out, err = process.communicate(timeout=timeout_s - SLOW_S)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(list(argv), process.returncode, out, err)

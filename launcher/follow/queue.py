@@ -77,7 +77,7 @@ class Queue:
         self._lock = threading.Lock()
         self._idle = threading.Event()
         self._idle.set()
-        self._asked_s = float("-inf")
+        self._asked_s = self._given_up_s = float("-inf")
         self._listing: tuple[Job, ...] = ()
         self._by_number: dict[int, Job] = {}
         self._by_task: dict[tuple[int, int], Job] = {}
@@ -122,12 +122,16 @@ class Queue:
             return self._known(one, closer)
 
     def listed(self, job_id: int | str, *, patience_s: float) -> Job | None:
-        """The job as squeue shows it; None when it is not in the queue, or squeue does not answer in time."""
+        """The job as squeue shows it; None when it is not in the queue, or squeue does not answer in time.
+
+        For an answer that does not come somebody with a list of jobs waits once, not for each of them.
+        """
         with self._lock:
             due = self._clock.monotonic_s() - self._list_tried_s >= self.every_s
         if due:
             self.ask(job_id)
-        self._idle.wait(patience_s)
+        if self._given_up_s != self._asked_s and not self._idle.wait(patience_s):
+            self._given_up_s = self._asked_s
         return self._find(ids.parse(job_id))
 
     def forget(self, job_id: int | str) -> None:

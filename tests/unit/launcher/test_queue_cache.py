@@ -205,3 +205,12 @@ def test_a_folder_that_was_cleaned_away_keeps_nobody_from_asking(tmp_path, barre
     answer = clients.queues[0].ask(12)
     assert answer is not None and answer.job is not None
     assert clients.clock.passed_s == 0.0
+
+
+def test_who_lists_many_jobs_waits_for_an_answer_once(monkeypatch):
+    """With slurmctld frozen `jobs list` waited its patience for every row."""
+    queue = Queue(FakeSlurm(), clock=FakeClock(), start=lambda work: None)  # squeue never comes back
+    waits: list[float | None] = []
+    monkeypatch.setattr(queue._idle, "wait", lambda patience_s=None: waits.append(patience_s))
+    assert [queue.listed(number, patience_s=5.0) for number in range(20)] == [None] * 20
+    assert waits == [5.0]
