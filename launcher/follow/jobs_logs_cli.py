@@ -76,7 +76,20 @@ def run_logs(args: argparse.Namespace) -> int:
         return 0
     for rank, path in paths.items():
         _write(_kept(_content(path), wanted, prefix=_prefix(rank, names)))
+        if not path.stat().st_size:
+            print(f"trainmaster jobs: {_nothing_there(rank, cycles[rank], stream, first)}", file=sys.stderr)
     return 0
+
+
+def _nothing_there(rank: int, cycle: "Cycle", stream: str, first: "CycleLife | None") -> str:
+    """What is known of a rank whose file is empty: no output at all looks as if nothing had happened."""
+    which = "standard error" if stream == "err" else "standard output"
+    where = f"in cycle {cycle.attempt}.{cycle.cycle}"
+    if first is None:
+        return f"rank {rank} wrote nothing to its {which} {where}"
+    failure = first.failure
+    how = f"signal {failure['signal']}" if failure.get("signal") else f"exit code {failure.get('exit_code')}"
+    return f"rank {rank} on {failure.get('node')} ended by {how} {where}; its {which} is empty"
 
 
 def _pattern(text: str | None) -> "re.Pattern[bytes] | None":
