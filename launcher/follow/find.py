@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainmaster.errors import UsageError
-from trainmaster.launcher import ids, plan
+from trainmaster.launcher import ids, plan, record
 from trainmaster.launcher.follow import index
 from trainmaster.launcher.script import lines
 
@@ -43,7 +43,8 @@ def find(job_id: int | str, folder: Path | str | None = None) -> Found:
 
     Args:
         job_id: Slurm's number; `1234_5` for a task of an array, `1234+1` for a part of a heterogeneous job.
-        folder: The folder it was submitted with; not needed for what this user submitted from this home.
+        folder: The folder it was submitted with, or its run folder; not needed for what this user submitted from this
+            home, but for one of several lines of a script.
 
     Raises UsageError when there is none, or its folder is gone.
     """
@@ -52,6 +53,9 @@ def find(job_id: int | str, folder: Path | str | None = None) -> Found:
     if one.task is not None:
         if tasks and not ids.contains(tasks, one.task):
             raise UsageError(f"could not find job {one}: the array {one.job} has the tasks {tasks}")
+        task_dir = run_dir / str(one.task)
+        if (run_dir / plan.FILE).exists() and not task_dir.exists() and plan.array_of(task_dir) is None:
+            raise UsageError(f"could not find job {one}: job {one.job} is not an array")
         run_dir, tasks = run_dir / str(one.task), ""
     return Found(id=one, run_dir=run_dir, plan=read_plan(run_dir, one), slurm_conf=conf, tasks=tasks)
 
@@ -61,10 +65,28 @@ def _linked(one: ids.JobId, folder: Path) -> tuple[Path, str, str]:
     run_dir = link.resolve()
     # Of a task that sbatch started, and `trainmaster run` in it.
     own = folder.expanduser() / str(one)
+    if not link.is_symlink() and not own.is_symlink() and (folder.expanduser() / plan.FILE).exists():
+        return _itself(one, folder.expanduser().resolve())
     if one.task is not None and own.exists():
         run_dir = own.resolve().parent
     if not run_dir.is_dir():
-        raise UsageError(f"could not find job {one}: there is no {link}")
+        raise UsageError(
+            f"could not find job {one}: there is no {link}",
+            hint="a job from plain sbatch appears there at its first start; until then only squeue knows it",
+        )
+    return _entered(one, run_dir)
+
+
+def _itself(one: ids.JobId, run_dir: Path) -> tuple[Path, str, str]:
+    """What is known of a job by its run folder: of a script with several lines each has one."""
+    events = record.read(run_dir)
+    if events and str(events[0].job_id) not in (str(one), str(one.job)):
+        raise UsageError(f"could not find job {one}: {run_dir} is the run folder of job {events[0].job_id}")
+    of_task = one.task is not None and run_dir.name == str(one.task)
+    return _entered(one, run_dir.parent if of_task else run_dir)
+
+
+def _entered(one: ids.JobId, run_dir: Path) -> tuple[Path, str, str]:
     for entry in index.newest_first(index.path(), job=one.job):
         if entry.uid == run_dir.name:
             return run_dir, entry.slurm_conf, entry.tasks
@@ -76,7 +98,8 @@ def _listed(one: ids.JobId) -> tuple[Path, str, str]:
     if entry is None:
         raise UsageError(
             f"could not find job {one}: it is not in {index.path()}",
-            hint="`trainmaster jobs list` shows this user's jobs; for others give --folder",
+            hint="`trainmaster jobs list` shows this user's jobs; for others give --folder. A job from plain sbatch "
+            "appears at its first start; until then only squeue knows it",
         )
     return _begun_last(Path(entry.run_dir), one, entry.cluster), entry.slurm_conf, entry.tasks
 

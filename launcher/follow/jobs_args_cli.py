@@ -18,7 +18,7 @@ def new_verb(
     if job is not None:
         text = "1234, 1234_5 for a task of an array, 1234+1 for a part of a heterogeneous job"
         parser.add_argument("job_id", nargs="+" if job == "many" else None, metavar="JOB", help=text)
-        text = "the folder it was submitted with, when it is not in the list"
+        text = "the folder it was submitted with, when it is not in the list; or its run folder, as the list has it"
         parser.add_argument("--folder", type=Path, help=text)
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
