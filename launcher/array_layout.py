@@ -11,7 +11,7 @@ minutes. So the submitter writes four files, and each task unfolds its own run f
 import json
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,29 @@ def indices_of(text: str) -> tuple[int, ...]:
 
     Raises ValueError for what is no list of indices.
     """
-    found: list[int] = []
+    return tuple(index for first, last, step in _spans(text) for index in range(first, last + 1, step))
+
+
+def count_of(text: str) -> int:
+    """How many indices that would be, without making them.
+
+    >>> count_of("0-2,5,10-20:5%3"), count_of("0-99999999")
+    (7, 100000000)
+
+    Raises ValueError for what is no list of indices.
+    """
+    return sum((last - first) // step + 1 for first, last, step in _spans(text))
+
+
+def _spans(text: str) -> Iterator[tuple[int, int, int]]:
+    """First, last and step of each piece, none of them empty."""
     for piece in text.partition("%")[0].split(","):
         span, _, step = piece.partition(":")
         first, dash, last = span.partition("-")
-        found += range(int(first), int(last if dash else first) + 1, int(step or 1))
-    return tuple(found)
+        found = int(first), int(last if dash else first), int(step or 1)
+        if found[2] < 1 or found[1] < found[0]:
+            raise ValueError(f"{piece!r} stands for no index")
+        yield found
 
 
 def files_of(tasks: Mapping[int, Sequence[str] | bytes]) -> dict[str, bytes]:

@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from trainmaster.clock import Clock
-from trainmaster.errors import SubmitRefused
+from trainmaster.errors import SubmitRefused, UsageError
 from trainmaster.launcher.submit.submission import Submission
 
 log = logging.getLogger("trainmaster")
+
+TASKS_MAX = 1_000_000
+"""The most tasks that are submitted at once: each costs the submitter memory, and Slurm a job (its MaxJobCount is 10000
+by default)."""
 
 ROOM_PAUSES_S = (2.0, 5.0, 10.0, 20.0, 30.0)
 """Between two tries to submit the rest while a limit of the site lets no more jobs into the queue."""
@@ -32,6 +36,26 @@ class Sent:
     """Which of all tasks it holds."""
     indices: tuple[int, ...]
     """Their indices in the array."""
+
+
+def require_count(count: int, *, or_more: bool = False) -> None:
+    """Raise UsageError for more tasks than are taken; `or_more`: there may be still more of them."""
+    if count > TASKS_MAX:
+        asked = f"more than {TASKS_MAX:,}" if or_more else f"{count:,}"
+        raise UsageError(
+            f"could not make an array of {asked} tasks: at most {TASKS_MAX:,} are taken",
+            hint="let each task do more, or submit them in several goes (--array 0-9999, then 10000-19999); what Slurm "
+            "itself takes is often less: `scontrol show config | grep -E 'MaxArraySize|MaxJobCount'`",
+        )
+
+
+def require_indices(calls: int, indices: Sequence[int] | None) -> None:
+    """Raise UsageError for indices that are not as many as the calls."""
+    if indices is not None and len(indices) != calls:
+        raise UsageError(
+            f"{calls} calls, but {len(indices)} indices",
+            hint="give one index for each call, or none: then they count from 0",
+        )
 
 
 def parts(tasks: range, size: int) -> tuple[range, ...]:

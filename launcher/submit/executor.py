@@ -4,7 +4,8 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from trainmaster.errors import SpecError
 from trainmaster.launcher.follow.job import RunPaths, TrainmasterJob
 from trainmaster.launcher.intent import who
 from trainmaster.launcher.submit import auto, submission
-from trainmaster.launcher.submit.array import send_all
+from trainmaster.launcher.submit.array import TASKS_MAX, require_count, require_indices, send_all
 from trainmaster.launcher.submit.defaults import with_defaults
 from trainmaster.launcher.submit.parameters import NAMES, as_submitit, memory, spec_of
 from trainmaster.launcher.submit.spec import JobSpec
@@ -76,9 +77,13 @@ def map_array(
     Returns one job for each element, with the ids 12_0, 12_1 … Raises what `submit` raises; then nothing is submitted.
     """
     executor = TrainmasterExecutor(folder or submission.DEFAULT_FOLDER, spec or JobSpec())
-    calls = [executor.prepared(target, *arguments) for arguments in zip(*iterables, strict=False)]
-    if not calls:
-        return []
+    sizes = [len(one) for one in iterables if isinstance(one, Sized)]
+    if sizes and len(sizes) == len(iterables):
+        require_count(min(sizes))
+    # One more than are taken tells that there are too many, also of an iterable without an end.
+    each = islice(zip(*iterables, strict=False), TASKS_MAX + 1)
+    calls = [executor.prepared(target, *arguments) for arguments in each]
+    require_count(len(calls), or_more=True)
     return executor.send_array(calls, indices=indices)
 
 
@@ -203,6 +208,10 @@ class TrainmasterExecutor(SlurmExecutor):
 
         All are submitted, or none. Raises what `trainmaster.submit` raises.
         """
+        require_count(len(calls))
+        require_indices(len(calls), indices)
+        if not calls:
+            return []
         spec = self.effective_spec
         spec.validate()
         targets = self._targets(calls, spec)

@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -200,7 +201,7 @@ def _index_faults(indices: Sequence[int], wanted: int) -> tuple[str, ...]:
     if len(indices) != wanted:
         faults.append(f"there are {wanted} tasks and {len(indices)} indices for them")
     if len(set(indices)) != len(indices):
-        twice = sorted({index for index in indices if list(indices).count(index) > 1})
+        twice = sorted(index for index, times in Counter(indices).items() if times > 1)
         faults.append(f"indices must all be different; these are there twice: {twice}")
     if any(not isinstance(index, int) or index < 0 for index in indices):
         faults.append("indices must be whole numbers from 0 on")

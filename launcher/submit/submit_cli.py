@@ -199,10 +199,12 @@ def _drafted(args: argparse.Namespace, clock: Any) -> Any:
 def _indices(text: str) -> tuple[tuple[int, ...], int | None]:
     """The indices of an array and how many tasks may run at a time, from `0-9,12%4`."""
     from trainmaster.errors import UsageError
-    from trainmaster.launcher.array_layout import indices_of
+    from trainmaster.launcher.array_layout import count_of, indices_of
+    from trainmaster.launcher.submit.array import require_count
 
     try:
         at_once = text.partition("%")[2]
+        require_count(count_of(text))
         return indices_of(text), int(at_once) if at_once else None
     except ValueError:
         raise UsageError(f"could not read --array {text!r}", hint="for example 0-9, 1,5,7 or 0-99%8") from None

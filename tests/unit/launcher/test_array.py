@@ -1,5 +1,6 @@
 """Arrays: one sbatch, a run folder for each task that it makes itself, and several arrays where Slurm wants them."""
 
+import itertools
 import json
 import pickle
 import stat
@@ -12,12 +13,12 @@ from submitit.core.utils import DelayedSubmission
 
 from fakes.clock import FakeClock
 from fakes.slurm import FakeSlurm
-from trainmaster.errors import SpecError, SubmitRefused
+from trainmaster.errors import SpecError, SubmitRefused, UsageError
 from trainmaster.launcher import array_layout, plan, record
 from trainmaster.launcher.follow import index
 from trainmaster.launcher.submit import submission
 from trainmaster.launcher.submit.array import ROOM_PAUSES_S, Sent, parts, send_all
-from trainmaster.launcher.submit.executor import TrainmasterExecutor
+from trainmaster.launcher.submit.executor import TrainmasterExecutor, map_array
 from trainmaster.launcher.submit.spec import JobSpec
 from trainmaster.launcher.submit.target import Call, Program
 
@@ -267,3 +268,43 @@ def test_the_job_of_a_task_travels(executor):
     job = executor.map_array(abs, [1, 2])[1]
     again = pickle.loads(pickle.dumps(job))
     assert (again.job_id, again.run_dir, again.num_tasks) == (job.job_id, job.run_dir, 1)
+
+
+def not_to_be_called(*_: object) -> None:
+    raise AssertionError("nothing is prepared or sent")
+
+
+@pytest.mark.parametrize("many", [range(100_000_000), itertools.count()])
+def test_a_map_over_too_much_is_refused_before_it_is_sent(tmp_path, monkeypatch, many):
+    monkeypatch.setattr("trainmaster.launcher.submit.executor.TASKS_MAX", 1000)
+    monkeypatch.setattr("trainmaster.launcher.submit.array.TASKS_MAX", 1000)
+    monkeypatch.setattr(TrainmasterExecutor, "send_array", not_to_be_called)
+    with pytest.raises(UsageError, match="tasks: at most 1,000 are taken"):
+        map_array(abs, many, folder=tmp_path)
+
+
+@pytest.mark.parametrize("indices", [[1], [1, 2, 3], []])
+def test_indices_that_are_not_as_many_as_the_calls(tmp_path, monkeypatch, indices):
+    monkeypatch.setattr(TrainmasterExecutor, "_send", not_to_be_called)
+    with pytest.raises(UsageError, match=f"2 calls, but {len(indices)} indices"):
+        map_array(abs, [1, 2], indices=indices, spec=JobSpec(), folder=tmp_path)
+
+
+def test_a_map_over_nothing_is_no_job(tmp_path):
+    assert map_array(abs, [], folder=tmp_path) == []
+    with pytest.raises(UsageError, match="0 calls, but 1 indices"):
+        map_array(abs, [], indices=[1], folder=tmp_path)
+
+
+@given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(1, 9)), min_size=1))
+def test_indices_are_counted_without_making_them(spans):
+    text = ",".join(f"{first}-{first + more}:{step}" for first, more, step in spans)
+    assert array_layout.count_of(text) == len(array_layout.indices_of(text))
+
+
+@pytest.mark.parametrize("text", ["", "3-1", "0-9:0", "0-9:-1", "5--3", "1,,2"])
+def test_ranges_that_stand_for_nothing(text):
+    with pytest.raises(ValueError):
+        array_layout.count_of(text)
+    with pytest.raises(ValueError):
+        array_layout.indices_of(text)
