@@ -39,6 +39,7 @@ def fitted(values: Mapping[str, Any], found: Allocation) -> JobSpec:
 
     Raises SpecError with all faults of the spec, UsageError when it needs more nodes than there are.
     """
+    decode(values)  # what is reckoned with below are numbers
     given = dict(values)
     nodes, spares = given.get("nodes"), given.get("spares")
     if nodes is None:

@@ -26,13 +26,19 @@ _HELP = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
-    from trainmaster.launcher.submit.submit_cli import OPTIONS, add_container_options, add_policy_options
+    from trainmaster.launcher.submit.submit_cli import (
+        OPTIONS,
+        add_container_options,
+        add_policy_options,
+        value_or_text,
+    )
 
     parser.usage = "exec trainmaster run [options] -- PROGRAM ARGS...    (in an sbatch script)"
     for flag, field, kind, text in OPTIONS:
         if field in _FIELDS:
             metavar = flag[2:].upper().replace("-", "_")
-            parser.add_argument(flag, dest=field, type=kind, metavar=metavar, help=_HELP.get(field, text))
+            help_text = _HELP.get(field, text)
+            parser.add_argument(flag, dest=field, type=value_or_text(kind), metavar=metavar, help=help_text)
     add_container_options(parser)
     add_policy_options(parser)
     parser.add_argument("--cold", action="store_true", help="start every rank as a new process, never from a warm one")

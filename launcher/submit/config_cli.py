@@ -86,11 +86,8 @@ def run_check(args: argparse.Namespace) -> int:
     from trainmaster.launcher.submit.defaults import faults_of
 
     env = dict(os.environ) | ({"TRAINMASTER_CONFIG": str(args.file)} if args.file else {})
-    try:
-        settings = config.load(env)
-        faults = faults_of(settings)
-    except ConfigError as error:
-        faults = error.faults
+    settings, faults = config.read(env)
+    faults += faults_of(settings)
     if args.json:
         print(json.dumps({"faults": faults}))
     for fault in faults if not args.json else ():

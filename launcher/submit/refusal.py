@@ -1,10 +1,13 @@
-"""Why a cluster will not run a spec, in the words of what it has. Pure."""
+"""Why a cluster will not run a spec, in the words of what it has. Pure, but for `unknown_names`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from trainmaster.errors import SlurmError
 from trainmaster.launcher.submit.spec import JobSpec
 from trainmaster.launcher.submit.timelimit import seconds_of, slurm_time
+from trainmaster.slurm.client import SlurmClient
 from trainmaster.slurm.values import Node, Partition
 
 
@@ -68,3 +71,20 @@ def what_nodes_have(spec: JobSpec, existing: Sequence[Partition], nodes: Sequenc
         f"the nodes of partition {', '.join(map(repr, sorted(names)))} have at most {max(n.cpus for n in ours)} CPUs, "
         f"{max(n.memory_mib for n in ours)} MiB of memory and {' or '.join(gres) or 'no GPUs'}",
     )
+
+
+def unknown_names(values: Mapping[str, Any], client: SlurmClient) -> tuple[str, ...]:
+    """Partition and MPI plug-in that this cluster has not, of a spec's plain values that are at fault elsewhere too.
+
+    Nothing where the cluster does not answer: there is enough to mend without it.
+    """
+    found: list[str] = []
+    try:
+        partition, mpi = values.get("partition"), values.get("mpi")
+        if isinstance(partition, str) and partition.strip():
+            found += why_refused(JobSpec(partition=partition), client.partitions())
+        if isinstance(mpi, str) and (known := client.mpi_types()) and mpi not in known:
+            found.append(f"there is no MPI plug-in {mpi!r}; there are: {', '.join(known)}")
+    except SlurmError:
+        pass
+    return tuple(found)

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,16 @@ OPTIONS: tuple[tuple[str, str, type[Any], str], ...] = (
 )
 
 
+ASK_S = 5.0
+"""How long the cluster is asked about a spec that is at fault anyway."""
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
     parser.usage = "trainmaster submit [options] -- PROGRAM ARGS..."
     for flag, field, kind, text in OPTIONS:
-        parser.add_argument(flag, dest=field, type=kind, metavar=flag[2:].upper().replace("-", "_"), help=text)
+        metavar = flag[2:].upper().replace("-", "_")
+        parser.add_argument(flag, dest=field, type=value_or_text(kind), metavar=metavar, help=text)
     parser.add_argument("--exclusive", action="store_true", default=None, help="whole nodes only")
     parser.add_argument("--cold", action="store_true", help="start every rank as a new process, never from a warm one")
     parser.add_argument("--env", action="append", metavar="NAME=VALUE", help="a variable for the ranks (repeatable)")
@@ -101,6 +106,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("program", nargs=argparse.REMAINDER, help="what every rank runs")
     parser.set_defaults(run=run)
+
+
+def value_or_text(kind: type[Any]) -> Callable[[str], Any]:
+    """How a word of the command line becomes a value: what cannot stays text, and is named with all other faults.
+
+    >>> value_or_text(int)("4"), value_or_text(int)("four")
+    (4, 'four')
+    """
+
+    def read(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError:
+            return text
+
+    return read
 
 
 def add_policy_options(parser: argparse.ArgumentParser) -> None:
@@ -181,6 +202,7 @@ def _drafted(args: argparse.Namespace, clock: Any) -> Any:
     indices, at_once = _indices(args.array) if args.array is not None else ((), None)
     if at_once is not None:
         values["array_parallelism"] = at_once
+    _require_all(values, words)
     spec = with_defaults(decode(values), said_by=_said_by(args))
     target = program(
         words,
@@ -194,6 +216,31 @@ def _drafted(args: argparse.Namespace, clock: Any) -> Any:
     if args.wait:
         raise UsageError("--wait shows the life of one job; follow a task with `trainmaster jobs attach ID_TASK`")
     return submission.draft_array([target] * len(indices), spec, folder, **origin, indices=indices)
+
+
+def _require_all(values: Mapping[str, Any], words: Sequence[str]) -> None:
+    """Raise SpecError for a spec with faults, and name with them what else is wrong: the program, the cluster's words.
+
+    What is wrong besides a spec without a fault is said later, with the defaults of the configuration at hand.
+    """
+    from trainmaster.errors import SpecError, UsageError
+    from trainmaster.launcher.submit.refusal import unknown_names
+    from trainmaster.launcher.submit.spec_file import decode
+    from trainmaster.launcher.submit.target import program
+    from trainmaster.slurm.commands import Commands
+
+    try:
+        decode(values)
+    except SpecError as error:
+        faults = list(error.faults)
+    else:
+        return
+    try:
+        later, inside = bool(values.get("setup")), values.get("container") is not None
+        program(words, python=sys.executable, on_path_only_later=later, in_image=inside)
+    except UsageError as error:
+        faults.append(error.message)
+    raise SpecError((*faults, *unknown_names(values, Commands(timeout_s=ASK_S))))
 
 
 def _indices(text: str) -> tuple[tuple[int, ...], int | None]:

@@ -131,6 +131,14 @@ _read_before: dict[Path, tuple[tuple[int, int, int], Any]] = {}
 
 def load(env: Mapping[str, str] = os.environ) -> Settings:
     """Both files. Raises ConfigError that names every fault of both."""
+    settings, faults = read(env)
+    if faults:
+        raise ConfigError(faults)
+    return settings
+
+
+def read(env: Mapping[str, str] = os.environ) -> tuple[Settings, tuple[str, ...]]:
+    """Both files without the values that are wrong, and every fault of both, to be told with what else is found."""
     faults: list[str] = []
     cluster_file, personal_file = cluster_path(env), personal_path(env)
     cluster = _load(cluster_file, Cluster, faults) if cluster_file else Cluster()
@@ -140,9 +148,8 @@ def load(env: Mapping[str, str] = os.environ) -> Settings:
             f"{cluster_file}: default_profile: there is no profile {cluster.default_profile!r} "
             f"(known: {', '.join(cluster.profiles) or 'none'})"
         )
-    if faults:
-        raise ConfigError(tuple(faults))
-    return Settings(cluster=cluster, cluster_file=cluster_file, personal=personal, personal_file=personal_file)
+    found = Settings(cluster=cluster, cluster_file=cluster_file, personal=personal, personal_file=personal_file)
+    return found, tuple(faults)
 
 
 T = TypeVar("T", bound=Struct)

@@ -71,3 +71,13 @@ def test_check_names_the_faults_of_profiles_that_do_not_count_now_too(cluster, t
     other.write_text("[profiles.a]\njobs = 1\n[common]\nnode = 2\n")
     assert main(["config", "check", "--json", str(other)]) == 2
     assert len(json.loads(capsys.readouterr().out)["faults"]) == 2
+
+
+def test_check_names_the_faults_of_a_job_table_beside_those_of_a_node(tmp_path, capsys):
+    file = tmp_path / "two.toml"
+    file.write_text('[profiles.h100.node]\ngpu = 8\nmemory = "many"\n[profiles.h100.job]\nnodez = 1\n')
+    assert main(["config", "check", str(file)]) == 2
+    told = capsys.readouterr().err
+    for key in ("node.gpu", "node.memory", "job.nodez"):
+        assert f"{file}: profiles.h100.{key}: " in told
+    assert len(told.splitlines()) == 3
