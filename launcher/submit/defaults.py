@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -274,7 +275,7 @@ def _check(layers: Iterable[Layer]) -> None:
     faults: list[str] = []
     for layer in layers:
         unknown = sorted(set(layer.values) - set(_NAMES) | set(layer.values) & set(_NOT_FOR_FILES))
-        faults += [f"{layer.where}.{key}: there is no default for such a field" for key in unknown]
+        faults += [f"{layer.where}.{key}: there is no default for such a field{_meant(key)}" for key in unknown]
         known: dict[str, Any] = {key: value for key, value in layer.values.items() if key not in unknown}
         wrong = list(layer.faults)
         try:
@@ -286,3 +287,10 @@ def _check(layers: Iterable[Layer]) -> None:
             faults.append(f"{layer.where}.{key}: {fault}" if key in known else f"{layer.where}: {fault}")
     if faults:
         raise ConfigError(tuple(faults))
+
+
+def _meant(key: str) -> str:
+    """What a misspelt field may be meant to be; nothing for one that is there, but not for files."""
+    known = [name for name in _NAMES if name not in _NOT_FOR_FILES]
+    near = get_close_matches(key.replace("-", "_"), known, n=1) if key not in _NAMES else ()
+    return f"; {near[0]!r} may be meant" if near else ""

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 # noun -> (module with `configure(parser)`, one line of help). A new noun is one line here.
 NOUNS = {
@@ -19,6 +20,31 @@ NOUNS = {
     "install": ("trainmaster.slurm_plugins.install_cli", "put the hooks for Slurm in place, or take them away"),
     "lab": ("trainmaster.lab.cli", "a real Slurm cluster on this machine, with faults to inject"),
 }
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, which also says what an unknown option may be meant to be."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with 2, the usage and the message."""
+        from difflib import get_close_matches
+
+        known = self._options()
+        given = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
+        # An ambiguous option is told with what it could match.
+        if message.startswith("unrecognized arguments:"):
+            meant = [f"{near[0]} instead of {word}" for word in given if (near := get_close_matches(word, known, n=1))]
+            message += f"; did you mean {', '.join(meant)}?" if meant else ""
+        super().error(message)
+
+    def _options(self) -> list[str]:
+        """Options of this parser and of its verbs."""
+        found = []
+        for action in self._actions:
+            found += [flag for flag in action.option_strings if flag.startswith("--")]
+            for verb in (action.choices or {}).values() if isinstance(action.choices, dict) else ():
+                found += verb._options() if isinstance(verb, Parser) else ()
+        return list(dict.fromkeys(found))
 
 
 def _overview() -> str:
@@ -44,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"trainmaster: there is no {noun!r}\n\n{_overview()}", file=sys.stderr)
         return 2
     module, summary = NOUNS[noun]
-    parser = argparse.ArgumentParser(prog=f"trainmaster {noun}", description=summary)
+    parser = Parser(prog=f"trainmaster {noun}", description=summary)
     import_module(module).configure(parser)
     args = parser.parse_args(rest)
 

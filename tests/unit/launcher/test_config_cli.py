@@ -65,7 +65,7 @@ def test_check_names_the_faults_of_profiles_that_do_not_count_now_too(cluster, t
     other.write_text('[profiles.a.job]\nnodez = 1\n[profiles.b.job]\nnodes = "x"\n')
     assert main(["config", "check", str(other)]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        f"{other}: profiles.a.job.nodez: there is no default for such a field",
+        f"{other}: profiles.a.job.nodez: there is no default for such a field; 'nodes' may be meant",
         f"{other}: profiles.b.job.nodes: nodes must be a whole number, it is 'x'",
     ]
     other.write_text("[profiles.a]\njobs = 1\n[common]\nnode = 2\n")
@@ -81,3 +81,15 @@ def test_check_names_the_faults_of_a_job_table_beside_those_of_a_node(tmp_path, 
     for key in ("node.gpu", "node.memory", "job.nodez"):
         assert f"{file}: profiles.h100.{key}: " in told
     assert len(told.splitlines()) == 3
+
+
+def test_a_misspelt_default_gets_a_suggestion(tmp_path, capsys):
+    file = tmp_path / "c.toml"
+    file.write_text('[common.job]\ntme = "2h"\nname = "always"\nzzzzz = 1\n')
+    assert main(["config", "check", str(file)]) == 2
+    where = f"{file}: common.job"
+    assert sorted(capsys.readouterr().err.splitlines()) == [
+        f"{where}.name: there is no default for such a field",
+        f"{where}.tme: there is no default for such a field; 'time' may be meant",
+        f"{where}.zzzzz: there is no default for such a field",
+    ]

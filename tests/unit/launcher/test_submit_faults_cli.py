@@ -63,3 +63,26 @@ def test_what_the_cluster_lacks_is_named_with_the_rest():
     assert unknown_names({"nodes": 0, "partition": 7, "mpi": 7}, cluster) == ()
     cluster.answers = False
     assert unknown_names({"partition": "nope", "mpi": "foo"}, cluster) == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["submit", "--nodez", "1", "--", "true"], "--nodes instead of --nodez"),
+        (["submit", "--partitoin=gpu", "--", "true"], "--partition instead of --partitoin"),
+        (["run", "--nodez", "5", "--", "true"], "--nodes instead of --nodez"),
+        (["jobs", "list", "--jsn"], "--json instead of --jsn"),
+    ],
+)
+def test_a_misspelt_option_gets_a_suggestion(capsys, words, meant):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert f"did you mean {meant}?" in capsys.readouterr().err
+
+
+def test_an_option_like_no_other_gets_none(capsys):
+    with pytest.raises(SystemExit):
+        main(["submit", "--zzzzz", "--", "true"])
+    told = capsys.readouterr().err
+    assert "unrecognized arguments: --zzzzz" in told and "did you mean" not in told
