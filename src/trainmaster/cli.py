@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
 def _overview() -> str:
     lines = ["usage: trainmaster NOUN ...", "", "nouns:"]
     lines += [f"  {noun:<12}{summary}" for noun, (_, summary) in NOUNS.items()]
-    lines += ["", "`trainmaster NOUN --help` tells more. Exit codes: 0 ok, 1 operating error, 2 usage."]
+    lines += ["", "`trainmaster NOUN --help` tells more. Exit codes: 0 ok, 1 could not be done, 2 to be changed first."]
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """Every operating error that trainmaster raises on purpose.
 
     TrainmasterError
-    ├── UsageError            what the person asked for cannot be meant            exit 2
+    ├── UsageError            what the caller has to change first                 exit 2
     │   ├── SpecError         a JobSpec with faults; all of them are listed
     │   ├── ConfigError       a configuration file with faults; all of them are listed
     │   └── TemplateError     a template, or values for one, with faults; all of them are listed
@@ -36,7 +36,7 @@ class TrainmasterError(Exception):
 
 
 class UsageError(TrainmasterError):
-    """What the person asked for cannot be meant."""
+    """What cannot be done as it is asked for; the caller has to change the command, its files or its folder first."""
 
     exit_code = 2
 
