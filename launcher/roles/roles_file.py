@@ -36,7 +36,9 @@ def decode_roles(values: Mapping[str, Any]) -> tuple[str | None, dict[str, Role]
     tables = values.get("roles")
     if not isinstance(tables, Mapping) or not tables:
         raise SpecError(("roles must be tables: [roles.trainer] with program = … and the role's needs",))
-    faults: list[str] = []
+    # Once, and not again for each role that has the common values too.
+    faults = [_no_key(key, ("roles", *FIELDS)) for key in common if key not in FIELDS]
+    common = {key: value for key, value in common.items() if key in FIELDS}
     roles: dict[str, Role] = {}
     for number, (name, table) in enumerate(tables.items()):
         if not isinstance(table, Mapping):
@@ -51,6 +53,11 @@ def decode_roles(values: Mapping[str, Any]) -> tuple[str | None, dict[str, Role]
         raise SpecError(tuple(faults))
     job_name = common.get("name")
     return (str(job_name) if job_name is not None else None), roles
+
+
+def _no_key(key: str, known: tuple[str, ...]) -> str:
+    near = get_close_matches(key.replace("-", "_"), known, n=1)
+    return f"there is no key {key!r}" + (f"; {near[0]!r} may be meant" if near else "")
 
 
 def _role(table: Mapping[str, Any], common: Mapping[str, Any]) -> Role:
@@ -73,8 +80,7 @@ def _role(table: Mapping[str, Any], common: Mapping[str, Any]) -> Role:
         faults.append(f"service must be true or false, it is {own['service']!r}")
     needs = {key: value for key, value in table.items() if key not in KEYS}
     for key in [key for key in needs if key not in FIELDS]:
-        near = get_close_matches(key.replace("-", "_"), (*KEYS, *FIELDS), n=1)
-        faults.append(f"there is no key {key!r}" + (f"; {near[0]!r} may be meant" if near else ""))
+        faults.append(_no_key(key, (*KEYS, *FIELDS)))
         del needs[key]
     try:
         spec = decode({**common, **needs})

@@ -64,3 +64,13 @@ def test_every_fault_of_every_table_is_named() -> None:
 def test_roles_that_are_no_tables_are_refused() -> None:
     with pytest.raises(SpecError, match="roles must be tables"):
         decode_roles({"roles": ["a"]})
+
+
+def test_an_unknown_key_above_the_tables_is_named_once() -> None:
+    roles = {"a": {"program": "true"}, "b": {"program": "true", "nodez": 1}}
+    with pytest.raises(SpecError) as raised:
+        decode_roles({"tme": "2h", "roles": roles})
+    assert raised.value.faults == (
+        "there is no key 'tme'; 'time' may be meant",
+        "roles.b: there is no key 'nodez'; 'nodes' may be meant",
+    )
