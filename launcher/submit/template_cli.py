@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -58,11 +59,11 @@ def run_show(args: argparse.Namespace) -> int:
         facts = {"name": found.name, "kind": found.kind, "summary": found.summary, "path": str(found.path)}
         print(json.dumps({**facts, "variables": [asdict(one) for one in found.variables.values()]}))
         return 0
-    print(_described(found), end="")
+    print(_described(found, args.name), end="")
     return 0
 
 
-def _described(found: "Template") -> str:
+def _described(found: "Template", given_as: str) -> str:
     rows = []
     for name, variable in found.variables.items():
         kind = "|".join(variable.choices) if variable.choices else variable.type
@@ -74,7 +75,11 @@ def _described(found: "Template") -> str:
         padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
         lines.append(f"  {'  '.join(padded)}  {text}".rstrip())
     ending = " -- PROGRAM ARGS..." if found.command else ""
-    lines += ["", f"trainmaster template render {found.name} [key=value | --key value]...{ending} > job.sbatch", ""]
+    lines += [
+        "",
+        f"trainmaster template render {shlex.quote(given_as)} [key=value | --key value]...{ending} > job.sbatch",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -88,7 +93,7 @@ def run_render(args: argparse.Namespace) -> int:
         raise UsageError("could not render: the name of a template comes first", hint="`trainmaster template list`")
     found = get(name)
     if words[:1] in (["-h"], ["--help"]):
-        print(_described(found), end="")
+        print(_described(found, name), end="")
         return 0
     values = given(words, found)
     print(script(found, configured(found, values) | values), end="")

@@ -100,3 +100,17 @@ def test_mistakes_are_told_with_exit_code_2(capsys):
     done = capsys.readouterr()
     assert not done.out
     assert "  - nodes: must be a whole number" in done.err and "  - command: is needed" in done.err
+
+
+def test_the_file_that_was_shown_is_the_one_to_render(tmp_path, capsys):
+    file = tmp_path / "mine.sbatch.j2"
+    file.write_text(get("ddp").path.read_text())
+    assert f"trainmaster template render {file} [key=value" in said(capsys, "show", str(file))
+    assert f"trainmaster template render {file} [key=value" in said(capsys, "render", str(file), "--help")
+    assert "trainmaster template render ddp [key=value" in said(capsys, "show", "ddp")
+
+
+def test_a_command_that_is_to_be_expanded_is_text_in_words_and_refused_in_paths(capsys):
+    assert "'$(hostname)'" in said(capsys, "render", "ddp", "--", "python", "$(hostname)")
+    assert cli.main(["template", "render", "ddp", "venv=$(pwd)/venv", "--", "python"]) == 2
+    assert "nothing expands it" in capsys.readouterr().err
