@@ -184,7 +184,8 @@ def _left_remarks(
     if missed := named_by(names, target, lines=lines, import_path=import_path):
         few = ", ".join(missed[:8]) + (", …" if len(missed) > 8 else "")
         text = f"{few} of your shell stay(s) behind, though the program names it"
-        yield Remark(check="export", text=f"{text}; export=[{missed[0]!r}] takes it along, export=['*'] everything")
+        how = f"--export {missed[0]} (in Python export=[{missed[0]!r}]) takes it along, --export '*' everything"
+        yield Remark(check="export", text=f"{text}; {how}")
 
 
 def _code_remarks(found: code_scan.Scan) -> Iterator[Remark]:

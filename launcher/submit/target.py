@@ -38,6 +38,8 @@ class Call:
 
 Target = Program | Call
 
+_EXAMPLE = 'on a command line: -- python train.py; in Python: ["python", "train.py"]'
+
 _INTERPRETER = re.compile(r"python(?:\d+(?:\.\d+)*)?|bash|sh")
 # Options of Python that take their value as the next word.
 _WITH_VALUE = frozenset({"-W", "-X", "--check-hash-based-pycs"})
@@ -69,7 +71,7 @@ def program(
         words = [str(word) for word in command]
     words += [str(word) for word in args]
     if not words or not words[0]:
-        raise UsageError("there is no program to run: the command is empty", hint='for example ["python", "train.py"]')
+        raise UsageError("there is no program to run: the command is empty", hint=_EXAMPLE)
     if any("\0" in word for word in words):
         raise UsageError(f"the command {words!r} holds a NUL byte, which no program can be given")
     if words[0].endswith(".py") and (in_image or not os.access(words[0], os.X_OK)):

@@ -86,3 +86,15 @@ def test_an_option_like_no_other_gets_none(capsys):
         main(["submit", "--zzzzz", "--", "true"])
     told = capsys.readouterr().err
     assert "unrecognized arguments: --zzzzz" in told and "did you mean" not in told
+
+
+def test_without_a_program_the_hint_is_one_for_the_shell(capsys):
+    assert "on a command line: -- python train.py" in said(capsys, "--nodes", "1")
+
+
+def test_a_variable_that_stays_behind_is_told_with_the_option_that_takes_it_along(tmp_path, capsys, monkeypatch):
+    (tmp_path / "train.py").write_text("import os\nos.environ['DATA']\n")
+    monkeypatch.setenv("DATA", "/data")
+    assert main(["submit", "--dry-run", "--", "python3", "train.py"]) == 0
+    told = capsys.readouterr()
+    assert "--export DATA" in told.out + told.err
