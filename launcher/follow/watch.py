@@ -50,8 +50,9 @@ class Blind:
     def __str__(self) -> str:
         sign = "gave no sign of life" if self.sign_s is None else f"gave its last sign of life {_ago(self.sign_s)} ago"
         alive = "; so it runs" if self.sign_s is not None and self.sign_s < BLIND_FIRST_S / 2 else ""
+        silent = f"has not answered for {_ago(self.silent_s)}" if self.silent_s >= 1 else "does not answer"
         return (
-            f"cannot see how job {self.job_id} stands: Slurm has not answered for {_ago(self.silent_s)} ({self.why}); "
+            f"cannot see how job {self.job_id} stands: Slurm {silent} ({self.why}); "
             f"its record ends with {self.state} and it {sign}{alive}. It is waited for still"
         )
 

@@ -268,7 +268,8 @@ class Work:
             epoch_s=group.cycle.fault_epoch_s or time.time(),
         )
         dead = nodes_of([*group.cycle.lost, *decision.exclude])
-        LOG.warning("%scycle %d: %s because of %s", group.label, group.cycle.number, decision.action, decision.cause)
+        level = logging.INFO if decision.action is Action.SUCCEED else logging.WARNING
+        LOG.log(level, "%scycle %d: %s because of %s", group.label, group.cycle.number, decision.action, decision.cause)
         match decision.action:
             case Action.RESTART:
                 if group.role is not None and group.put_back is None:

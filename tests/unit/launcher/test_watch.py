@@ -11,7 +11,7 @@ from trainmaster.errors import SlurmUnreachable
 from trainmaster.launcher import intent, plan, record
 from trainmaster.launcher.follow.outcome import UNLISTED_MAX_S
 from trainmaster.launcher.follow.queue import LOOK_EVERY_S, Queue
-from trainmaster.launcher.follow.watch import GRACE_S, Watch
+from trainmaster.launcher.follow.watch import GRACE_S, Blind, Watch
 
 
 class Scene:
@@ -321,3 +321,9 @@ def test_a_cluster_that_does_not_answer_leaves_the_state_unknown(scene):
     scene.slurm.fail = {verb: [SlurmUnreachable("down")] * 9 for verb in ("jobs", "job")}
     scene.watch.hurry()
     assert scene.watch.state_seen(scene.watch.queued(patience_s=1.0)) == "UNKNOWN"
+
+
+def test_a_silence_that_has_just_begun_is_not_one_of_0_s():
+    """It said: has not answered for 0 s."""
+    blind = Blind(job_id="1", silent_s=0.2, why="it is down", state="PENDING", sign_s=None)
+    assert "Slurm does not answer (it is down)" in str(blind)
