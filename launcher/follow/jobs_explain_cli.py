@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from trainmaster.launcher.follow.jobs_args_cli import Verbs
     from trainmaster.launcher.submit.explanation import Explanation
     from trainmaster.slurm.client import SlurmClient
+    from trainmaster.slurm.values import Job
 
 
 def add(verbs: "Verbs") -> None:
@@ -34,15 +35,23 @@ def run_explain(args: argparse.Namespace) -> int:
     state = watch.state(patience_s=PATIENCE_S)
     script, explanation = read(found.run_dir)
     wait = why_it_waits(found, script, watch.queue.client) if state in ("PENDING", "REQUEUED") else None
+    holds = why_it_completes(watch.queued(patience_s=0.0), watch.queue.client)
     saving = facts_of(lines_of(found.run_dir, found.plan.roles))
     if args.json:
         from trainmaster.launcher.submit.explanation import as_data
 
         told = as_data(explanation) if explanation is not None else None
-        facts: dict[str, Any] = {"job_id": found.id.plain, "name": found.plan.name, "state": state}
+        facts: dict[str, Any] = {
+            "job_id": found.id.plain,
+            "name": found.plan.name,
+            "state": state,
+            "holds": holds or None,
+        }
         print(json.dumps({**facts, "waits": wait, "saving": saving, "script": script, "explanation": told}))
         return 0
     print(f"job {found.job_id} {found.plan.name!r}  {state}")
+    if holds:
+        print(f"  holds:  {holds}")
     if wait is not None:
         print(f"  waits:  {wait['words']} (Slurm: {wait['reason'] or 'no reason yet'})")
         print(f"  do:     {wait['advice']}")
@@ -77,6 +86,19 @@ def why_it_waits(found: "Found", script: str, client: "SlurmClient") -> "Mapping
     why = waiting(job.reason)
     start = f"{clock(job.start_time)}, as Slurm plans now" if job.start_time else _if_submitted_now(script, client)
     return {"reason": job.reason, "words": why.words, "advice": why.advice, "start": start}
+
+
+def why_it_completes(queued: "Job | None", client: "SlurmClient") -> str:
+    """Which nodes Slurm waits for before it lets the job go; "" when it is not COMPLETING, or Slurm does not tell."""
+    from trainmaster.errors import SlurmError
+    from trainmaster.launcher.follow.waiting import completing
+
+    if queued is None or queued.state != "COMPLETING":
+        return ""
+    try:
+        return completing(queued, client.nodes(queued.nodes) if queued.nodes else ())
+    except SlurmError:
+        return completing(queued, ())
 
 
 def _if_submitted_now(script: str, client: "SlurmClient") -> str:

@@ -49,6 +49,7 @@ def run_show(args: argparse.Namespace) -> int:
 def _facts(found: "Found", watch: "Watch", end: "Event | None", queued: "Job | None") -> dict[str, Any]:
     from dataclasses import asdict
 
+    from trainmaster.launcher.follow.jobs_explain_cli import why_it_completes
     from trainmaster.launcher.follow.life import cycles_of, lost_by_cause, lost_s
     from trainmaster.launcher.follow.outcome import reason_of
     from trainmaster.launcher.follow.saving import facts_of, lines_of
@@ -66,7 +67,7 @@ def _facts(found: "Found", watch: "Watch", end: "Event | None", queued: "Job | N
         "state": watch.state_seen(queued),
         "cause": end.cause if end else None,
         "cancelled_by": _who_cancelled(watch, end),
-        "reason": reason_of(queued) or None,
+        "reason": reason_of(queued) or why_it_completes(queued, watch.queue.client) or None,
         "starts_s": queued.start_time if queued is not None and queued.state == "PENDING" else None,
         "cannot_see": str(blind) if blind is not None else None,
         "run_dir": str(found.run_dir),

@@ -4,7 +4,10 @@ Source: squeue(1), "JOB REASON CODES", and slurmctld's texts of 22.05 to 24.11 (
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from trainmaster.slurm.values import Job, Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,3 +130,14 @@ def waiting(reason: str) -> Waiting:
             advice="wait for jobs of yours (or of your group) to end, ask for less, or use another `qos` or `account`",
         )
     return Waiting(words=f"Slurm says {said!r}", advice='squeue(1), "JOB REASON CODES", may tell more')
+
+
+def completing(queued: Job | None, nodes: Sequence[Node]) -> str:
+    """Why a job that is over, or was put back, still holds nodes; "" when it does not. `nodes`: those it holds."""
+    if queued is None or queued.state != "COMPLETING":
+        return ""
+    silent = [node.name for node in nodes if "*" in node.state or "NOT_RESPONDING" in node.state]
+    if not silent:
+        return f"Slurm still waits for {queued.nodes or 'its nodes'} to end what ran there"
+    which = f"{','.join(silent)}, which {'does' if len(silent) == 1 else 'do'} not answer"
+    return f"Slurm still waits for {which}; it gives that up after SlurmdTimeout"

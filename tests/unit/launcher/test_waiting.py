@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainmaster.launcher.follow.waiting import waiting
+from trainmaster.launcher.follow.waiting import completing, waiting
+from trainmaster.slurm.values import Job, Node
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,13 @@ def test_reasons(reason, words, advice):
 def test_every_reason_gets_words(reason):
     found = waiting(reason)
     assert found.words and found.advice
+
+
+def test_a_job_that_slurm_does_not_let_go_names_the_node():
+    """It was CANCELLING, and nothing said why."""
+    job = Job(job_id=1, state="COMPLETING", nodes="n02")
+    dead, alive = Node(name="n02", state="DOWN*+COMPLETING"), Node(name="n02", state="IDLE+COMPLETING")
+    told = "Slurm still waits for n02, which does not answer; it gives that up after SlurmdTimeout"
+    assert completing(job, [dead]) == told
+    assert completing(job, [alive]) == "Slurm still waits for n02 to end what ran there"
+    assert completing(Job(job_id=1, state="PENDING"), [dead]) == ""
