@@ -44,8 +44,8 @@ def require_count(count: int, *, or_more: bool = False) -> None:
         asked = f"more than {TASKS_MAX:,}" if or_more else f"{count:,}"
         raise UsageError(
             f"could not make an array of {asked} tasks: at most {TASKS_MAX:,} are taken",
-            hint="let each task do more, or submit them in several goes (--array 0-9999, then 10000-19999); what Slurm "
-            "itself takes is often less: `scontrol show config | grep -E 'MaxArraySize|MaxJobCount'`",
+            hint="let each task do more, or submit them as several arrays; what Slurm itself takes is often less: "
+            "`scontrol show config | grep -E 'MaxArraySize|MaxJobCount'`",
         )
 
 
