@@ -30,7 +30,7 @@ def _power_loss(lab: Lab, target: str, options: Options) -> Injected:
     for cable in cables:
         netns.cut(cable)
     killed = processes.kill_all(lambda sessions: node.members(lab, names, sessions))
-    summary = f"cut the cable of {', '.join(names)}, then killed {len(killed)} processes"
+    summary = f"cut the cable of {', '.join(names)}, then killed {node.counted(killed)}"
     return Injected(fault="power-loss", target=target, summary=summary, pids=tuple(process.pid for process in killed))
 
 

@@ -16,6 +16,11 @@ def members(lab: Lab, names: tuple[str, ...], sessions: frozenset[int] = frozens
     return processes.members(names, folder=lab.folder, conf=lab.conf, sessions=sessions)
 
 
+def counted(found: tuple[Process, ...]) -> str:
+    """How many processes, in words."""
+    return f"{len(found)} process{'' if len(found) == 1 else 'es'}"
+
+
 def _death(lab: Lab, target: str, options: Options) -> Injected:
     names = nodes_of(lab, target)
     found = members(lab, names)
@@ -24,7 +29,7 @@ def _death(lab: Lab, target: str, options: Options) -> Injected:
     if options.dry_run:
         return _injected("node-death", target, f"would kill {len(found)} processes", found)
     killed = processes.kill_all(lambda sessions: members(lab, names, sessions))
-    return _injected("node-death", target, f"killed {len(killed)} processes at once", killed)
+    return _injected("node-death", target, f"killed {counted(killed)} at once", killed)
 
 
 def _freeze(lab: Lab, target: str, options: Options) -> Injected:
