@@ -77,7 +77,9 @@ class Course:
     @property
     def recovered(self) -> bool:
         """Whether it runs again: with a new step, where it reports steps."""
-        return self.running_s is not None and (self.step_before is None or self.new_step_s is not None)
+        if self.step_before is None:
+            return self.running_s is not None
+        return self.new_step_s is not None and self.first_step_s is not None
 
 
 def course(

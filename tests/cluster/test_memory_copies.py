@@ -90,7 +90,15 @@ def on_disk(folder: Path) -> int:
 
 
 def in_memory(job: TrainmasterJob[Any]) -> list[Path]:
-    return sorted(MEMORY.glob(f"trainmaster-{job.job_id}-*"))
+    """The folders of this job's agents; other labs have jobs of the same number."""
+    return sorted(path for path in MEMORY.glob(f"trainmaster-{job.job_id}-*") if _is_of(path, job))
+
+
+def _is_of(folder: Path, job: TrainmasterJob[Any]) -> bool:
+    try:
+        return any(str(job.run_dir) in path.read_text() for path in folder.glob("env-*.json"))
+    except OSError:
+        return False  # it is being removed
 
 
 def all_right(job: TrainmasterJob[Any], *, cycle: int, ranks: int = 3) -> bool:

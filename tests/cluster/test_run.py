@@ -145,7 +145,8 @@ def test_a_held_allocation_runs_one_program_after_the_other(lab: Lab):
             timeout=120,
             check=False,
         )
-        assert done.returncode == code, done.stderr
+        # 93: never run this again by yourself.
+        assert done.returncode == (93 if code else 0), done.stderr
         job: TrainmasterJob[Any] = TrainmasterJob.from_id(holder)
         assert story(job)[-1] == ("NO_PROGRESS" if code else "SUCCEEDED"), done.stderr
         assert job.events()[-1].ranks == 2
