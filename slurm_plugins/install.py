@@ -120,7 +120,7 @@ def fragment_text(prefix: Path) -> str:
     )
 
 
-def library_files() -> dict[str, bytes]:
+def copied_files() -> dict[str, bytes]:
     """By path below a version's folder, what the nodes need of this package."""
     top = HERE.parent / "health"
     found = {
@@ -155,7 +155,7 @@ def plan(prefix: Path, site: Site) -> InstallPlan:
     if not prefix.is_absolute() or any(character.isspace() for character in str(prefix)):
         raise InstallError(f"{prefix} cannot be the prefix", hint="slurm.conf wants an absolute path without blanks")
     old, _ = read_manifest(prefix)
-    library = library_files()
+    library = copied_files()
     version = _sum(b"".join(name.encode() + data for name, data in library.items()))[:12]
     files = {f"hooks/{name}": (HERE / "hooks" / name).read_bytes() for name in HOOKS}
     files |= {f"lib/{version}/{name}": data for name, data in library.items()}

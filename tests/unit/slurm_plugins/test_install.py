@@ -80,10 +80,10 @@ def test_another_version_replaces_the_old_one_at_the_second_installation(
     installed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = (installed / "lib/current").readlink()
-    library = install.library_files()
+    library = install.copied_files()
     for number, text in enumerate(("# two\n", "# three\n")):
         changed = {**library, "trainmaster/health/ledger.py": library["trainmaster/health/ledger.py"] + text.encode()}
-        monkeypatch.setattr(install, "library_files", lambda changed=changed: changed)
+        monkeypatch.setattr(install, "copied_files", lambda changed=changed: changed)
         assert main(["install", "hooks", f"--prefix={installed}"]) == 0
         assert (installed / "lib/current").readlink() != first
         # A pass may still run with the version that was current.
