@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.real_lab import until
 
 import trainmaster
 from trainmaster.lab.cluster import Lab, LabSpec, up
+from trainmaster.launcher import record
 from trainmaster.launcher.follow.job import TrainmasterJob
 from trainmaster.launcher.follow.queue import queue_of
 from trainmaster.launcher.submit.executor import submit
@@ -373,6 +375,10 @@ def test_a_job_whose_cluster_is_gone_is_unknown_and_who_waits_is_told(lab, tmp_p
     held = submit("true", spec=small(sbatch={"hold": True}), folder=tmp_path)
     lab.stop_process("slurmctld")
     try:
+        # For half a minute its record alone says that it waits; who asks later gets no answer.
+        (submitted,) = record.read(held.run_dir)
+        earlier = replace(submitted, epoch_s=submitted.epoch_s - 60)
+        (held.run_dir / record.FILE).write_text(record.to_line(earlier))
         shown = show(held)
         assert shown["state"] == "UNKNOWN" and shown["ended_s"] is None
         with pytest.raises(TimeoutError, match="has not ended within"):

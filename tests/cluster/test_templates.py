@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,7 +226,9 @@ def test_preemptible(submitted: Submitted):
         return job is not None and job.state == "PENDING" and job.restarts == 1
 
     until(waits, "it is back in the queue")
-    # Slurm would hold it for two minutes; its owner need not wait for that.
+    # Slurm would hold it for two minutes; its owner need not wait for that. Released in the very second of its requeue
+    # it would be refused by slurmd now and then (22.05).
+    time.sleep(1.5)
     submitted.client.update_job(job_id, StartTime="now")
     submitted.wait("preemptible")
     output = submitted.output("preemptible")
