@@ -131,6 +131,18 @@ def read(run_dir: Path) -> tuple[Event, ...]:
     return tuple(replace(event, job_id=f"{event.job_id}_{run_dir.name}") for event in shared)
 
 
+REMARKS = frozenset({"NODE_LOST", "STRAGGLER", "DIAGNOSED"})
+"""Events that tell of something and leave the job as it stands."""
+
+
+def standing(events: Iterable[Event]) -> Event | None:
+    """The last event that says how the job stands; None when there is none."""
+    last = None
+    for event in events:
+        last = last if event.state in REMARKS else event
+    return last
+
+
 def end_of(events: Iterable[Event]) -> Event | None:
     """The event that ended the job, if it ended. A requeue after an end (by hand) makes the job live again."""
     end = None

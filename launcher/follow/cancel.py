@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from trainmaster.errors import SlurmError
-from trainmaster.launcher import intent
+from trainmaster.launcher import intent, record
 from trainmaster.launcher.follow.watch import PATIENCE_S, Watch
 from trainmaster.launcher.supervise import takeover
 from trainmaster.slurm.client import SlurmClient
@@ -38,8 +38,7 @@ def lives_again(watch: Watch) -> bool:
 
 def may_save(watch: Watch) -> bool:
     """Whether the job has ranks that its supervisor could ask for a checkpoint, and a batch step to hear of it."""
-    events = watch.events()
-    last = next((event for event in reversed(events) if event.state != "NODE_LOST"), None)
+    last = record.standing(watch.events())
     post = takeover.current(watch.run_dir)
     return last is not None and last.state in _WITH_RANKS and post is not None and post.epoch == 0
 

@@ -87,7 +87,7 @@ def prepare(
         grace_s: From the warning to the requeue; 30 s for a preemption and the job's own lead for a time-out when not
             given.
     """
-    last = watch.events()[-1] if watch.events() else None
+    last = record.standing(watch.events())
     if watch.end() is not None or last is None or last.state not in ("RUNNING", "PROGRESS"):
         raise UsageError(
             f"could not rehearse {kind} on job {whole.job_id}: it is {watch.state()}",

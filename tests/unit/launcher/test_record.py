@@ -83,3 +83,16 @@ def test_reported_values_beside_the_step(tmp_path):
     assert (record.last_step(tmp_path), record.slowest(tmp_path)) == (13, None)
     recorder.note_step(14)
     assert record.last_values(tmp_path) == {}
+
+
+@pytest.mark.parametrize("remark", sorted(record.REMARKS))
+def test_a_slow_or_lost_node_leaves_the_job_running(remark: str) -> None:
+    """Else `jobs cancel` and `jobs requeue` would not let the ranks save, and a drill would be refused."""
+    events = [
+        record.Event(epoch_s=number, job_id=1, attempt=0, cycle=0, state=state)
+        for number, state in enumerate(("SUBMITTED", "STARTING", "RUNNING", "PROGRESS", remark, remark))
+    ]
+    found = record.standing(events)
+    assert found is not None
+    assert found.state == "PROGRESS"
+    assert record.standing([]) is None
