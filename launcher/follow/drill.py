@@ -54,7 +54,7 @@ class Course:
     kind: Kind
     target: str
     step_before: int | None
-    """The last step of the job when the drill was done."""
+    """The last step that was done before the job was hit, as far as is known; None when it reports none."""
     found_s: float | None = None
     """Until the job's record says that something happened."""
     found: str = ""
@@ -107,6 +107,8 @@ def course(
     told = Course(kind=kind, target=target, step_before=step_before, nodes_before=before)
     if found is None:
         return told
+    if step_before is not None and found.step is not None:
+        step_before = max(step_before, found.step)  # ranks went on between the look at them and the fault
     after = [event for event in later if (event.attempt, event.cycle) > (found.attempt, found.cycle)]
     running = next((event for event in after if event.state == "RUNNING"), None)
     progress = next((event for event in after if event.state == "PROGRESS"), None)

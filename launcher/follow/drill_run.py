@@ -189,9 +189,9 @@ def follow(
     new_step_s: float | None = None
     told = drill.now(done_s=done_s, step_before=step_before, new_step_s=None)
     while time.monotonic() < deadline_s:
-        if told.running_s is not None and new_step_s is None and step_before is not None:
+        if told.running_s is not None and new_step_s is None and told.step_before is not None:
             step = drill.step()
-            if step is not None and step > step_before:
+            if step is not None and step > told.step_before:
                 new_step_s = time.time() - done_s
         now = drill.now(done_s=done_s, step_before=step_before, new_step_s=new_step_s)
         if now != told:

@@ -45,6 +45,13 @@ def test_not_recovered_before_a_new_step(seen):
     assert in_words(now)[-1].strip() in ("the job has not noticed anything", "the job has not recovered")
 
 
+def test_a_step_done_between_the_look_and_the_fault_is_not_new():
+    late = event(101, "RESTARTING", cause="node_death", dead=("b",), step=53)
+    assert told([*BEFORE, late]).step_before == 53
+    assert told([*BEFORE, late], step=60).step_before == 60
+    assert told([*BEFORE, late], step=None).step_before is None
+
+
 def test_a_job_that_reports_no_steps_has_recovered_when_its_ranks_run():
     assert told([*BEFORE, LOST, AGAIN], step=None).recovered
 
