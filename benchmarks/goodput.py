@@ -1,30 +1,35 @@
 """How much of its time a run makes use of while faults rain on it: trainmaster, elastic torchrun, plain sbatch.
 
     python benchmarks/goodput.py --quick           two minutes of trainmaster alone: too little for any claim
-    python benchmarks/goodput.py --minutes 60      an hour for each
+    python benchmarks/goodput.py --together        an hour for all of them at the same time
+    python benchmarks/goodput.py --minutes 60      an hour for each, one after the other
     python benchmarks/goodput.py --minutes 20 --gap-s 60 --seed 3 --peers trainmaster nvrx
 
-All train the same model (examples/tiny_gpt) on four nodes of labs of their own, one after the other, under the same
-faults at the same times: ranks crash and hang, nodes die and fall silent, in the published proportions
-(`measure/drill_plan.py`), far more often than anywhere in the world. A dead node is back after `--repair-s`. The batch
-host is spared. What ends for good is submitted again at once, as by somebody who never sleeps. A fault that is due
-while a run is down anyway is left out, which favours those that are down for long.
+All train the same model (examples/tiny_gpt) on four nodes of labs of their own, under the same faults at the same
+times: ranks crash and hang, nodes die and fall silent, in the published proportions (`measure/drill_plan.py`), far more
+often than anywhere in the world. A dead node is back after `--repair-s`. The batch host is spared. A step takes
+`--step-s` at least, most of it asleep, as hosts sleep while their GPUs compute: so runs side by side hardly feel each
+other; and they begin 20 s apart, so that their faults do not coincide. What ends for good is submitted again at once,
+as by somebody who never sleeps. A fault that is due while a run is down anyway is left out, which favours those that
+are down for long.
 
 Effective time: the steps done for the first time, times what a step takes when nothing disturbs, over the time.
 The last line on stdout is one flat JSON object.
 """
 
 import argparse
+import multiprocessing
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from measure import figures, steps
-from measure.drill_plan import Strike, Use, draw, use_of
+from measure.drill_plan import Strike, draw, use_of
 from measure.figures import Figures
 from measure.strike import CHECKPOINT_EVERY, COLLECTIVE_TIMEOUT_S, await_flow, batch_host, inject, why_gone
 from peers.table import PEERS, Peer, by_name
@@ -41,6 +46,8 @@ from trainmaster.slurm.commands import Commands
 LAB_NODES = RANKS + SPARES + 2
 DEFAULT = ("trainmaster", "torchrun_tuned", "sbatch_tuned")
 GOAL_RATIO = 5.0
+APART_S = 20.0
+"""Between the starts of two runs side by side."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,26 +123,38 @@ class Run:
         return [node for node in nodes if node not in out]
 
 
-def measure(
-    peer: Peer, strikes: Sequence[Strike], folder: Path, *, length_s: float, repair_s: float
-) -> tuple[Use, Run]:
-    """Build a lab, start the training, and let the faults come."""
-    work = Work(folder=folder, checkpoint_every=CHECKPOINT_EVERY, collective_timeout_s=COLLECTIVE_TIMEOUT_S)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drill:
+    """What every peer goes through."""
+
+    strikes: Sequence[Strike]
+    length_s: float
+    repair_s: float
+    step_s: float
+    folder: Path
+
+
+def measure(drill: Drill, name: str, after_s: float = 0.0) -> Figures:
+    """Build a lab, start the training, and let the faults come. Returns what one run comes to."""
+    time.sleep(after_s)
+    peer, folder = by_name(name), drill.folder / name
+    work = Work(
+        folder=folder,
+        checkpoint_every=CHECKPOINT_EVERY,
+        collective_timeout_s=COLLECTIVE_TIMEOUT_S,
+        step_s=drill.step_s,
+    )
     folder.mkdir(parents=True)
     with up(LabSpec(nodes=LAB_NODES, settings=peer.settings)) as lab:
         run = Run(peer=peer, lab=lab, work=work, job_id=peer.start(lab, work))
         await_flow(lab, work, run.job_id, 5.0)
         begin_s = time.time()
-        for strike in strikes:
+        for strike in drill.strikes:
             run.pause(begin_s + strike.at_s)
-            run.strike(strike, repair_s=repair_s)
-        run.pause(begin_s + length_s)
-        return use_of(steps.read(work.metrics), begin_s=begin_s, end_s=begin_s + length_s), run
-
-
-def figures_of(peer: Peer, use: Use, run: Run) -> Figures:
-    """What one run comes to."""
-    name = peer.name
+            run.strike(strike, repair_s=drill.repair_s)
+        run.pause(begin_s + drill.length_s)
+        use = use_of(steps.read(work.metrics), begin_s=begin_s, end_s=begin_s + drill.length_s)
+        sys.stderr.write(f"{name}: {use.effective:.1%} effective, {len(run.struck)} faults: {' '.join(run.struck)}\n")
     return {
         f"{name}_effective_ratio": round(use.effective, 4),
         f"{name}_lost_s": round(use.lost_s, 1),
@@ -144,6 +163,16 @@ def figures_of(peer: Peer, use: Use, run: Run) -> Figures:
         f"{name}_left_out": run.left_out,
         f"{name}_jobs_lost": run.jobs_lost,
     }
+
+
+def measure_together(drill: Drill, names: Sequence[str]) -> Figures:
+    """All at the same time, each in a process of its own: a submission takes its lab from the environment."""
+    found: Figures = {}
+    with ProcessPoolExecutor(len(names), mp_context=multiprocessing.get_context("spawn")) as pool:
+        runs = [pool.submit(measure, drill, name, APART_S * place) for place, name in enumerate(names)]
+        for run in runs:
+            found |= run.result()
+    return found
 
 
 def ratio(found: Figures, names: Sequence[str]) -> Figures:
@@ -174,6 +203,8 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two minutes, trainmaster alone, a fault every 20 s")
     parser.add_argument("--minutes", type=float, default=60.0, help="for each")
+    parser.add_argument("--together", action="store_true", help="all at the same time")
+    parser.add_argument("--step-s", type=float, default=0.25, help="what a step takes at least")
     parser.add_argument("--gap-s", type=float, default=60.0, help="seconds between two faults on average")
     parser.add_argument("--repair-s", type=float, default=120.0, help="until a dead node is back")
     parser.add_argument("--seed", type=int, default=1)
@@ -194,10 +225,12 @@ def main(argv: Sequence[str]) -> int:
     found: Figures = {"quick": args.quick, "seed": args.seed, "length_s": length_s, "gap_s": gap_s}
     with tempfile.TemporaryDirectory(prefix="trainmaster-goodput-", ignore_cleanup_errors=True) as temporary:
         folder = args.keep.resolve() if args.keep else Path(temporary)
-        for name in names:
-            use, run = measure(by_name(name), strikes, folder / name, length_s=length_s, repair_s=args.repair_s)
-            found |= figures_of(by_name(name), use, run)
-            console.print(f"{name}: {use.effective:.1%} effective, {len(run.struck)} faults: {' '.join(run.struck)}")
+        drill = Drill(strikes=strikes, length_s=length_s, repair_s=args.repair_s, step_s=args.step_s, folder=folder)
+        if args.together:
+            found |= measure_together(drill, names)
+        else:
+            for name in names:
+                found |= measure(drill, name)
     found |= ratio(found, names)
     show(found, names, console)
     print(figures.last_line(found))

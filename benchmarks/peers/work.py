@@ -22,6 +22,8 @@ class Work:
     spares: int = SPARES
     collective_timeout_s: float
     """After how long a collective fails whose partner has gone silent; torch's own default is half an hour."""
+    step_s: float = 0.0
+    """What a step takes at least. The rest of it the ranks sleep, as hosts do while their GPUs compute."""
 
     @property
     def metrics(self) -> Path:
@@ -37,7 +39,7 @@ class Work:
     def words(self) -> list[str]:
         """The script and its arguments. It would train for hours: every run is ended once it is measured."""
         words = [str(TRAIN), "--steps", "1000000", "--sample-bytes", "0", "--device", "cpu"]
-        words += ["--metrics", str(self.metrics)]
+        words += ["--metrics", str(self.metrics), "--step-s", str(self.step_s)]
         words += ["--checkpoint-dir", str(self.folder / "checkpoints")]
         words += ["--checkpoint-every", str(self.checkpoint_every), "--timeout-s", str(self.collective_timeout_s)]
         return words

@@ -47,6 +47,7 @@ def options(argv: list[str]) -> argparse.Namespace:
     run.add_argument("--batch", type=int, default=8, help="samples per rank and step")
     run.add_argument("--learning-rate", type=float, default=1e-2, help="its peak")
     run.add_argument("--seed", type=int, default=0)
+    run.add_argument("--step-s", type=float, default=0.0, help="a step takes this long at least: asleep, like a host")
     size = parser.add_argument_group("the model")
     size.add_argument("--d-model", type=int, default=96)
     size.add_argument("--layers", type=int, default=3)
@@ -182,6 +183,7 @@ def train(args: argparse.Namespace, device: torch.device, stop_request: StopRequ
         optimizer.param_groups[0]["lr"] = learning_rate(step, args.learning_rate)
         optimizer.step()
         step, seen = step + 1, seen + args.batch * world_size
+        time.sleep(max(0.0, started_s + args.step_s - time.perf_counter()))
 
         # The signal reaches the ranks at different moments. What all of them saw of this step is one number for all.
         shared = torch.stack([loss.detach(), torch.tensor(float(stop_request.came), device=device)])
