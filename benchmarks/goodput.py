@@ -145,7 +145,8 @@ def measure(drill: Drill, name: str, after_s: float = 0.0) -> Figures:
         step_s=drill.step_s,
     )
     folder.mkdir(parents=True)
-    with up(LabSpec(nodes=LAB_NODES, settings=peer.settings)) as lab:
+    # With accounting, as all large sites have it: without it a job that has lost a node cannot be changed any more.
+    with up(LabSpec(nodes=LAB_NODES, accounting=True, settings=peer.settings)) as lab:
         run = Run(peer=peer, lab=lab, work=work, job_id=peer.start(lab, work))
         await_flow(lab, work, run.job_id, 5.0)
         begin_s = time.time()
