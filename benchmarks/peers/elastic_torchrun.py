@@ -7,9 +7,9 @@ from trainmaster.lab.cluster import Lab
 from trainmaster.slurm.commands import Commands
 
 RESTARTS = 1000
-TUNED = "last_call_timeout=2,keep_alive_interval=1,keep_alive_max_attempt=3,"
-"""As quick as its rendezvous can be made: by default it counts a silent agent out after 15 s, and waits 30 s for more
-than the least number of nodes."""
+TUNED = "join_timeout=60,last_call_timeout=2,keep_alive_interval=1,keep_alive_max_attempt=3,"
+"""As quick as its rendezvous can be made: by default it counts a silent agent out after 15 s, waits 30 s for more than
+the least number of nodes, and gives up after ten minutes with fewer."""
 OWN_STORE = "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1\n"
 """A new store for each round. By default all rounds share one; in the one run made so, on a busy machine, ranks that
 were restarted had not found each other after two minutes ("connectFullMesh failed ... refused", torch 2.13)."""
