@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainmaster.lab import daemons, fakehost, folders, netns, processes, throttle
+from trainmaster.lab import daemons, fakehost, folders, jobgroups, netns, processes, throttle
 from trainmaster.lab.processes import Process
 from trainmaster.lab.state import LOCK_FILE, STATE_FILE, LabState, locked
 
@@ -80,6 +80,7 @@ def end(state: LabState, *, keep_folder: bool = False) -> Ended:
             if state.network is not None:
                 netns.destroy(state.network.lab_id)
             fakehost.unmount_below(state.folder)
+            jobgroups.forget(state.name)
             throttle.forget([throttle.name_of(state.name, node) for node in state.node_names])
             _clear(state.folder, keep=keep_folder)
     folders.forget(state.name, state.folder)

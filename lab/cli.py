@@ -46,6 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--accounting", action="store_true", help="with slurmdbd on a MariaDB of its own")
     verb.add_argument("--netns", action="store_true", help="each node in its own network namespace (root)")
+    verb.add_argument("--cgroups", action="store_true", help="jobs in control groups, as on real clusters (root)")
     verb.add_argument("--dry-run", action="store_true", help="only show the configuration that would be written")
     _add_json(verb)
     verb.set_defaults(run=_up)
@@ -164,6 +165,7 @@ def _up(args: argparse.Namespace) -> int:
         settings=parse_settings(tuple(args.settings)),
         accounting=args.accounting,
         netns=args.netns,
+        cgroups=args.cgroups,
         real_gpus=args.real_gpus,
         name=args.name or ("" if folder else _DEFAULT_NAME),
         folder=folder,

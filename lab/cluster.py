@@ -15,7 +15,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainmaster.errors import LabError
-from trainmaster.lab import accounting, cleanup, daemons, files, folders, install, munge, netns, orphans, ports, state
+from trainmaster.lab import (
+    accounting,
+    cleanup,
+    daemons,
+    files,
+    folders,
+    install,
+    jobgroups,
+    munge,
+    netns,
+    orphans,
+    ports,
+    state,
+)
 from trainmaster.lab.cleanup import Ended
 from trainmaster.lab.processes import look
 from trainmaster.lab.running import Lab, start_slurmd
@@ -96,6 +109,8 @@ def up(spec: LabSpec | None = None, *, owned: bool = True, say: Callable[[str], 
             names = tuple(node.name for node in nodes)
             planned = replace(planned, network=netns.create(_lab_id(folder), names, folder=folder))
         state.save(planned)
+        if spec.cgroups:
+            jobgroups.create(folder, draft.name)
         files.write(planned, spec, nodes)
         _start(planned, nodes, held, say)
     except BaseException:
@@ -112,6 +127,8 @@ def _draft(spec: LabSpec) -> tuple[tuple[NodePlan, ...], LabState]:
     """The nodes and the state without ports, after everything is checked that can be without changing anything."""
     nodes = plan_nodes(spec)
     install.require(install.COMMANDS + (install.ACCOUNTING_COMMANDS if spec.accounting else ()))
+    if spec.cgroups:
+        jobgroups.require()
     _require_memory(len(nodes), Path("/proc/meminfo").read_text())
     name = spec.name or (spec.folder.name if spec.folder else f"lab-{secrets.token_hex(3)}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):

@@ -280,11 +280,13 @@ def topology_conf(nodes: Sequence[NodePlan], leaf: int) -> str:
     return templates.render("lab-topology.conf", leaves=zip(names, leaves, strict=True), spine=NodeSet.fromlist(names))
 
 
-def cgroup_conf(slurm_version: tuple[int, int]) -> str:
-    """The text of cgroup.conf. Nothing in the lab uses cgroups, but slurmd wants a plugin that loads.
+def cgroup_conf(slurm_version: tuple[int, int], mount_point: Path | None = None) -> str:
+    """The text of cgroup.conf. Without control groups (`mount_point` is None) slurmd wants a plugin all the same.
 
     22.05 has no "disabled" and its autodetection ends slurmd where /sys/fs/cgroup is not mounted; v1 loads anywhere.
     """
+    if mount_point is not None:
+        return f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={mount_point}\n"
     return f"CgroupPlugin={'disabled' if slurm_version >= (23, 11) else 'cgroup/v1'}\n"
 
 

@@ -5,7 +5,7 @@ import pwd
 import socket
 from collections.abc import Sequence
 
-from trainmaster.lab import accounting, config, daemons, fakeroot, install, munge
+from trainmaster.lab import accounting, config, daemons, fakeroot, install, jobgroups, munge
 from trainmaster.lab.config import Site
 from trainmaster.lab.spec import LabSpec, NodePlan
 from trainmaster.lab.state import LabState
@@ -37,12 +37,12 @@ def site_of(lab: LabState) -> Site:
 def configuration(lab: LabState, spec: LabSpec, nodes: Sequence[NodePlan]) -> dict[str, str]:
     """The text of each configuration file, by its name."""
     site = site_of(lab)
+    settings = {"ProctrackType": "proctrack/cgroup"} | dict(spec.settings) if spec.cgroups else spec.settings
+    groups = jobgroups.mount_point(lab.folder) if spec.cgroups else None
     texts = {
-        "slurm.conf": config.slurm_conf(
-            site, nodes, topology=spec.leaf > 0, own_names=spec.netns, overrides=spec.settings
-        ),
+        "slurm.conf": config.slurm_conf(site, nodes, topology=spec.leaf > 0, own_names=spec.netns, overrides=settings),
         "gres.conf": config.gres_conf(site, nodes, real=spec.real_gpus),
-        "cgroup.conf": config.cgroup_conf(site.slurm_version),
+        "cgroup.conf": config.cgroup_conf(site.slurm_version, groups),
         "prolog": config.hook(site, "prolog"),
         "epilog": config.hook(site, "epilog"),
     }

@@ -47,6 +47,8 @@ class LabSpec:
     accounting: bool = False
     netns: bool = False
     """Each node in its own network namespace (root only), so that its cable can be cut."""
+    cgroups: bool = False
+    """Jobs in control groups (root only): nothing that a job starts outlives it, as on most real clusters."""
     real_gpus: bool = False
     """GPUs are this machine's own, /dev/nvidia0 and on, not simulated ones. For a single node."""
     name: str = ""

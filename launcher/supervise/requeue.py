@@ -1,10 +1,11 @@
 """Puts a job back into the queue under its id, without its bad nodes and without Slurm's 121 s. Standard library only.
 
-After a requeue Slurm sets the begin time to the credential's lifetime plus one second. The job's owner may set it to
-now, but only once the job is PENDING and no longer COMPLETING: sooner, and Slurm overwrites it (seen on 22.05.8). By
-then every process of the job is dead, so this runs as a process of its own that has left the job's process tree. Where
-a site's cgroups catch it all the same, the submitter's `wait` does the same step, and otherwise the job starts 121 s
-later by itself.
+The requeue is asked for while the job still lives, and its supervisor waits for the answer: with control groups
+nothing of a job outlives it. After a requeue Slurm sets the begin time to the credential's lifetime plus one second.
+The job's owner may set it to now, but only once the job is PENDING and no longer COMPLETING: sooner, and Slurm
+overwrites it (seen on 22.05.8). By then every process of the job is dead, so this runs as a process of its own that has
+left the job's process tree. Where control groups catch it all the same, the submitter's `wait` does the same step, and
+otherwise the job starts 121 s later by itself.
 """
 
 import json
@@ -20,7 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from trainmaster.errors import SlurmError
+from trainmaster.errors import SlurmError, SlurmUnreachable
 from trainmaster.launcher import record
 from trainmaster.slurm.client import SlurmClient
 from trainmaster.slurm.commands import Commands
@@ -105,6 +106,29 @@ def release(client: SlurmClient, order: Order) -> None:
     client.update_job(order.job_id, **fields)
 
 
+def _step(client: SlurmClient, order: Order) -> Step:
+    jobs = [client.job(number) for number in (order.job_id, *order.components)]
+    return next_of_all([next_step(job, order, now=time.time()) for job in jobs])
+
+
+def ask(client: SlurmClient, order: Order, *, patience_s: float = PATIENCE_S) -> None:
+    """Have Slurm take the requeue on. Waits for an slurmctld that is away: a job that ends without it stays ended."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            if _step(client, order) is Step.REQUEUE:
+                put_back(client, order)
+            return
+        except SlurmUnreachable as error:
+            LOG.warning("job %s: %s", order.job_id, error)
+            if time.monotonic() > deadline:
+                return
+            time.sleep(2.0)
+        except SlurmError as error:
+            LOG.warning("job %s: %s", order.job_id, error)
+            return  # `carry_out` tries again
+
+
 def carry_out(client: SlurmClient, order: Order, *, patience_s: float = PATIENCE_S) -> bool:
     """Requeue and release; True once the job may start. Survives an slurmctld that is away for a while."""
     deadline = time.monotonic() + patience_s
@@ -112,8 +136,7 @@ def carry_out(client: SlurmClient, order: Order, *, patience_s: float = PATIENCE
     asked_at: float | None = None
     while time.monotonic() < deadline:
         try:
-            jobs = [client.job(number) for number in (order.job_id, *order.components)]
-            step = next_of_all([next_step(job, order, now=time.time()) for job in jobs])
+            step = _step(client, order)
             if step in (Step.DONE, Step.GIVE_UP):
                 LOG.info("job %s: %s", order.job_id, step)
                 return step is Step.DONE
@@ -177,27 +200,37 @@ def put_back(client: SlurmClient, order: Order) -> None:
     client.requeue(order.job_id, incomplete=False, hold=order.hold)
 
 
-def _leave_the_job() -> None:
-    """Become nobody's child, so that the end of the job's process tree is not ours."""
+def _leave_the_job() -> int:
+    """Become nobody's child, so that the end of the job's process tree is not ours.
+
+    Whoever called this program waits until the descriptor that this returns is closed.
+    """
+    told, tell = os.pipe()
     if os.fork():
+        os.close(tell)
+        os.read(told, 1)
         os._exit(0)
+    os.close(told)
     os.setsid()
     if os.fork():
         os._exit(0)
     # `scontrol update NodeList=` leaves scripts in its working folder.
     os.chdir(tempfile.mkdtemp(prefix="trainmaster-requeue-"))
+    return tell
 
 
 def main(argv: list[str]) -> int:
-    """`python -m trainmaster.launcher.supervise.requeue RUN_DIR ORDER_JSON`; returns at once and works on."""
+    """`python -m trainmaster.launcher.supervise.requeue RUN_DIR ORDER_JSON`; back once Slurm was asked, works on."""
     values: dict[str, Any] = json.loads(argv[1])
     for key in ("dead", "components"):
         values[key] = tuple(values.get(key, ()))
     order = Order(**values)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    _leave_the_job()
+    foreground = _leave_the_job()
     client = Commands(timeout_s=20.0)
     try:
+        ask(client, order)
+        os.close(foreground)
         for _ in range(LAUNCHES_MAX):
             if not carry_out(client, order):
                 return 1

@@ -248,7 +248,7 @@ def leave_requeuer(
     clear: bool = False,
     hold: bool = False,
 ) -> None:
-    """Start the process that requeues this job and outlives it (`requeue`).
+    """Start the process that requeues this job and outlives it (`requeue`); returns once Slurm was asked.
 
     Args:
         run_dir: The job's folder.

@@ -3,6 +3,7 @@
 import pytest
 
 from fakes.slurm import FakeSlurm
+from trainmaster.errors import SlurmError, SlurmUnreachable
 from trainmaster.launcher import record
 from trainmaster.launcher.supervise import requeue
 from trainmaster.launcher.supervise.requeue import Order, Step, next_of_all, next_step
@@ -76,3 +77,23 @@ def test_a_launch_that_slurmd_refused_is_told_from_a_program_that_failed(
     if started:
         record.append(tmp_path, record.Event(epoch_s=1.0, job_id=12, attempt=1, cycle=0, state="STARTING"))
     assert requeue.was_refused(slurm, tmp_path, requeue.Order(job_id=12, restarts=0)) is refused
+
+
+def test_the_requeue_is_asked_for_until_slurmctld_is_back(monkeypatch):
+    monkeypatch.setattr(requeue.time, "sleep", lambda seconds: None)
+    slurm = FakeSlurm()
+    slurm.put(7, "RUNNING")
+    slurm.fail["job"] = [SlurmUnreachable("away")] * 3
+    slurm.fail["requeue"] = [SlurmUnreachable("away again")]
+    requeue.ask(slurm, ORDER)
+    assert slurm.requeued == [7]
+
+
+def test_nothing_is_asked_for_twice_and_a_refusal_keeps_nobody_waiting():
+    slurm = FakeSlurm()
+    slurm.put(7, "COMPLETING", restarts=1)
+    requeue.ask(slurm, ORDER)
+    slurm.put(7, "RUNNING")
+    slurm.fail["requeue"] = [SlurmError("Requested operation is presently disabled")]
+    requeue.ask(slurm, ORDER)
+    assert slurm.requeued == []
