@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from trainmaster.errors import UsageError
-from trainmaster.fabric.model import Fabric, Hca, Ints, Links, Switch, count_up
+from trainmaster.fabric.model import Fabric, Hca, Ints, Kind, Links, Switch, count_up
 
 _RADIX = 64
 DESIGNS = {"fat": 2, "rail": 2, "pods": 3, "planes": 3}
@@ -111,12 +111,12 @@ def generate(shape: Shape, *, names: Sequence[str] = ()) -> Fabric:
     a, b = plan.ends(shape, len(named))
     used = np.bincount(np.concatenate([a, b]), minlength=len(named))
     switches = tuple(
-        Switch(guid=f"0x{0x2000_0000_0000_0000 + number:016x}", name=name, plane=plane, ports=int(used[number]))
+        Switch(guid=f"0x{0x2000_0000_0000_0000 + 16 * number:016x}", name=name, plane=plane, ports=int(used[number]))
         for number, (name, plane) in enumerate(named)
     )
     hcas = tuple(
         Hca(
-            guid=f"0x{0x1000_0000_0000_0000 + number:016x}",
+            guid=f"0x{0x1000_0000_0000_0000 + 16 * number:016x}",
             host=chosen[number // shape.rails],
             device=f"mlx5_{number % shape.rails}",
             plane=number % shape.rails % shape.planes,
@@ -133,6 +133,25 @@ def generate(shape: Shape, *, names: Sequence[str] = ()) -> Fabric:
         hcas=hcas,
         links=links,
     )
+
+
+def with_manager(fabric: Fabric, host: str = "ufm01") -> Fabric:
+    """The fabric with a machine for its subnet managers: no node of Slurm, on a top switch of each plane."""
+    planes = range(len(fabric.planes))
+    tops = [max(number for number, switch in enumerate(fabric.switches) if switch.plane == plane) for plane in planes]
+    first = 0x3000_0000_0000_0000
+    managers = tuple(
+        Hca(guid=f"0x{first + 16 * plane:016x}", host=host, device=f"mlx5_{plane}", plane=plane, kind=Kind.SERVICE)
+        for plane in planes
+    )
+    switches = tuple(
+        replace(switch, ports=switch.ports + 1) if number in tops else switch
+        for number, switch in enumerate(fabric.switches)
+    )
+    links, end = fabric.links, len(fabric.switches) + len(fabric.hcas)
+    rate = float(links.lane_gbps[0])
+    more = Links.of([end + plane for plane in planes], 1, tops, [switches[top].ports for top in tops], lane_gbps=rate)
+    return replace(fabric, switches=switches, hcas=(*fabric.hcas, *managers), links=links.joined(more))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

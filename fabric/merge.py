@@ -58,7 +58,7 @@ def merge(fabric: Fabric, *, like: Tree | None = None) -> Merged:
     layout = lay_out(fabric)
     levels = switch_levels(layout, len(fabric.switches))
     unit_of_switch = _units(layout, levels)
-    unit_of_switch, unit_of_node = _vote(layout, unit_of_switch)
+    unit_of_switch, unit_of_node = _vote(layout, unit_of_switch, _trust(fabric, layout))
     units = int(unit_of_switch.max(initial=-1)) + 1
     uplinks = _Uplinks.of(fabric, layout, levels, unit_of_switch, units)
     pod_of_unit = _pods(uplinks, layout, levels, unit_of_switch, units)
@@ -98,14 +98,22 @@ def _units(layout: Layout, levels: Ints) -> Ints:
     return unit
 
 
-def _vote(layout: Layout, unit_of_switch: Ints) -> tuple[Ints, Ints]:
+def _trust(fabric: Fabric, layout: Layout) -> Floats:
+    """[attachments] How much a cable's word counts: less where it leads to a switch of another rail."""
+    number = {name: place for place, name in enumerate(dict.fromkeys(hca.device for hca in fabric.hcas))}
+    device = np.fromiter((number[hca.device] for hca in fabric.hcas), dtype=np.int32, count=len(fabric.hcas))
+    rail = majority(len(fabric.switches), layout.on_switch, device[layout.on_hca])
+    return np.where(device[layout.on_hca] == rail[layout.on_switch], 1.0, 0.6)
+
+
+def _vote(layout: Layout, unit_of_switch: Ints, trust: Floats) -> tuple[Ints, Ints]:
     """The unit of each switch and each node: a node's by most of its adapters, a switch's by most of its nodes.
 
     Nodes that hang on spines only make a unit with that spine.
     """
     on_leaf = unit_of_switch[layout.on_switch] >= 0
     nodes = len(layout.nodes)
-    unit_of_node = majority(nodes, layout.on_node[on_leaf], unit_of_switch[layout.on_switch[on_leaf]])
+    unit_of_node = majority(nodes, layout.on_node[on_leaf], unit_of_switch[layout.on_switch[on_leaf]], trust[on_leaf])
     left = unit_of_node[layout.on_node] < 0
     new = unit_of_switch.copy()
     strange = np.unique(layout.on_switch[left])

@@ -123,6 +123,18 @@ class Links:
             score=floats(score),
         )
 
+    def joined(self, other: "Links") -> "Links":
+        """These links and then the others."""
+        return Links(
+            a=np.concatenate([self.a, other.a]),
+            a_port=np.concatenate([self.a_port, other.a_port]),
+            b=np.concatenate([self.b, other.b]),
+            b_port=np.concatenate([self.b_port, other.b_port]),
+            lanes=np.concatenate([self.lanes, other.lanes]),
+            lane_gbps=np.concatenate([self.lane_gbps, other.lane_gbps]),
+            score=np.concatenate([self.score, other.score]),
+        )
+
     def __len__(self) -> int:
         return len(self.a)
 

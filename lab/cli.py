@@ -28,6 +28,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verb.add_argument("--gpus", type=int, default=8, help="GPUs in each node (8)")
     verb.add_argument("--real-gpus", action="store_true", help="--nodes 1 with this machine's own GPUs, /dev/nvidia*")
     verb.add_argument("--leaf", type=int, default=4, help="nodes under one leaf switch (4); 0: no topology")
+    verb.add_argument(
+        "--fabric", default="", metavar="SHAPE", help="simulated InfiniBand: rail:4x8, fat:4x8, pods:2x4x8 …"
+    )
     verb.add_argument("--cpus", type=int, default=8, help="CPUs that each node claims (8)")
     verb.add_argument(
         "--partition",
@@ -82,6 +85,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verb.add_argument("--dry-run", action="store_true", help="only say what would be hit")
     _add_json(verb)
     verb.set_defaults(run=_fault)
+
+    verb = verbs.add_parser("ib", help="run ibnetdiscover, perfquery or the like on a lab's simulated InfiniBand")
+    _add_place(verb)
+    verb.add_argument("--plane", type=int, default=0, help="which plane, where there are several (0)")
+    verb.add_argument("command", nargs="+", metavar="COMMAND", help="after --: the tool and its options")
+    verb.set_defaults(run=_ib)
 
     verb = verbs.add_parser("demo", help="a training run that loses a node and goes on (examples/demo)")
     verb.add_argument("--steps", type=int, help="how long the run is")
@@ -160,6 +169,7 @@ def _up(args: argparse.Namespace) -> int:
         nodes=args.nodes,
         gpus=args.gpus,
         leaf=args.leaf,
+        fabric=args.fabric,
         cpus=args.cpus,
         partitions=tuple(parse_partition(text) for text in args.partition),
         settings=parse_settings(tuple(args.settings)),
@@ -284,6 +294,15 @@ def _fault(args: argparse.Namespace) -> int:
     else:
         print(injected.summary)
     return 0
+
+
+def _ib(args: argparse.Namespace) -> int:
+    from trainmaster.lab import ib
+
+    done = ib.run_tool(_chosen(args), args.command, plane=args.plane)
+    sys.stdout.write(done.stdout)
+    sys.stderr.write(done.stderr)
+    return done.returncode
 
 
 def _demo(args: argparse.Namespace) -> int:

@@ -112,7 +112,7 @@ def up(spec: LabSpec | None = None, *, owned: bool = True, say: Callable[[str], 
         if spec.cgroups:
             jobgroups.create(folder, draft.name)
         files.write(planned, spec, nodes)
-        _start(planned, nodes, held, say)
+        _start(planned, nodes, held, say, fabric=spec.fabric)
     except BaseException:
         # Also on Ctrl-C: half a lab is of no use to anybody.
         down(folder)
@@ -147,7 +147,9 @@ def _draft(spec: LabSpec) -> tuple[tuple[NodePlan, ...], LabState]:
     return nodes, draft
 
 
-def _start(planned: LabState, nodes: Sequence[NodePlan], held: ports.HeldPorts, say: Callable[[str], None]) -> None:
+def _start(
+    planned: LabState, nodes: Sequence[NodePlan], held: ports.HeldPorts, say: Callable[[str], None], *, fabric: str
+) -> None:
     lab = Lab(planned.folder)
     env = daemons.environment(folder=lab.folder, conf=lab.conf, node_name=None)
     threads = 10 if len(nodes) > 64 else 4
@@ -164,6 +166,12 @@ def _start(planned: LabState, nodes: Sequence[NodePlan], held: ports.HeldPorts, 
         held.release(planned.node_ports[node.name])
         started.append(start_slurmd(planned, node.name))
     state.change(lab.folder, lambda now: replace(now, processes=(*now.processes, *started)))
+    if fabric:
+        from trainmaster.lab import ib
+
+        say("starting ibsim and opensm")
+        ib.prepare(lab, fabric, [node.name for node in nodes])
+        ib.start(lab)
     lab.wait_idle(timeout_s=30.0 + 0.3 * len(nodes))
 
 

@@ -36,9 +36,16 @@ def environment(*, folder: Path, conf: Path, node_name: str | None) -> dict[str,
 
 
 def start(
-    argv: Sequence[str], *, role: str, node: str | None, env: Mapping[str, str], output: Path, cwd: Path
+    argv: Sequence[str],
+    *,
+    role: str,
+    node: str | None,
+    env: Mapping[str, str],
+    output: Path,
+    cwd: Path,
+    stdin: int = subprocess.DEVNULL,
 ) -> ProcessRecord:
-    """Start one daemon; what it prints goes to `output`."""
+    """Start one daemon; what it prints goes to `output`, and it reads the descriptor `stdin`, if any."""
     reap()
     try:
         with output.open("ab") as stream:
@@ -46,7 +53,7 @@ def start(
                 list(argv),
                 env=env,
                 cwd=cwd,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=stream,
                 stderr=stream,
                 start_new_session=True,

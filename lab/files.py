@@ -47,10 +47,22 @@ def configuration(lab: LabState, spec: LabSpec, nodes: Sequence[NodePlan]) -> di
         "epilog": config.hook(site, "epilog"),
     }
     if spec.leaf > 0:
-        texts["topology.conf"] = config.topology_conf(nodes, spec.leaf)
+        if spec.fabric:
+            texts["topology.conf"] = _topology_of_fabric(spec.fabric, [node.name for node in nodes])
+        else:
+            texts["topology.conf"] = config.topology_conf(nodes, spec.leaf)
     if lab.dbd_port is not None:
         texts["slurmdbd.conf"] = accounting.slurmdbd_conf(site)
     return texts
+
+
+def _topology_of_fabric(shape: str, nodes: Sequence[str]) -> str:
+    # Late: they bring numpy, and most labs have no fabric.
+    from trainmaster.fabric.emit import tree_conf
+    from trainmaster.fabric.generate import generate, parse_shape
+    from trainmaster.fabric.merge import collapse
+
+    return tree_conf(collapse(generate(parse_shape(shape), names=nodes)))
 
 
 def write(lab: LabState, spec: LabSpec, nodes: Sequence[NodePlan]) -> None:

@@ -17,6 +17,11 @@ _PACKAGES = {
     "slurmctld": "slurmctld slurm-wlm-basic-plugins",
     "slurmd": "slurmd slurm-wlm-basic-plugins",
     "ip": "iproute2",
+    "ibsim": "ibsim-utils",
+    "opensm": "opensm",
+    "ibnetdiscover": "infiniband-diags",
+    "perfquery": "infiniband-diags",
+    "ibqueryerrors": "infiniband-diags",
 }
 _CLIENT_PACKAGE = "slurm-client"
 COMMANDS = ("munged", "slurmctld", "slurmd", "scontrol", "sinfo", "squeue", "sbatch", "srun", "scancel")

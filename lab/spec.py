@@ -39,6 +39,8 @@ class LabSpec:
     gpus: int = 8
     leaf: int = 4
     """Nodes under one leaf switch; 0 means a cluster without a topology."""
+    fabric: str = ""
+    """Simulated InfiniBand, such as rail:4x8 (fabric/generate.py); decides `nodes` and the topology."""
     cpus: int = 8
     """CPUs that each node claims, whatever the machine has."""
     partitions: tuple[PartitionSpec, ...] = ()
@@ -116,7 +118,8 @@ def parse_settings(texts: tuple[str, ...]) -> dict[str, str]:
 
 def kinds(spec: LabSpec) -> tuple[PartitionSpec, ...]:
     """The kinds of nodes of a spec, at least one. Raises LabError when they cannot be built."""
-    chosen = spec.partitions or (PartitionSpec(name="batch", nodes=spec.nodes, gpus=spec.gpus),)
+    nodes = _nodes_of_fabric(spec.fabric) if spec.fabric else spec.nodes
+    chosen = spec.partitions or (PartitionSpec(name="batch", nodes=nodes, gpus=spec.gpus),)
     names = [kind.name for kind in chosen]
     faults = [f"partition {name!r} is given twice" for name in sorted({n for n in names if names.count(n) > 1})]
     faults += [f"partition {name!r} is the lab's own" for name in names if name in (HIGH_PARTITION, "DEFAULT")]
@@ -128,11 +131,20 @@ def kinds(spec: LabSpec) -> tuple[PartitionSpec, ...]:
         faults.append("several nodes cannot have this machine's own GPUs")
     faults += [f"partition {kind.name!r} has nodes without CPUs" for kind in chosen if kind.cpus == 0]
     faults += [f"partition {kind.name!r} has nodes without memory" for kind in chosen if kind.memory_mib == 0]
+    if spec.fabric and sum(kind.nodes for kind in chosen) != nodes:
+        faults.append(f"the fabric {spec.fabric} has {nodes} nodes and the partitions another number")
     if spec.leaf < 0 or spec.cpus < 1:
         faults.append(f"leaf={spec.leaf} and cpus={spec.cpus} must not be negative, and cpus not 0")
     if faults:
         raise LabError("this lab cannot be built: " + "; ".join(faults))
     return chosen
+
+
+def _nodes_of_fabric(text: str) -> int:
+    # Late: it brings numpy, and most labs have no fabric.
+    from trainmaster.fabric.generate import parse_shape
+
+    return parse_shape(text).nodes_in_all
 
 
 def plan_nodes(spec: LabSpec) -> tuple[NodePlan, ...]:

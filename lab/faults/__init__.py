@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from trainmaster.errors import LabError, UsageError
-from trainmaster.lab.faults import cable, health, hooks, node, rank, slow, slurmctld
+from trainmaster.lab.faults import cable, health, hooks, ib, node, rank, slow, slurmctld
 from trainmaster.lab.faults.fault import Fault, Injected, Options, Target
 from trainmaster.lab.running import Lab
 
@@ -33,6 +33,7 @@ FAULTS: tuple[Fault, ...] = (
     hooks.EPILOG_FAIL,
     hooks.EPILOG_MEND,
     *health.FAULTS,
+    *ib.FAULTS,
     slurmctld.RESTART,
     slurmctld.FREEZE,
     slurmctld.THAW,

@@ -14,6 +14,7 @@ class Target(StrEnum):
 
     NODES = "NODE[,NODE...]"
     RANK = "JOB[:RANK]"
+    CABLES = "NODE[:RAIL]|SWITCH:PORT"
     NOTHING = ""
 
 

@@ -4,7 +4,8 @@
     ├── UsageError            what the caller has to change first                 exit 2
     │   ├── SpecError         a JobSpec with faults; all of them are listed
     │   ├── ConfigError       a configuration file with faults; all of them are listed
-    │   └── TemplateError     a template, or values for one, with faults; all of them are listed
+    │   ├── TemplateError     a template, or values for one, with faults; all of them are listed
+    │   └── FabricError       a description of a fabric that cannot be read, or cannot be what it says
     ├── SlurmError            a Slurm command refused or failed
     │   ├── SlurmMissing      Slurm's commands are not on this machine
     │   ├── SlurmUnreachable  slurmctld did not answer; trying again later may help
@@ -65,6 +66,10 @@ class TemplateError(UsageError):
     def __init__(self, attempted: str, faults: tuple[str, ...]) -> None:
         self.faults = faults
         super().__init__(attempted + ":\n" + "\n".join(f"  - {fault}" for fault in faults))
+
+
+class FabricError(UsageError):
+    """A description of a fabric that cannot be read, or cannot be what it says."""
 
 
 class SlurmError(TrainmasterError):

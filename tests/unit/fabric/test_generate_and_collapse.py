@@ -143,3 +143,9 @@ def test_names_stay_when_a_unit_is_added_in_front():
 def test_shapes_that_mean_nothing_are_refused(text):
     with pytest.raises(UsageError):
         parse_shape(text)
+
+
+def test_of_two_rails_the_one_on_its_own_rails_switch_decides():
+    # n1's mlx5_0 and n4's mlx5_1 have changed places: each node has one cable in each unit.
+    fabric = swapped(generate(parse_shape("rail:2x3,rails=2")), 2, 9)
+    assert collapse(fabric).leaf_sizes.tolist() == [3, 3]
