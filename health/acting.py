@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from typing import NamedTuple
 
 from trainmaster.health import node, report
 from trainmaster.health.check_pass import Pass
 from trainmaster.health.finding import DRAINS, Action
 from trainmaster.health.ledger import Ledger
+from trainmaster.health.record import NamedTuple
 
 NOTHING = "nothing to do"
 

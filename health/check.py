@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple
 
 from trainmaster.health.finding import Action, Finding
 from trainmaster.health.profile import Profile
+from trainmaster.health.record import Any, NamedTuple
 
 
 class Place(NamedTuple):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
 
 from trainmaster.health import policy, runner
 from trainmaster.health.check import Check, Context, Place, Source
 from trainmaster.health.finding import Action, Finding, Verdict
 from trainmaster.health.policy import Decision
 from trainmaster.health.profile import Profile
+from trainmaster.health.record import Any, NamedTuple
 from trainmaster.health.runner import Reading
 from trainmaster.health.state import State
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Generator
-from typing import Any
 
 from trainmaster.health import ledger as ledgers
 from trainmaster.health import registry, runner
 from trainmaster.health.check import Completed, Place, Source, SourceFault
 from trainmaster.health.ledger import Ledger, Step
 from trainmaster.health.policy import Decision
+from trainmaster.health.record import Any
 
 FILE = "ledger.json"
 PATIENCE_S = 8.0

@@ -12,13 +12,13 @@ import shutil
 import signal
 import time
 from collections.abc import Generator
-from typing import Any, NamedTuple
 
 from trainmaster.health import acting, enforce, leftovers, node, policy, registry, runner, state
 from trainmaster.health.check import Completed, Place, Source
 from trainmaster.health.finding import Action, Finding, fail
 from trainmaster.health.leftovers import Left
 from trainmaster.health.profile import Profile
+from trainmaster.health.record import Any, NamedTuple
 from trainmaster.health.sources import gpu_apps
 
 GPU_TRIES, GPU_PAUSE_S = 3, 3.0

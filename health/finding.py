@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, NamedTuple
+
+from trainmaster.health.record import Any, NamedTuple
 
 
 class Verdict(str, Enum):  # noqa: UP042 - StrEnum is new in 3.11

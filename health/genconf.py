@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from trainmaster.health import runner
 from trainmaster.health.check import Place, Source
+from trainmaster.health.record import Any
 from trainmaster.health.sources import cpu, driver, image, infiniband, memory, mounts, pci, rails
 
 SOURCES: tuple[Source, ...] = (

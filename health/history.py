@@ -10,9 +10,9 @@ import json
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 from trainmaster.health.finding import DRAINS, Action, Finding, Verdict
+from trainmaster.health.record import Any
 
 FILE, NOW, WARNINGS = "history.jsonl", "now.json", "warnings.txt"
 SIZE_MAX = 256 << 10

@@ -13,10 +13,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from trainmaster.health.finding import DRAINS, Action, Finding, Verdict
 from trainmaster.health.policy import MARK, Decision
+from trainmaster.health.record import NamedTuple
 
 GOOD_PASSES = 2
 STORM_NODES = 3

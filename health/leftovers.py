@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
 
 from trainmaster.health import files
+from trainmaster.health.record import Any, NamedTuple
 
 UID_MIN = 1000
 SYSTEM_UIDS = range(60000, 65536)
@@ -75,6 +75,11 @@ def describe(pid: int, uid: int, stat_line: str | None, status: str | None) -> L
     rest = line[end + 2 :].split(" ")
     if start < 0 or end < start or len(rest) < 20 or not rest[19].isdecimal() or rest[0] in "ZX":
         return None
+    return Left(pid, int(rest[19]), uid, line[start + 1 : end], rest[0], is_killed(status))
+
+
+def is_killed(status: str | None) -> bool:
+    """Whether a SIGKILL is pending, by a process's status. Pure."""
     pending = 0
     for row in (status or "").splitlines():
         if row.startswith(("SigPnd:", "ShdPnd:")):
@@ -82,37 +87,17 @@ def describe(pid: int, uid: int, stat_line: str | None, status: str | None) -> L
                 pending |= int(row.split(":")[1], 16)
             except ValueError:
                 continue
-    return Left(pid, int(rest[19]), uid, line[start + 1 : end], rest[0], bool(pending & SIGKILL_BIT))
+    return bool(pending & SIGKILL_BIT)
 
 
-def live_jobs(root: str) -> tuple[set[str], set[int]]:
-    """Ids of the jobs whose slurmstepd runs here, and the users of their processes."""
-    jobs: set[str] = set()
-    stepds: set[int] = set()
-    parents: list[tuple[int, int]] = []
-    for entry in files.names(root + "/proc"):
-        if not entry.isdecimal():
-            continue
-        line = files.text(f"{root}/proc/{entry}/stat", 1024) or ""
-        end = line.rfind(")")
-        rest = line[end + 2 :].split(" ")
-        if end < 0 or len(rest) < 2 or not rest[1].isdecimal():
-            continue
-        parents.append((int(entry), int(rest[1])))
-        if line[line.find("(") + 1 : end].startswith("slurmstepd"):
-            stepds.add(int(entry))
-            title = (files.text(f"{root}/proc/{entry}/cmdline", 256) or "").replace("\0", " ")
-            told = re.search(r"\[(\d+)\.", title)
-            if told is not None:
-                jobs.add(told[1])
-    users = set()
-    for pid, parent in parents:
-        if parent in stepds:
-            try:
-                users.add(os.stat(f"{root}/proc/{pid}").st_uid)
-            except OSError:
-                continue
-    return jobs, users
+def job_of(cmdline: str) -> list[str]:
+    """The job of a slurmstepd, whose title is `slurmstepd: [7.batch]`; none for another. Pure.
+
+    >>> job_of("slurmstepd: [7.batch]"), job_of("slurmstepd infinity")
+    (['7'], [])
+    """
+    told = re.search(r"\[(\d+)\.", cmdline)
+    return [told[1]] if told is not None else []
 
 
 def shared_memory(root: str) -> Iterator[tuple[str, int, int]]:
@@ -162,15 +147,6 @@ def members(cgroup: str) -> list[int]:
         if "cgroup.procs" in names:
             text = files.text(f"{base}/cgroup.procs") or ""
             found += [int(word) for word in text.split() if word.isdecimal() and word != "0"]
-    return found
-
-
-def without_owner(users: Collection[int], left: Iterator[tuple[str, int, int]]) -> dict[int, int]:
-    """Bytes in /dev/shm by user, of users who run nothing here. Pure."""
-    found: dict[int, int] = {}
-    for _, uid, size in left:
-        if uid not in users:
-            found[uid] = found.get(uid, 0) + size
     return found
 
 

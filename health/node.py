@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import NamedTuple
 
 from trainmaster.health import check_pass, profile, registry, runner, state
 from trainmaster.health.check_pass import Pass
 from trainmaster.health.finding import Action, Finding, Verdict
+from trainmaster.health.record import NamedTuple
 
 DISABLED = "/etc/trainmaster/health.d/off"
 """A file of a check's name in this folder switches the check off, from the next pass on."""

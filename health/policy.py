@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from trainmaster.health.check import Check
 from trainmaster.health.finding import DRAINS, Action, Finding, Verdict
 from trainmaster.health.profile import Profile
+from trainmaster.health.record import NamedTuple
 
 MARK = "[HC] "
 """What every reason of ours begins with; the form that others' drain monitors read, too."""

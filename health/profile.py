@@ -10,7 +10,8 @@ Every key may be missing: then that is not expected, and the check says "skip" o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+
+from trainmaster.health.record import Any, NamedTuple
 
 FILE = "/etc/trainmaster/health.json"
 MODES = ("observe", "comment", "drain")

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Generator
-from typing import Any
 
 from trainmaster.health import acting, enforce, node, runner
 from trainmaster.health.check import Completed, Place, Source
+from trainmaster.health.record import Any
 
 BUDGET_S = 25.0
 """Longer than nvidia-smi may take (20 s), so that a tool that hangs is found, and well below PrologEpilogTimeout."""

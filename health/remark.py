@@ -11,11 +11,11 @@ import os
 import re
 import time
 from collections.abc import Generator, Sequence
-from typing import Any, NamedTuple
 
 from trainmaster.health import policy, runner
 from trainmaster.health.check import Completed, Place, Source, SourceFault
 from trainmaster.health.finding import Action, Finding
+from trainmaster.health.record import Any, NamedTuple
 
 FILE = "remark.json"
 APART_S = 60.0

@@ -12,11 +12,11 @@ import os
 import select
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, NamedTuple
 
 from trainmaster.health import children
 from trainmaster.health.check import Absent, Completed, Missing, Place, Source, SourceFault
 from trainmaster.health.children import Child
+from trainmaster.health.record import Any, NamedTuple
 
 BUDGET_S = 45.0
 """slurmd kills a HealthCheckProgram after 60 s (slurm.conf(5)); what is left is for the report and the drain."""

@@ -12,7 +12,8 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+
+from trainmaster.health.record import Any, NamedTuple
 
 FOLDER = "/var/lib/trainmaster/health"
 FILE = "state.json"

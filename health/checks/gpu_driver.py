@@ -6,11 +6,10 @@ of no bytes is what an interrupted installation leaves.
 
 from __future__ import annotations
 
-from typing import Any
-
 from trainmaster.health.check import Check, Context
 from trainmaster.health.finding import Action, Finding, fail
 from trainmaster.health.gpu_values import shown
+from trainmaster.health.record import Any
 from trainmaster.health.sources import driver, gpu_query
 
 

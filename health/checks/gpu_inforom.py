@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from trainmaster.health.check import Check, Context
 from trainmaster.health.finding import Finding, warn
 from trainmaster.health.gpu_values import Row, each, shown
+from trainmaster.health.record import Any
 from trainmaster.health.sources import gpu_inforom
 
 

@@ -5,10 +5,9 @@ The next job would fail for want of memory. It has to stay for three passes: a d
 
 from __future__ import annotations
 
-from typing import Any
-
 from trainmaster.health.check import Check, Context
 from trainmaster.health.finding import Finding, skip
+from trainmaster.health.record import Any
 from trainmaster.health.sources import gpu_apps, gpu_query, processes
 
 

@@ -6,10 +6,9 @@ bridges use some of a GPU's links, or none, and are well.
 
 from __future__ import annotations
 
-from typing import Any
-
 from trainmaster.health.check import Check, Context
 from trainmaster.health.finding import Action, Finding, fail, warn
+from trainmaster.health.record import Any
 from trainmaster.health.sources import gpu_nvlink
 
 

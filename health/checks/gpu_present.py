@@ -5,10 +5,9 @@ A GPU that has fallen off the bus stays listed, and reads as ones: its configura
 
 from __future__ import annotations
 
-from typing import Any
-
 from trainmaster.health.check import Check, Context
 from trainmaster.health.finding import Action, Finding, fail, skip
+from trainmaster.health.record import Any
 from trainmaster.health.sources import pci
 
 

@@ -5,11 +5,10 @@ nvidia-smi can end with 0 and yet show "ERR!", or fewer GPUs than there are.
 
 from __future__ import annotations
 
-from typing import Any
-
 from trainmaster.health.check import Check, Context
 from trainmaster.health.finding import Action, Finding, fail
 from trainmaster.health.gpu_values import address, broken
+from trainmaster.health.record import Any
 from trainmaster.health.sources import gpu_query, pci
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from trainmaster.health.check import Check, Context
 from trainmaster.health.finding import Action, Finding, fail, warn
+from trainmaster.health.record import Any
 from trainmaster.health.sources import kernel_log
 
 _SXID = r"nvidia-nvswitch(\d+): SXid \((?:PCI:)?([0-9A-Fa-f:.]+)\): (\d+), (Fatal|Non-fatal)?,?\s*(.*)"

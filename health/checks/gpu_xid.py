@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
 
 from trainmaster.health import xids
 from trainmaster.health.check import Check, Context
 from trainmaster.health.finding import Action, Finding, fail, note, warn
+from trainmaster.health.record import Any, NamedTuple
 from trainmaster.health.sources import kernel_log
 
 _XID = r"NVRM: Xid \((?:PCI:)?([0-9A-Fa-f]+:[0-9A-Fa-f]+:[0-9A-Fa-f]+)(?:\.[0-9])?\): (\d+),?\s*(.*)"

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from trainmaster.health.check import Check, Context
 from trainmaster.health.finding import Finding, skip, warn
+from trainmaster.health.record import Any
 from trainmaster.health.sources import image
 
 

@@ -5,10 +5,9 @@ The first pass of a boot only takes the baseline. A counter that went back was c
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 from trainmaster.health.check import Check, Context
 from trainmaster.health.finding import Action, Finding, fail, warn
+from trainmaster.health.record import Any, NamedTuple
 from trainmaster.health.sources import infiniband
 
 DOWNS_WINDOW_S = 3 * 3600.0

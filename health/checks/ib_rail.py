@@ -6,10 +6,9 @@ across the sockets, and is slow on all its nodes. Which leaf a cable leads to is
 
 from __future__ import annotations
 
-from typing import Any
-
 from trainmaster.health.check import Check, Context
 from trainmaster.health.finding import Action, Finding, fail, skip
+from trainmaster.health.record import Any
 from trainmaster.health.sources import rails
 
 

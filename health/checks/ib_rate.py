@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from trainmaster.health.check import Check, Context
 from trainmaster.health.checks.ib_state import expected_ports
 from trainmaster.health.finding import Action, Finding, fail, warn
+from trainmaster.health.record import Any
 from trainmaster.health.sources import infiniband
 
 

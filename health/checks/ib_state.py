@@ -5,10 +5,9 @@ INIT means that the link is there and the subnet manager has not come yet: a war
 
 from __future__ import annotations
 
-from typing import Any
-
 from trainmaster.health.check import Check, Context
 from trainmaster.health.finding import Action, Finding, fail, warn
+from trainmaster.health.record import Any
 from trainmaster.health.sources import infiniband
 
 INIT_S = 60.0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from trainmaster.health.check import Check, Context
 from trainmaster.health.finding import Action, Finding, fail
+from trainmaster.health.record import Any
 from trainmaster.health.sources import kernel_log
 
 # "mce: [Hardware Error]: …", "{1}[Hardware Error]: event severity: fatal" (APEI, ACPI's way to tell).

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from trainmaster.health import files
 from trainmaster.health.check import Place, Source
+from trainmaster.health.record import Any
 
 _CPU = "/sys/devices/system/cpu"
 

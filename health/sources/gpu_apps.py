@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Sequence
-from typing import Any
 
 from trainmaster.health import files
 from trainmaster.health.check import Completed, Place, Source
 from trainmaster.health.finding import Action, Finding, fail
+from trainmaster.health.record import Any
 from trainmaster.health.sources import gpu_query
 
 IDLE_MIB = 15.0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
 
 from trainmaster.health.check import Absent, Completed, Place, Source
+from trainmaster.health.record import Any
 from trainmaster.health.sources import gpu_query
 
 _FIELDS = ["index", "pci.bus_id", "inforom.checksum_validation"]

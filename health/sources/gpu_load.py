@@ -6,9 +6,9 @@ import json
 import os
 import sys
 from collections.abc import Generator
-from typing import Any
 
 from trainmaster.health.check import Absent, Completed, Place, Source, SourceFault
+from trainmaster.health.record import Any
 from trainmaster.health.sources import gpu_query, pci
 
 SECONDS = 4.0

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
-from typing import Any
 
 from trainmaster.health.check import Absent, Completed, Place, Source
+from trainmaster.health.record import Any
 from trainmaster.health.sources import gpu_query
 
 _GPU = r"GPU \d+: .*?(?:\(UUID: ([^)]+)\))?\s*$"

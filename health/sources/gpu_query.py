@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
-from typing import Any
 
 from trainmaster.health import children, files
 from trainmaster.health.check import Absent, Completed, Missing, Place, Source, SourceFault
 from trainmaster.health.finding import Action
+from trainmaster.health.record import Any
 from trainmaster.health.sources import pci
 
 WANTED = (

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from trainmaster.health import files
 from trainmaster.health.check import Place, Source
+from trainmaster.health.record import Any
 from trainmaster.health.sources import infiniband
 
 _RELEASE_KEYS = ("ID", "VERSION_ID", "BUILD_ID", "IMAGE_ID", "IMAGE_VERSION")

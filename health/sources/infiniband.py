@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from trainmaster.health import files
 from trainmaster.health.check import Absent, Place, Source
+from trainmaster.health.record import Any
 
 FOLDER = "/sys/class/infiniband"
 _PORT_FILES = ("state", "phys_state", "rate", "link_layer")

@@ -8,9 +8,10 @@ from __future__ import annotations
 import errno
 import os
 import re
-from typing import Any
+import stat
 
 from trainmaster.health.check import Absent, Place, Source
+from trainmaster.health.record import Any
 
 PATH = "/dev/kmsg"
 ALIKE_MAX = 20
@@ -38,14 +39,16 @@ def read(place: Place) -> Any:
             raise Absent("there is no /dev/kmsg") from None
         raise
     try:
-        return collect(_lines(descriptor), cursor)
+        return collect(_lines(descriptor, cursor), cursor)
     finally:
         os.close(descriptor)
 
 
-def _lines(descriptor: int) -> Any:
+def _lines(descriptor: int, cursor: int) -> Any:
     """Records of a log, or of a file that holds such lines."""
     rest = b""
+    # The kernel gives one record a read and cannot be asked for the new ones only; a ring holds thousands of old ones.
+    whole_records = stat.S_ISCHR(os.fstat(descriptor).st_mode)
     while True:
         try:
             data = os.read(descriptor, 8192)
@@ -57,10 +60,18 @@ def _lines(descriptor: int) -> Any:
             raise
         if not data:
             break
+        if whole_records and _number(data) <= cursor:
+            continue
         *whole, rest = (rest + data).split(b"\n")
         yield from whole
     if rest:
         yield rest
+
+
+def _number(record: bytes) -> int:
+    """A record's number; one beyond all for what has none, so that it is looked at."""
+    fields = record.split(b",", 2)
+    return int(fields[1]) if len(fields) == 3 and fields[1].isdigit() else 1 << 63
 
 
 def collect(lines: Any, cursor: int) -> dict[str, Any]:
@@ -69,9 +80,7 @@ def collect(lines: Any, cursor: int) -> dict[str, Any]:
     alike: dict[str, int] = {}
     last, lost = cursor, 0
     for line in lines:
-        # Most have been seen before: their number tells, without a closer look.
-        fields = line.split(b",", 2)
-        if len(fields) == 3 and fields[1].isdigit() and int(fields[1]) <= last:
+        if _number(line) <= last:
             continue
         record = parse(line.decode(errors="replace"))
         if record is None or record[0] <= last:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from trainmaster.health import files
 from trainmaster.health.check import Absent, Place, Source, SourceFault
+from trainmaster.health.record import Any
 
 EDAC = "/sys/devices/system/edac/mc"
 

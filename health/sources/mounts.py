@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from trainmaster.health import files
 from trainmaster.health.check import Absent, Place, Source, SourceFault
+from trainmaster.health.record import Any
 
 
 def read(place: Place) -> Any:

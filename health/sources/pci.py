@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from trainmaster.health import files
 from trainmaster.health.check import Place, Source
+from trainmaster.health.record import Any
 
 FOLDER = "/sys/bus/pci/devices"
 NVIDIA = "0x10de"

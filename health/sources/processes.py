@@ -1,41 +1,71 @@
-"""Processes: how many, zombies, who sleeps uninterruptibly, and what slurmd may do."""
+"""Processes, in one walk: how many, zombies, who sleeps uninterruptibly, what slurmd may do, which are no job's."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
 
-from trainmaster.health import files
+from trainmaster.health import files, leftovers
 from trainmaster.health.check import Place, Source
+from trainmaster.health.leftovers import Left
+from trainmaster.health.record import Any
 
 STUCK_MAX = 50
+STRAYS_MAX = 50
 
 
 def read(place: Place) -> Any:
     """{"count", "threads", "pid_max", …, "zombies", "stuck": [[pid, start, name, where]], "slurmd": {limit: soft}}.
 
-    "stepds" is how many slurmstepd run here: none, and no job does.
+    "stepds" is how many slurmstepd run here: none, and no job does. "jobs" are their jobs, "people" the users who run
+    anything but a service, and "left" the processes of theirs that are no job's and no login's.
     """
     root = place.root
     count = zombies = stepds = 0
     stuck: list[list[Any]] = []
     slurmd: dict[str, str] | None = None
     own = os.getpid()
+    jobs: set[str] = set()
+    stepd_pids: set[int] = set()
+    theirs: list[tuple[int, Left, str]] = []
     for name in os.listdir(root + "/proc"):
         if not name.isdecimal() or int(name) == own:
             continue
-        line = files.text(f"{root}/proc/{name}/stat", 1024)
+        folder = f"{root}/proc/{name}"
+        line = files.text(f"{folder}/stat", 1024)
         parsed = parse_stat(line or "")
         if parsed is None:
             continue
         count += 1
-        command, state, started = parsed
-        zombies += state == "Z"
-        stepds += command == "slurmstepd"
+        command, state, parent, started = parsed
+        if state == "Z":
+            zombies += 1
+            continue
+        if command.startswith("slurmstepd"):
+            stepds += command == "slurmstepd"
+            stepd_pids.add(int(name))
+            jobs.update(leftovers.job_of(files.text(f"{folder}/cmdline", 256) or ""))
         if state == "D" and len(stuck) < STUCK_MAX:
-            stuck.append([int(name), started, command, files.text(f"{root}/proc/{name}/wchan", 128) or ""])
+            stuck.append([int(name), started, command, files.text(f"{folder}/wchan", 128) or ""])
         if command == "slurmd" and slurmd is None:
-            slurmd = limits(files.text(f"{root}/proc/{name}/limits") or "")
+            slurmd = limits(files.text(f"{folder}/limits") or "")
+        try:
+            uid = os.stat(folder).st_uid
+        except OSError:
+            continue
+        if leftovers.is_person(uid):
+            theirs.append((parent, Left(int(name), started, uid, command, state, False), folder))
+    users = {left.uid for parent, left, _ in theirs if parent in stepd_pids}
+    people = set(users)
+    strays: list[list[Any]] = []
+    for _, left, folder in theirs:
+        cgroup = leftovers.cgroup_of(root, left.pid)
+        if leftovers.is_service(cgroup):
+            continue
+        people.add(left.uid)
+        # Who has a login session is at work here. One that was killed and does not die is told whosever it is.
+        killed = leftovers.is_killed(files.text(f"{folder}/status", 4096))
+        if "/user.slice/" not in cgroup and (killed or left.uid not in users) and len(strays) < STRAYS_MAX:
+            strays.append(leftovers.as_json(left._replace(killed=killed)))
     opened = (files.text(root + "/proc/sys/fs/file-nr", 128) or "").split()
     load = (files.text(root + "/proc/loadavg", 128) or "").split()
     return {
@@ -49,20 +79,23 @@ def read(place: Place) -> Any:
         "stepds": stepds,
         "stuck": stuck,
         "slurmd": slurmd,
+        "jobs": sorted(jobs),
+        "people": sorted(people),
+        "left": strays,
     }
 
 
-def parse_stat(line: str) -> tuple[str, str, int] | None:
-    """Command, state, start time of /proc/<pid>/stat. A command may hold blanks and parentheses. Pure.
+def parse_stat(line: str) -> tuple[str, str, int, int] | None:
+    """Command, state, parent, start time of /proc/<pid>/stat. A command may hold blanks and parentheses. Pure.
 
     >>> parse_stat("7 (a) b) D 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0")
-    ('a) b', 'D', 4242)
+    ('a) b', 'D', 1, 4242)
     """
     start, end = line.find("("), line.rfind(")")
-    rest = line[end + 2 :].split(" ")
-    if start < 0 or end < start or len(rest) < 20 or not rest[19].isdecimal():
+    rest = line[end + 2 :].split(" ", 20)
+    if start < 0 or end < start or len(rest) < 20 or not (rest[19].isdecimal() and rest[1].isdecimal()):
         return None
-    return line[start + 1 : end], rest[0], int(rest[19])
+    return line[start + 1 : end], rest[0], int(rest[1]), int(rest[19])
 
 
 def limits(text: str) -> dict[str, str]:
@@ -75,4 +108,6 @@ def limits(text: str) -> dict[str, str]:
     return found
 
 
-SOURCE = Source(name="proc.table", about="/proc/*/stat, /proc/<slurmd>/limits, /proc/sys/{fs,kernel}", read=read)
+SOURCE = Source(
+    name="proc.table", about="/proc/*/{stat,status,cgroup}, /proc/<slurmd>/limits, /proc/sys/{fs,kernel}", read=read
+)

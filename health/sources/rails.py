@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from trainmaster.health import files
 from trainmaster.health.check import Absent, Place, Source
+from trainmaster.health.record import Any
 from trainmaster.health.sources import infiniband, pci
 
 

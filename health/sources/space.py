@@ -11,11 +11,11 @@ import os
 import select
 import time
 from functools import partial
-from typing import Any
 
 from trainmaster.health import children
 from trainmaster.health.check import Place, Source
 from trainmaster.health.children import Child
+from trainmaster.health.record import Any
 from trainmaster.health.sources import mounts
 
 PATIENCE_S = 5.0

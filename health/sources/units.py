@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
 
 from trainmaster.health import children
 from trainmaster.health.check import Absent, Completed, Missing, Place, Source, SourceFault
+from trainmaster.health.record import Any
 
 
 def ask(place: Place) -> Generator[list[str], Completed, Any]:

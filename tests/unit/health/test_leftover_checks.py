@@ -14,7 +14,7 @@ from trainmaster.health.check import Absent, Check, Context, Place
 from trainmaster.health.checks import gpu_leftover, host_drift, host_stray, ib_rail
 from trainmaster.health.finding import Action
 from trainmaster.health.profile import Profile
-from trainmaster.health.sources import image, rails, strays
+from trainmaster.health.sources import image, processes, rails, strays
 from trainmaster.lab import fakeroot
 
 JSON = st.recursive(
@@ -30,11 +30,17 @@ def write(root: Path, name: str, text: str) -> None:
     path.write_text(text)
 
 
-def later(check: Check, value: Any, *, passed_s: float = 60.0, **profile: Any) -> Any:
+def later(check: Check, *values: Any, passed_s: float = 60.0, **profile: Any) -> Any:
     """The findings of a second pass that sees the same."""
     assert check.remember is not None
-    memory = check.remember(Context(Profile(profile), None, 1e9), value)
-    return judge(check, value, memory=memory, now_s=1e9 + passed_s, **profile)
+    memory = check.remember(Context(Profile(profile), None, 1e9), *values)
+    return judge(check, *values, memory=memory, now_s=1e9 + passed_s, **profile)
+
+
+def look(root: Path) -> tuple[Any, Any]:
+    """The table of processes, and what else may be left."""
+    place = Place(str(root))
+    return processes.read(place), strays.read(place)
 
 
 # -- gpu.leftover --------------------------------------------------------------------------------------------------
@@ -84,26 +90,26 @@ def root(tmp_path: Path) -> Path:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_process_that_survives_sigkill_drains(root: Path) -> None:
     os.chown(root / "proc/200", 54321, 54321)
-    value = strays.read(Place(str(root)))
-    assert value["left"] == [[200, 54321, "python3", "D", True]]
-    assert judge(host_stray.CHECK, value) == [], "it may be dying"
-    assert later(host_stray.CHECK, value, passed_s=10) == []
-    (finding,) = later(host_stray.CHECK, value)
+    value = look(root)
+    assert value[0]["left"] == [[200, 54321, "python3", "D", True]]
+    assert judge(host_stray.CHECK, *value) == [], "it may be dying"
+    assert later(host_stray.CHECK, *value, passed_s=10) == []
+    (finding,) = later(host_stray.CHECK, *value)
     assert told([finding]) == [DRAIN] and finding.subject == "pid 200"
     # One that nobody has killed is told, and drains nobody.
     write(root, "proc/200/status", "SigPnd:\t0000000000000000\n")
-    assert told(later(host_stray.CHECK, strays.read(Place(str(root))))) == [WARN]
+    assert told(later(host_stray.CHECK, *look(root))) == [WARN]
     # Its user is logged in here, or has a job.
     write(root, "proc/200/cgroup", "0::/user.slice/user-54321.slice/session-3.scope\n")
-    assert strays.read(Place(str(root)))["left"] == []
+    assert processes.read(Place(str(root)))["left"] == []
     # A service of the node may run as anybody.
     write(root, "proc/200/cgroup", "0::/system.slice/node_exporter.service\n")
-    assert strays.read(Place(str(root)))["left"] == []
+    assert processes.read(Place(str(root)))["left"] == []
     write(root, "proc/200/cgroup", "0::/system.slice/slurmd.service\n")
-    assert len(strays.read(Place(str(root)))["left"]) == 1
+    assert len(processes.read(Place(str(root)))["left"]) == 1
     write(root, "proc/201/stat", STAT.format(pid=201, name="train", state="S", parent=100))
     os.chown(root / "proc/201", 54321, 54321)
-    assert strays.read(Place(str(root)))["left"] == []
+    assert processes.read(Place(str(root)))["left"] == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -113,30 +119,46 @@ def test_shared_memory_of_nobody(root: Path) -> None:
     write(root, "dev/shm/of_root", "x")
     os.chown(root / "dev/shm/a", 54321, 54321)
     os.chown(root / "dev/shm/folder", 54322, 54322)
-    value = strays.read(Place(str(root)))
-    assert value["shm"] == {"54321": 8192, "54322": 8192}
-    assert later(host_stray.CHECK, value) == []
-    assert told(later(host_stray.CHECK, value, thresholds={"host.stray.shm": 0})) == [WARN, WARN]
+    value = look(root)
+    assert value[1]["shm"] == {"54321": 8192, "54322": 8192}
+    assert later(host_stray.CHECK, *value) == []
+    assert told(later(host_stray.CHECK, *value, thresholds={"host.stray.shm": 0})) == [WARN, WARN]
 
 
 def test_cgroups_of_jobs_that_are_gone(root: Path) -> None:
     for job in (7, 8):
         (root / f"sys/fs/cgroup/system.slice/slurmstepd.scope/job_{job}").mkdir(parents=True)
-    value = strays.read(Place(str(root)))
-    assert list(value["cgroups"].values()) == ["8"]
-    (finding,) = later(host_stray.CHECK, value)
+    value = look(root)
+    assert list(host_stray.cgroups(*value).values()) == ["8"]
+    (finding,) = later(host_stray.CHECK, *value)
     assert told([finding]) == [WARN] and finding.subject == "job 8"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_who_runs_something_owns_files_in_memory(root: Path) -> None:
+    write(root, "dev/shm/a", "x" * 8192)
+    os.chown(root / "dev/shm/a", 54321, 54321)
+    write(root, "proc/201/stat", STAT.format(pid=201, name="vim", state="S", parent=1))
+    write(root, "proc/201/cgroup", "0::/user.slice/user-54321.slice/session-3.scope\n")
+    assert told(later(host_stray.CHECK, *look(root), thresholds={"host.stray.shm": 0})) == [WARN]
+    os.chown(root / "proc/201", 54321, 54321)
+    assert later(host_stray.CHECK, *look(root), thresholds={"host.stray.shm": 0}) == []
+
+
 def test_a_clean_node_has_no_strays(tmp_path: Path) -> None:
-    value = strays.read(Place(str(tmp_path)))
-    assert value == {"left": [], "shm": {}, "cgroups": {}} and later(host_stray.CHECK, value) == []
+    (tmp_path / "proc").mkdir()
+    value = look(tmp_path)
+    assert value[1] == {"shm": {}, "cgroups": {}} and later(host_stray.CHECK, *value) == []
 
 
 @given(JSON)
 def test_a_damaged_memory_of_strays(memory: Any) -> None:
-    value = {"left": [[7, 4000, "a", "D", True]], "shm": {}, "cgroups": {}}
-    found = judge(host_stray.CHECK, value, memory=memory) if not isinstance(memory, dict) else []
+    table = {"left": [[7, 4000, "a", "D", True]], "people": [], "jobs": []}
+    found = (
+        judge(host_stray.CHECK, table, {"shm": {}, "cgroups": {}}, memory=memory)
+        if not isinstance(memory, dict)
+        else []
+    )
     assert found == []
 
 
