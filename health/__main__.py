@@ -83,7 +83,8 @@ def check(words: list[str]) -> int:
     )
     result, name = acted.result, acting.node_name()
     if "act" in given:
-        sys.stderr.write(f"slurm: {acted.said}\n" + (f"{acted.remarked}\n" if acted.remarked else ""))
+        told = [f"slurm: {acted.said}", acted.requeued, acted.remarked]
+        sys.stderr.write("".join(f"{words}\n" for words in told if words))
     if "log" in given:
         # As HealthCheckProgram: what slurmd would print into its own log at every pass, only when there is something.
         acting.log(given["log"], acted, "health check")

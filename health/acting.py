@@ -23,6 +23,8 @@ class Acted(NamedTuple):
     ledger: Ledger
     remarked: str = ""
     """What was done about the node's Comment."""
+    requeued: str = ""
+    """What was done about the jobs that cannot go on."""
 
 
 def node_name() -> str:
@@ -42,23 +44,41 @@ def look_and_act(options: node.Options, *, act: bool, dry_run: bool = False, tex
     result = node.run(options)
     folder = options.root + options.state
     boot_id = result.state.boot_id
-    said, remarked, ledger = "", "", Ledger()
+    said, remarked, requeued, ledger = "", "", "", Ledger()
     if act:
         from trainmaster.health import enforce
 
         said, ledger = enforce.enforce(
             result.decision, folder=folder, node=node_name(), boot_id=boot_id, dry_run=dry_run
         )
+        if result.decision.requeue and not (dry_run or options.passing):
+            requeued = _requeue(options, result, ledger, folder)
         if not (dry_run or options.passing or options.forget):
             remarked = _remark(result, ledger, folder)
     if not options.forget and not dry_run:
         from trainmaster.health import history, registry
 
-        told = "; ".join(words for words in (said, remarked) if words not in ("", NOTHING))
+        told = "; ".join(words for words in (said, requeued, remarked) if words not in ("", NOTHING))
         history.record(folder, result.decision.findings, boot_id=boot_id, said=told, rests=registry.rests())
     if textfile:
         write_textfile(textfile, report.as_prometheus(result, epoch_s=time.time()))
-    return Acted(result, said, ledger, remarked)
+    return Acted(result, said, ledger, remarked, requeued)
+
+
+def _requeue(options: node.Options, result: Pass, ledger: Ledger, folder: str) -> str:
+    """Requeue the jobs that cannot go on, where the site wants that; not from a prolog, which refuses its own job."""
+    profile, _ = node.read_profile(options.root + options.profile)
+    if profile.raw.get("requeue") is not True:
+        return ""
+    from trainmaster.health import requeue
+
+    return requeue.requeue(
+        result.decision.findings,
+        folder=folder,
+        node=node_name(),
+        boot_id=result.state.boot_id,
+        reason=ledger.reason,
+    )
 
 
 def _remark(result: Pass, ledger: Ledger, folder: str) -> str:
@@ -93,7 +113,7 @@ def write_textfile(path: str, text: str) -> None:
 
 def log(path: str, acted: Acted, hook: str) -> None:
     """A line in the hooks' log when something was done or tried in Slurm; nothing for a healthy pass."""
-    told = [words for words in (acted.said, acted.remarked) if words not in ("", NOTHING)]
+    told = [words for words in (acted.said, acted.requeued, acted.remarked) if words not in ("", NOTHING)]
     if told:
         write_log(path, f"{hook}: {'; '.join([*told, acted.result.decision.reason]).strip('; ')}")
 

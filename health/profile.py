@@ -64,7 +64,7 @@ def decode(raw: Any) -> tuple[Profile, tuple[str, ...]]:
         kind = _KINDS.get(key)
         if kind is None:
             faults.append(f"{key!r} is not known; known are {', '.join(sorted(_KINDS))}")
-        elif not isinstance(value, kind) or isinstance(value, bool):
+        elif not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
             faults.append(f"{key!r} is {value!r}, which is no {kind.__name__}")
         else:
             kept[key] = value
@@ -90,6 +90,7 @@ _KINDS: dict[str, type] = {
     "thresholds": dict,
     "modes": dict,
     "off": list,
+    "requeue": bool,
     "deadlines_s": dict,
     "tools": dict,
 }

@@ -1,5 +1,6 @@
 """The installed hooks in real slurmds: what breaks on a node drains it, refuses jobs, and ends with its repair."""
 
+import json
 import os
 import subprocess
 import sys
@@ -165,6 +166,38 @@ def test_who_resumes_a_node_by_hand_gets_jobs_on_it(lab: Lab, watched: Watched) 
     (lab.root("n04") / "etc/trainmaster/health.d/off/prolog").unlink()
     (lab.root("n04") / "etc/trainmaster/health.d/off/health_check_program").unlink()
     mend(lab, "n04")
+
+
+def test_a_job_that_cannot_go_on_is_requeued_once_and_others_are_left_alone(lab: Lab, watched: Watched) -> None:
+    path = lab.root("n02") / "etc/trainmaster/health.json"
+    before = path.read_text()
+    path.write_text(before.replace("{", '{"requeue": true, ', 1))
+    words = ("--nodelist=n02", "--gres=gpu:1")
+    doomed, kept, cpus = (
+        watched.submit("echo begun; sleep 600", *words),
+        watched.submit("echo begun; sleep 600", *words, "--no-requeue"),
+        watched.submit("echo begun; sleep 600", "--nodelist=n02"),
+    )
+    for job in (doomed, kept, cpus):
+        # A job whose prolog still runs would be refused by it.
+        until(lambda job=job: "begun" in watched.output(job), f"job {job} has begun")  # type: ignore[misc]
+    lab.fault("gpu-lost", "n02")
+    until(lambda: "[HC] gpu.present: fell off" in reason(lab, "n02"), "n02 drains")
+    until(lambda: f"requeued job {doomed}" in (lab.folder / "health.log").read_text(), "its job is requeued")
+    until(lambda: watched.job(doomed).state == "PENDING", "the job waits for another node")
+    text = lab.run(["scontrol", "-o", "show", "job", str(doomed)]).stdout
+    assert " Restarts=1 " in text and "AdminComment=trainmaster: requeued, since n02 was drained: [HC] gpu.pres" in text
+    state = lab.root("n02") / "var/lib/trainmaster/health/state.json"
+    passes = json.loads(state.read_text())["passes"]
+    until(lambda: json.loads(state.read_text())["passes"] >= passes + 2, "two more passes")
+    assert [watched.job(job).state for job in (kept, cpus)] == ["RUNNING", "RUNNING"]
+    said = (lab.folder / "health.log").read_text()
+    assert f"left job {kept} alone: it is not to be requeued" in said
+    assert f"left job {cpus} alone: it does not use what is lost" in said and said.count("requeued job") == 1
+    for job in (doomed, kept, cpus):
+        watched.client.cancel(job)
+    path.write_text(before)
+    mend(lab, "n02")
 
 
 def epilog(lab: Lab, node: str, job: int, path: str = "") -> None:
