@@ -120,6 +120,32 @@ class Commands:
             )
         return tuple(jobs)
 
+    def all_jobs(self) -> tuple[Job, ...]:
+        """`scontrol show job`: every job that slurmctld knows, those that ended lately too, with what squeue lacks."""
+        lines = self._run("scontrol", "-o", "--all", "show", "job").stdout.splitlines()
+        return tuple(parse.job(line) for line in lines if line.startswith("JobId="))
+
+    def leaves(self) -> dict[str, str]:
+        """By node, its leaf switch, of `scontrol show topology`; hostlists as keys. Empty without a topology."""
+        try:
+            return parse.leaves(self._run("scontrol", "-o", "show", "topology").stdout)
+        except (SlurmUnreachable, SlurmMissing):
+            raise
+        except SlurmError:
+            return {}
+
+    def update_nodes(self, names: str, **fields: str) -> None:
+        """`scontrol update` of a hostlist of nodes, in one call."""
+        self._run("scontrol", "update", f"NodeName={names}", *(f"{key}={value}" for key, value in fields.items()))
+
+    def hold(self, job_id: int | str) -> None:
+        """`scontrol uhold`: kept in the queue until somebody, its owner for one, releases it."""
+        self._run("scontrol", "uhold", str(job_id))
+
+    def release(self, job_id: int | str) -> None:
+        """`scontrol release`: what was held may start."""
+        self._run("scontrol", "release", str(job_id))
+
     def nodes(self, names: str = "") -> tuple[Node, ...]:
         """`scontrol show node`."""
         done = self._run("scontrol", "-o", "show", "node", *([names] if names else []))

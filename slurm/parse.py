@@ -71,6 +71,7 @@ def job(line: str) -> Job:
         user=_text(values.get("UserId")).partition("(")[0],
         partition=_text(values.get("Partition")),
         nodes=_text(values.get("NodeList")),
+        node_count=_integer(values.get("NumNodes")),
         restarts=_integer(values.get("Restarts")),
         requeue=values.get("Requeue") != "0",
         exit_code=_text(values.get("ExitCode")),
@@ -85,6 +86,7 @@ def job(line: str) -> Job:
         std_out=_text(values.get("StdOut")),
         work_dir=_text(values.get("WorkDir")),
         comment=_text(values.get("Comment")),
+        admin_comment=_text(values.get("AdminComment")),
         array_job_id=_integer(values.get("ArrayJobId")),
         array_tasks=_text(values.get("ArrayTaskId")),
         het_job_id=_integer(values.get("HetJobId")),
@@ -143,6 +145,20 @@ def reservation(line: str) -> Reservation:
         users=_words(values.get("Users")),
         accounts=_words(values.get("Accounts")),
     )
+
+
+def leaves(text: str) -> dict[str, str]:
+    """By hostlist, the leaf switch that these nodes hang under, of `scontrol -o show topology`.
+
+    >>> leaves("SwitchName=leaf1 Level=0 LinkSpeed=1 Nodes=n[01-04]\\nSwitchName=top Level=1 Nodes=n[01-08]")
+    {'n[01-04]': 'leaf1'}
+    """
+    found = {}
+    for line in text.splitlines():
+        values = record(line)
+        if values.get("Level") == "0" and values.get("SwitchName") and _text(values.get("Nodes")):
+            found[values["Nodes"]] = values["SwitchName"]
+    return found
 
 
 def _words(value: str | None) -> tuple[str, ...]:

@@ -37,6 +37,8 @@ class Job:
     partition: str = ""
     nodes: str = ""
     """A hostlist, "" while pending."""
+    node_count: int = 0
+    """How many it has, or asks for at least; squeue does not tell here."""
     restarts: int = 0
     requeue: bool = True
     """Whether Slurm may start it again; squeue does not tell."""
@@ -53,6 +55,8 @@ class Job:
     std_out: str = ""
     work_dir: str = ""
     comment: str = ""
+    admin_comment: str = ""
+    """What only administrators can write."""
     array_job_id: int = 0
     """The number that sbatch printed for the array that this is a task of; 0 for other jobs."""
     array_tasks: str = ""

@@ -73,6 +73,7 @@ def loaded(argv: list[str]) -> set[str]:
         ["health", "--help"],
         ["install", "--help"],
         ["doctor", "--help"],
+        ["controller", "--help"],
     ],
     ids=" ".join,
 )

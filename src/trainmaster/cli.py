@@ -18,6 +18,7 @@ NOUNS = {
     "health": ("trainmaster.health.cli", "check this node's health"),
     "doctor": ("trainmaster.slurm_plugins.doctor_cli", "what the running slurm.conf lacks, and what to write"),
     "install": ("trainmaster.slurm_plugins.install_cli", "put the hooks for Slurm in place, or take them away"),
+    "controller": ("trainmaster.controller.controller_cli", "take bad nodes out, bring jobs back: for admins"),
     "lab": ("trainmaster.lab.cli", "a real Slurm cluster on this machine, with faults to inject"),
 }
 

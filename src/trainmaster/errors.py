@@ -13,6 +13,8 @@
     ├── LabError              the lab could not be built, or is not what it should be
     ├── CheckpointError       a checkpoint could not be written or read
     ├── InstallError          what an admin installs could not be put in place, or taken away
+    ├── ControllerError       the controller cannot work as it is asked to
+    │   └── LeaseLost         another controller has taken over
     ├── JobFailed             the job ended, and not well
     └── RegistryError         a role's registry was asked for what it cannot have
         └── RegistryTimeout   a replica did not register in time
@@ -98,6 +100,14 @@ class CheckpointError(TrainmasterError):
 
 class InstallError(TrainmasterError):
     """What an admin installs could not be put in place, or taken away."""
+
+
+class ControllerError(TrainmasterError):
+    """The controller cannot work as it is asked to."""
+
+
+class LeaseLost(ControllerError):
+    """Another controller has taken over."""
 
 
 class JobFailed(TrainmasterError):

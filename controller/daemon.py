@@ -1,0 +1,65 @@
+"""Starts and ends the daemon: policy, journal, signals."""
+
+import logging
+import signal
+import threading
+from pathlib import Path
+
+import msgspec
+
+from trainmaster.clock import SystemClock
+from trainmaster.controller import observe, policy, rebuild
+from trainmaster.controller.acts import Plan
+from trainmaster.controller.decide import decide
+from trainmaster.controller.decide import observe as take_in
+from trainmaster.controller.journal import Journal
+from trainmaster.controller.loop import Controller
+from trainmaster.slurm.commands import Commands
+
+LOG = logging.getLogger("trainmaster.controller")
+
+
+def run(journal_file: Path, policy_file: Path | None, *, once: bool) -> int:
+    """Be the controller until SIGTERM or SIGINT; the exit code."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    wanted = policy.load(policy_file)
+    journal = Journal(journal_file)
+    controller = Controller(Commands(timeout_s=30.0), journal, wanted, SystemClock())
+    ends = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ends.set())
+
+    def wait(pause_s: float) -> None:
+        ends.wait(pause_s)
+
+    controller.start()
+    LOG.info("at work: journal %s, modes %s", journal_file, msgspec.json.encode(wanted.modes).decode())
+    try:
+        if once:
+            controller.tick()
+        else:
+            controller.run(ends=ends.is_set, wait=wait)
+    finally:
+        controller.stop()
+        journal.close()
+    return 0
+
+
+def preview(policy_file: Path | None, *, as_json: bool) -> str:
+    """What a controller that starts now would do, from one look at the cluster."""
+    wanted = policy.load(policy_file)
+    door = Commands(timeout_s=30.0)
+    now = SystemClock().now().timestamp()
+    look = observe.look(door, now=now, leaf_of=observe.leaf_of(door))
+    memory = take_in(look, rebuild.from_slurm(look, wanted, now), wanted, now)
+    plan = decide(look, memory, wanted, now)
+    return msgspec.json.encode(plan).decode() if as_json else words(plan, nodes=len(look.nodes), jobs=len(look.jobs))
+
+
+def words(plan: Plan, *, nodes: int, jobs: int) -> str:
+    """A plan for people."""
+    lines = [f"{nodes} nodes, {jobs} jobs, {len(plan.acts)} acts"]
+    lines += [f"  {act.kind} {','.join(act.targets)}: {act.why}" for act in plan.acts]
+    lines += [f"  no {one.wanted} of {one.subject}, by {one.rule}: {one.why}" for one in plan.refused]
+    lines += [f"  the breaker stops drains of {one.name or 'everything'}: {one.why}" for one in plan.trips]
+    return "\n".join(lines)

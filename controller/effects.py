@@ -1,0 +1,87 @@
+"""What is remembered of an act that was done, or that failed. Pure; the daemon and the simulator share it."""
+
+from dataclasses import replace
+
+from trainmaster.controller.acts import Act, Kind
+from trainmaster.controller.memory import (
+    Drain,
+    JobRecord,
+    Memory,
+    NodeRecord,
+    NodeState,
+    put_job,
+    put_nodes,
+)
+
+
+def done(memory: Memory, act: Act, now: float, *, ok: bool = True) -> Memory:
+    """Memory after an act.
+
+    Args:
+        memory: Before.
+        act: What was done.
+        now: Epoch seconds.
+        ok: Of a verification: whether the node passed.
+    """
+    if act.nodes:
+        return _on_nodes(memory, act, now, ok=ok)
+    record = memory.jobs.get(act.job_id) or JobRecord(job_id=act.job_id, restarts=act.restarts, seen_at=now)
+    if act.kind is Kind.RELEASE:
+        record = replace(record, released=act.restarts, ours_before=act.ours, held="")
+    elif act.kind is Kind.HOLD:
+        record = replace(record, held=act.why)
+    elif act.kind is Kind.NOTIFY:
+        record = replace(record, signalled_at=now, seen_at=now)
+    elif act.kind is Kind.REQUEUE:
+        record = replace(record, requeued_at=now, seen_at=now)
+    return put_job(memory, record)
+
+
+def _on_nodes(memory: Memory, act: Act, now: float, *, ok: bool) -> Memory:
+    records = []
+    drains = list(memory.drains)
+    for name in act.nodes:
+        record = memory.nodes.get(name) or NodeRecord(name=name, since=now)
+        if act.kind is Kind.DRAIN:
+            state = NodeState.LEMON if act.cause == "lemon" else NodeState.QUARANTINING
+            record = replace(
+                record, state=state, since=now, why=act.why, reason=act.reason, drained_at=now, proof_at=None
+            )
+            drains.append(Drain(at=now, node=name, cause=act.cause, by="us"))
+        elif act.kind is Kind.RESUME:
+            record = replace(
+                record,
+                state=NodeState.PROBATION,
+                since=now,
+                why=act.why,
+                reason="",
+                drained_at=None,
+                cause_at=None,
+                released=False,
+                ticketed=False,
+                falls=(),
+            )
+        elif act.kind is Kind.VERIFY and ok:
+            record = replace(record, proof_at=now)
+        elif act.kind is Kind.VERIFY:
+            why = "it failed verification"
+            record = replace(record, state=NodeState.REPAIR, since=now, why=why, released=False, ticketed=False)
+        elif act.kind is Kind.TICKET:
+            record = replace(record, ticketed=True)
+        records.append(record)
+    blame = memory.blame
+    if act.kind is Kind.RESUME:
+        # What came back from repair starts anew; a node that only flapped keeps its past.
+        repaired = {name for name in act.nodes if name in memory.nodes and memory.nodes[name].state is NodeState.LEMON}
+        blame = {name: one for name, one in blame.items() if name not in repaired}
+    return replace(put_nodes(memory, records), drains=tuple(drains), blame=blame)
+
+
+def started(memory: Memory, act: Act, now: float) -> Memory:
+    """Memory when something that takes its time has begun."""
+    if act.kind is not Kind.VERIFY:
+        return memory
+    records = [
+        replace(memory.nodes[name], state=NodeState.DIAGNOSING, since=now) for name in act.nodes if name in memory.nodes
+    ]
+    return put_nodes(memory, records)

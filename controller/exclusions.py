@@ -1,0 +1,67 @@
+"""Which nodes a job does without when it starts again: for a while, a tenth of what it could use at most. Pure.
+
+A node that fails a job is free again first, so without this it would take every retry.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from trainmaster.controller import evidence, snapshot
+from trainmaster.controller.memory import JobRecord
+from trainmaster.controller.policy import Policy
+from trainmaster.controller.snapshot import Snapshot
+from trainmaster.slurm.values import Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The whole list, and those in it that are ours."""
+
+    whole: tuple[str, ...]
+    ours: tuple[str, ...]
+    dropped: tuple[str, ...] = ()
+    """Those that there was no room for."""
+
+
+def eligible(look: Snapshot, job: Job) -> int:
+    """How many nodes Slurm could give to the job, by its partitions and the nodes' states."""
+    return sum(look.available(partition) for partition in job.partition.split(",") if partition)
+
+
+def certain(look: Snapshot, policy: Policy) -> tuple[str, ...]:
+    """Nodes in service with a check's word that nothing can run there: I9 keeps every retry off them."""
+    return tuple(
+        sorted(
+            name
+            for name in look.troubled
+            if snapshot.in_service(look.nodes[name]) and evidence.fatal(look.nodes[name], policy)
+        )
+    )
+
+
+def choose(look: Snapshot, job: Job, record: JobRecord, policy: Policy, now: float) -> Choice:
+    """The job's ExcNodeList: its owner's own, what is certain, and what failed it lately, as far as there is room."""
+    current = sorted(snapshot.members(job.excluded_nodes))
+    theirs = [name for name in current if name not in record.ours_before]
+    usable = eligible(look, job)
+    most = max(1, int(policy.requeue.exclude_share * usable))
+    room = max(0, usable - max(1, job.node_count) - _serving(look, theirs))
+    kept: list[str] = []
+    dropped: list[str] = []
+    counted = 0
+    lately = [one.node for one in sorted(record.exclusions, key=lambda one: -one.until) if one.until > now]
+    for name in dict.fromkeys((*certain(look, policy), *lately)):
+        if name in theirs or name not in look.nodes:
+            continue
+        if snapshot.in_service(look.nodes[name]):
+            # What Slurm would not give to it anyway costs it nothing.
+            if counted >= min(most, room):
+                dropped.append(name)
+                continue
+            counted += 1
+        kept.append(name)
+    return Choice(whole=tuple(dict.fromkeys((*theirs, *kept))), ours=tuple(kept), dropped=tuple(dropped))
+
+
+def _serving(look: Snapshot, names: Collection[str]) -> int:
+    return sum(1 for name in names if name in look.nodes and snapshot.in_service(look.nodes[name]))

@@ -1,0 +1,283 @@
+"""The daemon's ticks: look, take in, decide, write down, act, verify. What can break here are Slurm and the disk."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from trainmaster.clock import Clock
+from trainmaster.controller import acting, effects, observe, rebuild, suspects
+from trainmaster.controller.acts import Act, Kind, Plan
+from trainmaster.controller.decide import decide
+from trainmaster.controller.decide import observe as take_in
+from trainmaster.controller.hooks import Hooks
+from trainmaster.controller.invariants import violations
+from trainmaster.controller.journal import ABANDONED, DONE, Intent, Journal
+from trainmaster.controller.memory import Evidence, Memory, Severity, put_nodes
+from trainmaster.controller.observe import Door
+from trainmaster.controller.policy import Policy
+from trainmaster.controller.snapshot import Snapshot
+from trainmaster.errors import LeaseLost, SlurmError
+
+LOG = logging.getLogger("trainmaster.controller")
+LEASE_PATIENCE_S = 60.0
+_RETRIES_MAX = 5
+_RETRY_AFTER_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticked:
+    """What a tick came to."""
+
+    plan: Plan
+    done: tuple[Act, ...] = ()
+    proposed: tuple[Act, ...] = ()
+    """What it would have done, had its mode allowed it."""
+
+
+class Controller:
+    """One controller. `before_step` is told before everything that a kill could come between; for tests."""
+
+    def __init__(
+        self,
+        door: Door,
+        journal: Journal,
+        policy: Policy,
+        clock: Clock,
+        *,
+        before_step: Callable[[str], None] = lambda step: None,
+    ) -> None:
+        self._door = door
+        self._journal = journal
+        self._policy = policy
+        self._clock = clock
+        self._before = before_step
+        self._hooks = Hooks(policy.returning)
+        self._memory: Memory | None = None
+        self._leaf_of: dict[str, str] | None = None
+        self._offsets: dict[str, int] = {}
+        self._told: set[str] = set()
+        self._tried_at: dict[str, float] = {}
+        self._ticks = 0
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
+
+    @property
+    def memory(self) -> Memory:
+        """What is remembered now."""
+        return self._memory or Memory()
+
+    def start(self) -> None:
+        """Take the lease and load what was remembered. Raises ControllerError."""
+        self._journal.take_lease(_holder(), now=self._now(), patience_s=LEASE_PATIENCE_S)
+        self._memory = self._journal.load()
+        self._offsets = self._journal.offsets()
+
+    def stop(self) -> None:
+        """Let another one start at once."""
+        self._hooks.close()
+        self._journal.drop_lease()
+
+    def tick(self) -> Ticked:
+        """One round. Raises SlurmError when slurmctld does not answer, LeaseLost when another controller is at work."""
+        now = self._now()
+        self._journal.renew_lease(now=now)
+        if self._leaf_of is None:
+            self._leaf_of = observe.leaf_of(self._door)
+        look = observe.look(self._door, now=now, leaf_of=self._leaf_of)
+        self._ticks += 1
+        before = self._memory
+        if before is None:
+            before = rebuild.from_slurm(look, self._policy, now)
+        self._take_in(before, look, now)
+        self._finish_hooks(now)
+        for intent in self._journal.intents():
+            self._carry_out(intent, look)
+        memory = replace(self.memory, open_targets=self._open_targets())
+        plan = decide(look, memory, self._policy, self._now())
+        return self._act_on(plan, look, memory)
+
+    def _take_in(self, before: Memory, look: Snapshot, now: float) -> None:
+        reported, read_to = suspects.read(look, before, self._offsets, now=now, turn=self._ticks)
+        requests = self._journal.requests()
+        for request in requests:
+            if request.verb == "quarantine":
+                piece = Evidence(
+                    at=now, kind="quarantine", what=f"{request.by}: {request.why}", severity=Severity.MEDIUM
+                )
+                reported.setdefault(request.target, []).append(piece)
+            elif request.verb == "release" and request.target in before.nodes:
+                before = put_nodes(before, [replace(before.nodes[request.target], released=True)])
+        memory = take_in(look, before, self._policy, now, reported)
+        self._before("save memory")
+        self._journal.save(memory, read=read_to)
+        self._offsets |= read_to
+        for request in requests:
+            self._journal.took(request, now=now)
+            self._journal.tell(
+                [(f"node:{request.target}", request.verb, f"{request.by}: {request.why}", f"request {request.number}")],
+                now=now,
+            )
+        self._journal.tell(_news(self._memory or Memory(), memory), now=now)
+        self._memory = memory
+
+    def _open_targets(self) -> frozenset[str]:
+        return frozenset(target for intent in self._journal.intents() for target in intent.act.targets)
+
+    def _act_on(self, plan: Plan, look: Snapshot, memory: Memory) -> Ticked:
+        broken = violations(look, memory, plan, self._policy)
+        for one in broken:
+            # A decision that breaks a rule is a mistake of ours; the rule wins, and somebody has to hear of it.
+            LOG.error("refused by %s: %s of %s: %s", one.rule, one.act.kind, ",".join(one.act.targets), one.why)
+        wrong = {one.act.id for one in broken}
+        proposed, done = [], []
+        for refusal in plan.refused:
+            key = f"{refusal.subject}|{refusal.wanted}|{refusal.rule}"
+            if key not in self._told:
+                self._told.add(key)
+                LOG.warning("%s: no %s, by %s: %s", refusal.subject, refusal.wanted, refusal.rule, refusal.why)
+                detail = f"{refusal.rule}: {refusal.why}"
+                self._journal.tell([(refusal.subject, f"{refusal.wanted} refused", detail, "")], now=plan.at)
+        for act in plan.acts:
+            if act.id in wrong:
+                continue
+            mode = self._policy.modes.of(act.kind)
+            if mode == "act":
+                self._before(f"open {act.kind}")
+                if self._journal.open(act, now=self._now()):
+                    done.append(act)
+                    self._carry_out(Intent(act=act, state="open", opened=self._now(), tries=0), look)
+            elif mode == "propose":
+                proposed.append(act)
+                if act.id not in self._told:
+                    self._told.add(act.id)
+                    LOG.info("would %s %s: %s", act.kind, ",".join(act.targets), act.why)
+                    rows = [(target, f"{act.kind} proposed", act.why, f"{act.id}|{target}") for target in act.targets]
+                    self._journal.tell(rows, now=self._now())
+        return Ticked(plan=plan, done=tuple(done), proposed=tuple(proposed))
+
+    def _carry_out(self, intent: Intent, look: Snapshot) -> None:
+        """Bring an intent one step further: closed if it holds, done if it still may be, given up otherwise."""
+        act, now = intent.act, self._now()
+        if act.kind in acting.BY_HOOKS:
+            self._start_hook(intent, look)
+            return
+        self._before(f"look {act.kind}")
+        fresh = observe.again(self._door, look, nodes=act.nodes, job_id=act.job_id)
+        if acting.holds(act, fresh, now):
+            self._close(act, DONE)
+            return
+        if act.kind is Kind.NOTIFY and intent.tries:
+            # Whether it was sent before we were killed nobody knows, and twice would end a job that it should save.
+            self._close(act, DONE, said="perhaps sent; not sent again")
+            return
+        if now - intent.opened > act.deadline_s or intent.tries >= _RETRIES_MAX:
+            self._close(act, ABANDONED, said=f"did not come true within {act.deadline_s:g} s")
+            return
+        if act.kind is Kind.REQUEUE and intent.tries and now - self._tried_at.get(act.id, 0.0) < act.deadline_s / 2:
+            return  # asked for; the nodes are being cleaned up
+        if now - self._tried_at.get(act.id, 0.0) < _RETRY_AFTER_S:
+            return
+        others = frozenset(t for t in self._open_targets() if t not in act.targets)
+        memory = replace(self.memory, open_targets=others)
+        if broken := violations(fresh, memory, Plan(at=now, acts=(act,)), self._policy):
+            self._close(act, ABANDONED, said=f"{broken[0].rule}: {broken[0].why}")
+            return
+        self._journal.check_lease()
+        self._journal.tried(act)
+        self._tried_at[act.id] = now
+        self._before(f"do {act.kind}")
+        try:
+            acting.do(self._door, act, fresh, memory)
+        except SlurmError as error:
+            LOG.warning("%s of %s: %s", act.kind, ",".join(act.targets), error)
+            return
+        self._before(f"verify {act.kind}")
+        LOG.info("%s %s: %s", act.kind, ",".join(act.targets), act.why)
+        fresh = observe.again(self._door, look, nodes=act.nodes, job_id=act.job_id)
+        if act.kind is Kind.NOTIFY or acting.holds(act, fresh, self._now()):
+            self._close(act, DONE)
+
+    def _close(self, act: Act, state: str, *, said: str = "", ok: bool = True) -> None:
+        now = self._now()
+        if state == DONE:
+            self._memory = effects.done(self.memory, act, now, ok=ok)
+        else:
+            LOG.warning("gave up to %s %s: %s", act.kind, ",".join(act.targets), said)
+        self._before(f"close {act.kind}")
+        self._journal.finish(act, state, self.memory, now=now, said=said)
+        self._tried_at.pop(act.id, None)
+
+    def _start_hook(self, intent: Intent, look: Snapshot) -> None:
+        act = intent.act
+        if act.kind is Kind.VERIFY:
+            node, record = look.nodes.get(act.nodes[0]), self.memory.nodes.get(act.nodes[0])
+            if node is None or record is None or node.reason != act.expected_reason or record.reason != node.reason:
+                self._close(act, ABANDONED, said="it is no longer ours")
+                return
+        if self._hooks.start(act):
+            self._journal.tried(act)
+            self._memory = effects.started(self.memory, act, self._now())
+
+    def _finish_hooks(self, now: float) -> None:
+        waiting = {intent.act.id for intent in self._journal.intents()}
+        for act, ok, said in self._hooks.finished():
+            if act.id not in waiting:
+                continue
+            if act.kind is Kind.TICKET and not ok:
+                self._close(act, ABANDONED, said=said)
+            else:
+                self._close(act, DONE, said=said, ok=ok)
+
+    def run(self, *, ends: Callable[[], bool], wait: Callable[[float], None]) -> None:
+        """Tick until `ends`, whatever a tick runs into. Raises LeaseLost."""
+        while not ends():
+            try:
+                ticked = self.tick()
+                due_s = (ticked.plan.wake_at or 0.0) - self._now()
+                pause_s = min(self._policy.tick_s, due_s) if due_s > 0 else self._policy.tick_s
+            except LeaseLost:
+                raise
+            except SlurmError as error:
+                LOG.warning("nothing is decided: %s", error)
+                pause_s = self._policy.tick_s
+            except Exception:
+                # Whatever it is, jobs and nodes need us in the next tick too; the trace says what to mend.
+                LOG.exception("a tick failed")
+                self._memory = self._journal.load()
+                pause_s = self._policy.tick_s
+            wait(pause_s)
+
+
+def _holder() -> str:
+    from trainmaster.controller.journal import process_name
+
+    return process_name()
+
+
+def _news(before: Memory, after: Memory) -> list[tuple[str, str, str, str]]:
+    """What changed, for the chain of evidence."""
+    rows = []
+    for name, record in after.nodes.items():
+        old = before.nodes.get(name)
+        subject = f"node:{name}"
+        for piece in record.evidence:
+            if old is None or piece not in old.evidence:
+                key = f"{subject}|{piece.kind}|{piece.at:.3f}|{piece.what}"
+                weight = f" (weight {piece.weight:.2f})" if piece.weight else ""
+                rows.append((subject, f"evidence: {piece.kind}", f"{piece.what}{weight}", key))
+        if old is None or old.state is not record.state:
+            was = old.state if old is not None else "OK"
+            rows.append((subject, f"{was} -> {record.state}", record.why, ""))
+    for name, old in before.nodes.items():
+        if name not in after.nodes:
+            rows.append((f"node:{name}", f"{old.state} -> OK", "nothing speaks against it any more", ""))
+    for job_id, job in after.jobs.items():
+        known = before.jobs.get(job_id)
+        for one in job.tries[len(known.tries) if known is not None else 0 :]:
+            nodes = f" on {','.join(one.blamed)}" if one.blamed else ""
+            detail = f"attempt {one.restarts - 1} ended after {one.ran_s:.0f} s{nodes}"
+            rows.append(
+                (f"job:{job_id}", f"came back: {one.cause}", detail, f"job {job_id} {one.restarts} {one.at:.0f}")
+            )
+    return rows

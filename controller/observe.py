@@ -1,0 +1,93 @@
+"""Looks at the cluster: two commands, whatever its size. And the one door through which acts go out."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from trainmaster.controller import snapshot
+from trainmaster.controller.snapshot import Snapshot
+from trainmaster.slurm.values import Job, Node, Reservation
+
+
+class Door(Protocol):
+    """What the controller asks of Slurm; `slurm.commands.Commands` does it. Any may raise SlurmError."""
+
+    def nodes(self, names: str = "") -> tuple[Node, ...]:
+        """All nodes, or those of a hostlist."""
+
+    def all_jobs(self) -> tuple[Job, ...]:
+        """Every job that slurmctld knows."""
+
+    def job(self, job_id: int | str) -> Job | None:
+        """One job."""
+
+    def reservations(self) -> tuple[Reservation, ...]:
+        """All reservations."""
+
+    def leaves(self) -> dict[str, str]:
+        """By hostlist, the leaf switch."""
+
+    def update_nodes(self, names: str, **fields: str) -> None:
+        """Change a hostlist of nodes in one call."""
+
+    def update_job(self, job_id: int | str, **fields: str) -> None:
+        """Change a job."""
+
+    def requeue(self, job_id: int | str, *, incomplete: bool = True, hold: bool = False) -> None:
+        """Put a job back into the queue."""
+
+    def hold(self, job_id: int | str) -> None:
+        """Keep a job in the queue."""
+
+    def release(self, job_id: int | str) -> None:
+        """Let a held job start."""
+
+    def cancel(self, job_id: int | str, *, signal: str | None = None) -> None:
+        """Only ever with a signal."""
+
+
+def leaf_of(door: Door) -> dict[str, str]:
+    """By node, its leaf switch. Asked once: a topology does not change under a running slurmctld."""
+    return {name: leaf for hostlist, leaf in door.leaves().items() for name in snapshot.members(hostlist)}
+
+
+def look(door: Door, *, now: float, leaf_of: Mapping[str, str], reservations: bool = False) -> Snapshot:
+    """One look. Raises SlurmError when slurmctld does not answer; then nothing is decided."""
+    # The time from before asking: a view is as old as its oldest part.
+    # Jobs first: of one that has just lost its node, the node's state has to be known already.
+    jobs = door.all_jobs()
+    nodes = door.nodes()
+    reserved = door.reservations() if reservations else ()
+    return snapshot.of(at=now, nodes=nodes, jobs=jobs, reservations=reserved, leaf_of=leaf_of)
+
+
+def again(door: Door, old: Snapshot, *, nodes: tuple[str, ...] = (), job_id: int = 0) -> Snapshot:
+    """The same view with some of its nodes, or one job, looked at again, as before each act."""
+    by_name = dict(old.nodes)
+    jobs, holders = dict(old.jobs), dict(old.holders)
+    troubled = set(old.troubled)
+    if nodes:
+        for node in door.nodes(snapshot.fold(nodes)):
+            by_name[node.name] = node
+            if node.reason or not snapshot.in_service(node):
+                troubled.add(node.name)
+            else:
+                troubled.discard(node.name)
+    if job_id:
+        asked = old.jobs.get(job_id)
+        job = door.job(snapshot.full_id(asked) if asked is not None else job_id)
+        jobs.pop(job_id, None)
+        holders.pop(job_id, None)
+        if job is not None:
+            jobs[job_id] = job
+            if snapshot.holds_nodes(job):
+                holders[job_id] = snapshot.members(job.nodes)
+    return Snapshot(
+        at=old.at,
+        nodes=by_name,
+        troubled=frozenset(troubled),
+        jobs=jobs,
+        holders=holders,
+        partition_size=old.partition_size,
+        reservations=old.reservations,
+        leaf_of=old.leaf_of,
+    )

@@ -1,0 +1,193 @@
+"""What the site wants: limits, budgets, modes and commands, from a TOML file. Every default says where it is from.
+
+    [modes]
+    default = "propose"
+    release = "act"
+
+    [guarantee.batch]
+    nodes = 1984
+
+The file is `/etc/trainmaster/controller.toml`, or what `--policy` names.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from trainmaster.config import Word, decode
+from trainmaster.errors import ConfigError
+
+FILE = Path("/etc/trainmaster/controller.toml")
+
+Mode = Literal["observe", "propose", "act"]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Seconds = Annotated[float, Meta(ge=0.0)]
+AtLeastOne = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Modes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the controller may do by itself. observe: remember; propose: say what it would do; act: do it."""
+
+    default: Mode = "propose"
+    drain: Mode | None = None
+    resume: Mode | None = None
+    requeue: Mode | None = None
+    release: Mode | None = None
+    """Let a requeued job start without Slurm's delay, on other nodes than those that failed it."""
+    hold: Mode | None = None
+    notify: Mode | None = None
+    verify: Mode | None = None
+    ticket: Mode | None = None
+
+    def of(self, kind: str) -> Mode:
+        """The mode of a kind of act."""
+        chosen: Mode | None = getattr(self, kind)
+        return chosen or self.default
+
+
+class Guarantee(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a partition is promised."""
+
+    nodes: Count
+    """Nodes in service, whatever we plan."""
+    failure_buffer: Count = 0
+    """Nodes beyond those, kept for what fails by itself."""
+
+
+class Drains(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much may be taken out, and when the checks are more likely wrong than the fleet."""
+
+    share_max: Share = 0.05
+    """Of the fleet, out of service because of us at once. P99.9 of nodes in 24 h repair at 6.5 failures per 1,000
+    node-days is 1.3 % of 2,048 nodes (own calculation)."""
+    breaker_window_s: Seconds = 600.0
+    breaker_share: Share = 0.02
+    """More drains than this share of the fleet in a window stop further ones; NVSentinel's breaker knows 50 % only."""
+    breaker_least: AtLeastOne = 3
+    concentration_share: Share = 0.6
+    """One check or one leaf switch behind more than this share of the window's drains is to blame itself."""
+    concentration_least: AtLeastOne = 4
+    falls_max: AtLeastOne = 3
+    """A node that goes down this often in a day is taken out (ours)."""
+
+
+class Evidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What speaks against a node, and how much."""
+
+    fatal: tuple[str, ...] = ("gpu.present", "ib.present", r"gpu.xid: (.*\D)?79\b")
+    """Regular expressions, matched against the causes in a health reason: what runs there cannot go on. These are the
+    findings that trainmaster's own checks call drain-requeue; Xid 79 is a GPU that fell off the bus."""
+    memory_s: Seconds = 24 * 3600.0
+    incident_s: Seconds = 900.0
+    """Signs within this time are of one failure: causes are seen from 10 min before to 5 min after a job's end
+    (Kokolis et al., HPCA'25)."""
+    check_weight: Annotated[float, Meta(ge=0.0)] = 0.5
+    """Of a failure, that a drain by a check counts (ours)."""
+    slurm_weight: Annotated[float, Meta(ge=0.0)] = 0.25
+    """That a drain by Slurm itself counts: "Kill task failed", "Prolog error" (ours)."""
+
+
+class Requeue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How jobs come back."""
+
+    loops_max: Count = 3
+    """Restarts without progress before a job is held; Slurm itself has no bound (35 in one published case)."""
+    per_day_max: Count = 8
+    backoff_s: tuple[Seconds, ...] = (0.0, 60.0, 300.0, 900.0)
+    """Waits before the first, second... restart without progress."""
+    progress_s: Seconds = 3600.0
+    """An attempt that ran this long is taken to have got further: hourly checkpoints are usual (Kokolis et al.)."""
+    exclude_s: Seconds = 3600.0
+    exclude_share: Share = 0.1
+    blast_node_hours: Annotated[float, Meta(ge=0.0)] = 1000.0
+    """What other jobs may lose in a day to the restarts of one (ours; the published case cost 548 preemptions)."""
+    blast_window_s: Seconds = 300.0
+    delay_max_s: Seconds = 600.0
+    """A begin time at most this long after a requeue is Slurm's own: credential lifetime + 1 s, 121 s by default."""
+    supervised_patience_s: Seconds = 30.0
+    """How long a job that trainmaster's launcher runs is left to release itself; that takes it about 2 s."""
+    signal_comment: str = "checkpoint=USR2"
+    """A job whose comment says so saves and requeues itself on SIGUSR2. Others would die of it."""
+    grace_s: Seconds = 120.0
+    """For saving, after that signal."""
+
+
+class Lemons(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Nodes that fail again and again. Rates are per 1,000 node-days under jobs."""
+
+    window_days: Annotated[float, Meta(gt=0.0)] = 28.0
+    """Kokolis et al. look at 28 days; here it is the time constant of forgetting."""
+    base_rate: Annotated[float, Meta(gt=0.0)] = 1.9
+    """Of healthy nodes: RSC-1's 6.5 without the 71 % that its lemons carry (own calculation)."""
+    base_shape: Annotated[float, Meta(gt=0.0)] = 2.0
+    """How much healthy nodes differ; Gamma's shape (ours)."""
+    lemon_rate: Annotated[float, Meta(gt=0.0)] = 100.0
+    """Of lemons on average: between mild ones (50) and RSC-1's (387)."""
+    lemon_shape: Annotated[float, Meta(gt=0.0)] = 1.0
+    prior: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.012
+    """Share of lemons: 1.2 % of RSC-1's nodes."""
+    probability_min: Share = 0.9
+    incidents_min: AtLeastOne = 2
+    """One failure condemns nobody."""
+
+
+class Returning(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How nodes that we drained come back."""
+
+    verify: tuple[str, ...] = ()
+    """A command with {node} in it that ends with 0 when the node is fit; empty: only a person lets nodes back."""
+    verify_timeout_s: Seconds = 600.0
+    ticket: tuple[str, ...] = ()
+    """A command with {node} and {why} in it, for nodes that need hands."""
+    probation_s: Seconds = 24 * 3600.0
+    at_once_max: AtLeastOne = 16
+
+
+class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    tick_s: Annotated[float, Meta(gt=0.0)] = 10.0
+    modes: Modes = Modes()
+    guarantee: dict[Word, Guarantee] = {}
+    drains: Drains = Drains()
+    evidence: Evidence = Evidence()
+    requeue: Requeue = Requeue()
+    lemons: Lemons = Lemons()
+    returning: Returning = Returning()
+    acts_max: AtLeastOne = 64
+    """Acts of one tick; a plan is bounded whatever happened."""
+    exposure_every_s: Seconds = 600.0
+
+
+def load(path: Path | None = None) -> Policy:
+    """The policy of a file; the defaults when none is named and the usual one is not there. Raises ConfigError."""
+    file = path or FILE
+    if path is None and not file.exists():
+        return Policy()
+    try:
+        values = tomllib.loads(file.read_text())
+    except OSError as error:
+        raise ConfigError((f"{file}: could not be read: {error.strerror or error}",)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError((f"{file}: is not TOML: {error}",)) from None
+    faults: list[str] = []
+    policy = decode(values, Policy, str(file), faults)
+    faults += _expressions(policy, file)
+    if faults:
+        raise ConfigError(tuple(faults))
+    return policy
+
+
+def _expressions(policy: Policy, file: Path) -> list[str]:
+    import re
+
+    faults = []
+    for pattern in policy.evidence.fatal:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            faults.append(f"{file}: evidence.fatal: {pattern!r} is not a regular expression: {error}")
+    return faults

@@ -1,0 +1,175 @@
+"""Which jobs leave bad nodes, start again without Slurm's delay, or are held because they get nowhere. Pure.
+
+A requeue sets the begin time to the credential's lifetime plus one second (121 s by default); the job may start at once
+when that is set to now, but only once it is PENDING and no longer COMPLETING (seen on 22.05.8). A job that
+trainmaster's launcher runs recovers by itself inside its allocation, and is left alone while it runs.
+"""
+
+from trainmaster.controller import breaker, evidence, exclusions, snapshot
+from trainmaster.controller.acts import Act, Kind, Refusal, Trip
+from trainmaster.controller.attempts import LAUNCH_FAILED
+from trainmaster.controller.budgets import standing
+from trainmaster.controller.memory import JobRecord, Memory
+from trainmaster.controller.policy import Policy
+from trainmaster.controller.snapshot import Snapshot
+from trainmaster.slurm.values import Job
+
+_SETTLED_S = 1.05
+"""slurmd refuses a credential of the second in which it revoked the last one (seen on 22.05.8)."""
+
+
+def supervised(job: Job) -> bool:
+    """Whether trainmaster's launcher runs it: its batch output lies in a run folder."""
+    return job.std_out.endswith("/batch.out")
+
+
+def decide(
+    look: Snapshot, memory: Memory, policy: Policy, now: float, *, tripped: tuple[Trip, ...]
+) -> tuple[list[Act], list[Refusal], float | None]:
+    """Acts on jobs, what stands in the way of others, and when the next one falls due."""
+    acts: list[Act] = []
+    refused: list[Refusal] = []
+    due: list[float] = []
+    for job_id in sorted(memory.jobs):
+        record, job = memory.jobs[job_id], look.jobs.get(job_id)
+        # The parts of a heterogeneous job come back together, through their leader alone: not yet done here.
+        if job is None or job.state != "PENDING" or job.het_job_id or f"job:{job_id}" in memory.open_targets:
+            continue
+        waiting = _waiting(look, job, record, policy, now)
+        if isinstance(waiting, Act):
+            acts.append(waiting)
+        elif isinstance(waiting, Refusal):
+            refused.append(waiting)
+        elif isinstance(waiting, float):
+            due.append(waiting)
+    for job, name in _on_bad_nodes(look, policy):
+        if f"job:{job.job_id}" in memory.open_targets:
+            continue
+        left = _leaving(look, job, name, memory, policy, now, tripped)
+        if isinstance(left, Act):
+            acts.append(left)
+        elif isinstance(left, Refusal):
+            refused.append(left)
+        elif left is not None:
+            due.append(left)
+    return acts, refused, min(due, default=None)
+
+
+def _waiting(look: Snapshot, job: Job, record: JobRecord, policy: Policy, now: float) -> Act | Refusal | float | None:
+    """What a job in the queue needs: an act, or a time to look again."""
+    stand = standing(record, policy.requeue, now)
+    if record.held:
+        if record.held.startswith("blast") and not stand.exhausted:
+            return _release(look, job, record, policy, now, unhold=True)
+        return None
+    if not record.awaited:
+        return None
+    last = record.tries[-1]
+    if last.cause == "preempted":
+        # Its delay lets the job that took its nodes start.
+        return None
+    if stand.exhausted:
+        return Act(
+            kind=Kind.HOLD,
+            cause=stand.exhausted.partition(":")[0],
+            why=stand.exhausted,
+            attempt=str(record.restarts),
+            job_id=job.job_id,
+            restarts=job.restarts,
+        )
+    launch_failed = LAUNCH_FAILED in job.reason
+    if not launch_failed and ("Held" in job.reason or "held" in job.reason):
+        return None  # somebody holds it
+    eligible = job.eligible_time if job.eligible_time is not None else now
+    if eligible - last.at > policy.requeue.delay_max_s:
+        return None  # its owner wants it later
+    wait_s = stand.wait_s
+    if supervised(job):
+        wait_s = max(wait_s, policy.requeue.supervised_patience_s)
+    at = max(last.at + wait_s, (job.submit_time or 0.0) + _SETTLED_S)
+    if now < at:
+        return at
+    return _release(look, job, record, policy, now, unhold=launch_failed)
+
+
+def _release(
+    look: Snapshot, job: Job, record: JobRecord, policy: Policy, now: float, *, unhold: bool
+) -> Act | Refusal | None:
+    choice = exclusions.choose(look, job, record, policy, now)
+    if unsafe := set(choice.dropped).intersection(exclusions.certain(look, policy)):
+        why = f"it could start on {','.join(sorted(unsafe))}, where nothing can run, and may not exclude more nodes"
+        return Refusal(subject=f"job:{job.job_id}", wanted=Kind.RELEASE, rule="I9", why=why)
+    changed = frozenset(choice.whole) != snapshot.members(job.excluded_nodes)
+    delayed = "BeginTime" in job.reason or (job.eligible_time is not None and job.eligible_time > now)
+    if not (changed or delayed or unhold):
+        return None
+    last = record.tries[-1]
+    without = f", without {','.join(choice.ours)}" if choice.ours else ""
+    return Act(
+        kind=Kind.RELEASE,
+        cause=last.cause,
+        why=f"{_WHY[last.cause].format(nodes=','.join(last.blamed[:4]) or 'a node')}{without}",
+        attempt=f"{record.restarts}",
+        job_id=job.job_id,
+        restarts=job.restarts,
+        exclude=choice.whole if changed else None,
+        ours=choice.ours,
+        unhold=unhold,
+    )
+
+
+_WHY = {
+    "node_fail": "it lost {nodes}",
+    "check": "a check says that nothing can run on {nodes}",
+    "suspect": "its supervisor suspects {nodes}",
+    "launch": "the prolog failed on {nodes}",
+    "unknown": "it came back for a reason that nothing here tells",
+    "preempted": "it was preempted",
+}
+
+
+def _on_bad_nodes(look: Snapshot, policy: Policy) -> list[tuple[Job, str]]:
+    """Running jobs on nodes of which a check says that nothing can run there; Slurm ends those on DOWN nodes itself."""
+    bad = [name for name in look.troubled if evidence.fatal(look.nodes[name], policy)]
+    serving = [name for name in bad if not snapshot.silent(look.nodes[name])]
+    found: dict[int, str] = {}
+    for name, job_ids in sorted(look.jobs_on(serving).items()):
+        for job_id in job_ids:
+            found.setdefault(job_id, name)
+    jobs = [(look.jobs[job_id], name) for job_id, name in sorted(found.items())]
+    return [(job, name) for job, name in jobs if job.state == "RUNNING" and not supervised(job) and not job.het_job_id]
+
+
+def _leaving(
+    look: Snapshot, job: Job, name: str, memory: Memory, policy: Policy, now: float, tripped: tuple[Trip, ...]
+) -> Act | Refusal | float | None:
+    """What happens to a job on a bad node: it is asked to save, then requeued."""
+    subject = f"job:{job.job_id}"
+    cause = evidence.cause_of(look.nodes[name].reason)
+    record = memory.jobs.get(job.job_id) or JobRecord(job_id=job.job_id, restarts=job.restarts)
+    trip = breaker.stops(tripped, node=name, cause=cause, leaf_of=look.leaf_of)
+    if trip is not None:
+        return Refusal(subject=subject, wanted=Kind.REQUEUE, rule="I3", why=f"{name}: {trip.why}")
+    if not job.requeue:
+        return Refusal(subject=subject, wanted=Kind.REQUEUE, rule="I4", why="its owner said --no-requeue")
+    stand = standing(record, policy.requeue, now)
+    if stand.exhausted:
+        return Refusal(subject=subject, wanted=Kind.REQUEUE, rule="I5", why=stand.exhausted)
+    why = f"{name} has {look.nodes[name].reason}"[:180]
+    asks = policy.requeue.signal_comment
+    if asks and asks in job.comment:
+        if record.signalled_at is None:
+            return Act(
+                kind=Kind.NOTIFY,
+                cause=cause,
+                why=why,
+                attempt=str(job.restarts),
+                job_id=job.job_id,
+                restarts=job.restarts,
+                signal="USR2",
+            )
+        if now < record.signalled_at + policy.requeue.grace_s:
+            return record.signalled_at + policy.requeue.grace_s
+    return Act(
+        kind=Kind.REQUEUE, cause=cause, why=why, attempt=str(job.restarts), job_id=job.job_id, restarts=job.restarts
+    )
