@@ -14,6 +14,8 @@ from trainmaster.controller.snapshot import Snapshot
 from trainmaster.slurm.values import Job
 
 _DAY_S = 86400.0
+_TRIES_KEPT = 512
+"""More than the ends that are believed of 20,000 nodes in a day."""
 LAUNCH_FAILED = "launch failed requeued held"
 """Slurm's reason for a job whose prolog failed."""
 
@@ -108,7 +110,7 @@ def _came_back(record: JobRecord | None, job: Job, one: Try, policy: Policy, now
         record,
         restarts=job.restarts,
         seen_at=now,
-        tries=(*record.tries, one)[-32:],
+        tries=(*record.tries, one)[-_TRIES_KEPT:],
         exclusions=tuple((kept | added).values()),
         signalled_at=None,
         requeued_at=None,

@@ -94,7 +94,8 @@ def _budget(look: Snapshot, memory: Memory, plan: Plan, policy: Policy, *, blast
     for act in plan.acts:
         if act.kind in (Kind.REQUEUE, Kind.RELEASE):
             record = memory.jobs.get(act.job_id) or JobRecord(job_id=act.job_id)
-            stand = budgets.standing(record, policy.requeue, plan.at)
+            size = look.jobs[act.job_id].node_count if act.job_id in look.jobs else 0
+            stand = budgets.standing(record, policy.requeue, plan.at, node_count=size)
             if stand.exhausted and stand.exhausted.startswith("blast") is blast:
                 found.append(Violation(rule="I6" if blast else "I5", act=act, why=stand.exhausted))
     return found

@@ -193,6 +193,8 @@ def put_nodes(memory: Memory, records: Iterable[NodeRecord]) -> Memory:
     """With these records in place of older ones; healthy nodes of which there is nothing to tell are forgotten."""
     nodes = dict(memory.nodes)
     for record in records:
+        if nodes.get(record.name) is record:
+            continue
         if record.state is NodeState.OK and not record.evidence and not record.falls:
             nodes.pop(record.name, None)
         else:

@@ -1,6 +1,6 @@
 """Takes a look at nodes into memory: which state each is in now, and what new speaks against it. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from trainmaster.controller import evidence, snapshot
@@ -70,7 +70,8 @@ def _moved(
         # Whether the node or its job is to blame is not known here; a job that it takes along weighs.
         seen.append(Evidence(at=now, kind="down", what=f"went down: {node.reason or 'no reason'}"))
         record = replace(record, falls=(*record.falls, now))
-    record = replace(record, was_down=is_down, falls=tuple(at for at in record.falls if now - at <= _DAY_S))
+    if is_down is not record.was_down or (record.falls and now - record.falls[0] > _DAY_S):
+        record = replace(record, was_down=is_down, falls=tuple(at for at in record.falls if now - at <= _DAY_S))
     if not snapshot.drained(node):
         return _not_drained(record, node, policy, now), seen, None
     by = evidence.owner(node.reason)
@@ -94,7 +95,8 @@ def _ours(record: NodeRecord, node: Node, now: float) -> NodeRecord:
         # Found in Slurm and not in memory: the database was lost, or we were killed before noting it.
         state = NodeState.LEMON if evidence.cause_of(node.reason) == "lemon" else NodeState.QUARANTINING
         record = _to(record, state, node.reason, now)
-    record = replace(record, reason=node.reason, drained_at=record.drained_at or now)
+    if record.reason != node.reason or record.drained_at is None:
+        record = replace(record, reason=node.reason, drained_at=record.drained_at or now)
     if record.state is NodeState.QUARANTINING and snapshot.at_rest(node):
         record = _to(record, NodeState.QUARANTINED, record.why, now)
     return record
@@ -117,7 +119,7 @@ def _not_drained(record: NodeRecord, node: Node, policy: Policy, now: float) -> 
 
 def _to(record: NodeRecord, state: NodeState, why: str, now: float) -> NodeRecord:
     if state is record.state:
-        return replace(record, why=why)
+        return record if why == record.why else replace(record, why=why)
     if state in OURS:
         return replace(record, state=state, since=now, why=why)
     return replace(
@@ -134,11 +136,17 @@ def _to(record: NodeRecord, state: NodeState, why: str, now: float) -> NodeRecor
     )
 
 
-def _with(record: NodeRecord, seen: Iterable[Evidence], policy: Policy, now: float) -> NodeRecord:
+def _with(record: NodeRecord, seen: Sequence[Evidence], policy: Policy, now: float) -> NodeRecord:
     """With new evidence, and what it makes of a node that is in service."""
-    pieces = [piece for piece in record.evidence if now - piece.at <= policy.evidence.memory_s]
+    old = record.evidence
+    young = not old or now - old[0].at <= policy.evidence.memory_s
+    if young and not seen and not record.falls and record.cause_at is None:
+        # Of most nodes, at most looks, there is nothing new.
+        return record
+    pieces = [piece for piece in old if now - piece.at <= policy.evidence.memory_s]
     pieces += seen
-    record = replace(record, evidence=tuple(pieces[-_KEPT:]))
+    if len(pieces) != len(old) or seen:
+        record = replace(record, evidence=tuple(pieces[-_KEPT:]))
     if record.state in OURS or record.state is NodeState.FOREIGN:
         return record
     asked = next((piece for piece in reversed(pieces) if piece.kind == "quarantine" and piece.at >= record.since), None)

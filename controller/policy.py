@@ -96,10 +96,12 @@ class Requeue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     loops_max: Count = 3
     """Restarts without progress before a job is held; Slurm itself has no bound (35 in one published case)."""
     per_day_max: Count = 8
+    per_day_1000_nodes: Annotated[float, Meta(ge=0.0)] = 20.0
+    """And so many more for each 1,000 nodes of the job: three times the failures of RSC-1, or no giant could run."""
     backoff_s: tuple[Seconds, ...] = (0.0, 60.0, 300.0, 900.0)
     """Waits before the first, second... restart without progress."""
-    progress_s: Seconds = 3600.0
-    """An attempt that ran this long is taken to have got further: hourly checkpoints are usual (Kokolis et al.)."""
+    progress_s: Seconds = 900.0
+    """An attempt that ran this long is taken to have got further: 73 % of failing tasks fail within 10 min (Aegis)."""
     exclude_s: Seconds = 3600.0
     exclude_share: Share = 0.1
     blast_node_hours: Annotated[float, Meta(ge=0.0)] = 1000.0

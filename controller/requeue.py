@@ -57,7 +57,7 @@ def decide(
 
 def _waiting(look: Snapshot, job: Job, record: JobRecord, policy: Policy, now: float) -> Act | Refusal | float | None:
     """What a job in the queue needs: an act, or a time to look again."""
-    stand = standing(record, policy.requeue, now)
+    stand = standing(record, policy.requeue, now, node_count=job.node_count)
     if record.held:
         if record.held.startswith("blast") and not stand.exhausted:
             return _release(look, job, record, policy, now, unhold=True)
@@ -152,7 +152,7 @@ def _leaving(
         return Refusal(subject=subject, wanted=Kind.REQUEUE, rule="I3", why=f"{name}: {trip.why}")
     if not job.requeue:
         return Refusal(subject=subject, wanted=Kind.REQUEUE, rule="I4", why="its owner said --no-requeue")
-    stand = standing(record, policy.requeue, now)
+    stand = standing(record, policy.requeue, now, node_count=job.node_count)
     if stand.exhausted:
         return Refusal(subject=subject, wanted=Kind.REQUEUE, rule="I5", why=stand.exhausted)
     why = f"{name} has {look.nodes[name].reason}"[:180]

@@ -151,22 +151,49 @@ def test_a_job_that_gets_nowhere_is_held_at_the_fourth_end(site: Site) -> None:
     for number in range(4):
         site.slurm.start(7, "n[0001-0004]", restarts=number)
         site.tick()
-        site.slurm.die(f"n000{number + 1}")
-        site.slurm.up(f"n000{number + 1}")
+        site.slurm.back(7)
         for _ in range(100):
             site.tick()
     assert site.slurm.changes == ["start 7", "start 7", "start 7", "hold 7"]
     assert "loop" in site.controller.memory.jobs[7].held
 
 
+def test_a_node_that_fails_its_job_again_and_again_cannot_do_so_35_times(tmp_path: Path) -> None:
+    # A published case: one job lost a node and came back 35 times, preempting 548 others.
+    site = Site(tmp_path, Policy(modes=Modes(default="act", drain="observe"), requeue=Requeue(exclude_s=0.0)))
+    for number in range(35):
+        if site.slurm.known.get(7) and "Held" in site.slurm.known[7].reason:
+            break
+        site.slurm.start(7, "n[0001-0004]", restarts=number)
+        site.tick()
+        site.slurm.die("n0001")
+        site.slurm.up("n0001")
+        site.slurm.die("n0001")
+        site.tick()
+        site.slurm.up("n0001")
+        for _ in range(100):
+            site.tick()
+    assert site.slurm.changes == ["start 7"] * 4 + ["hold 7"]
+
+
+def test_a_giant_that_loses_another_node_each_time_goes_on(site: Site) -> None:
+    for number in range(6):
+        name = f"n{number + 1:04}"
+        site.slurm.start(7, f"{name},n[0011-0014]", restarts=number)
+        site.tick()
+        site.slurm.die(name)
+        site.tick()
+    assert site.slurm.changes == ["start 7"] * 6
+
+
 def test_waits_grow_between_starts_that_get_nowhere(site: Site) -> None:
     site.slurm.start(7, "n[0001-0004]")
     site.tick()
-    site.slurm.die("n0001")
+    site.slurm.back(7)
     site.tick()
     site.slurm.start(7, "n[0005-0008]", restarts=1)
     site.tick()
-    site.slurm.die("n0005")
+    site.slurm.back(7)
     ticked = site.tick()
     assert site.slurm.changes == ["start 7"]
     assert ticked.plan.wake_at == pytest.approx(site.clock.at + 60.0)
