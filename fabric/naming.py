@@ -31,7 +31,7 @@ def own_names(switches: Sequence[Switch], group_of_switch: Ints, groups: int) ->
     common = Counter(clean(switch.name).lower() for switch in switches)
     for number, group in enumerate(group_of_switch.tolist()):
         name = clean(switches[number].name) if group >= 0 and size[group] == 1 else ""
-        # Slurm compares without regard to case.
+        # Slurm tells a1 from A1; people do not.
         if name and common[name.lower()] == 1:
             names[group] = name
     return tuple(names)

@@ -16,7 +16,14 @@ def node_scores(fabric: Fabric, layout: Layout) -> Floats:
     """
     count = len(layout.nodes)
     cables = np.bincount(layout.on_node, minlength=count)
-    total = np.bincount(layout.on_node, weights=fabric.links.score[layout.on_link], minlength=count)
+    # Behind a leaf whose uplinks are bad, a good cable is worth less.
+    ends = np.concatenate([layout.low, layout.high])
+    trunks = np.concatenate([layout.trunk_link, layout.trunk_link])
+    sums = np.bincount(ends, weights=fabric.links.score[trunks], minlength=len(fabric.switches))
+    above = sums / np.maximum(np.bincount(ends, minlength=len(fabric.switches)), 1)
+    above[np.bincount(ends, minlength=len(fabric.switches)) == 0] = 1.0
+    worth = fabric.links.score[layout.on_link] * above[layout.on_switch]
+    total = np.bincount(layout.on_node, weights=worth, minlength=count)
     expected = _expected(layout.nodes, cables.tolist())
     return np.minimum(1.0, total / np.maximum(expected, 1))
 

@@ -10,6 +10,9 @@ from trainmaster.errors import FabricError
 from trainmaster.fabric.model import Unit
 from trainmaster.fabric.tree import Tree, arrange
 
+# Level is what `scontrol show topology` adds; LinkSpeed is read by Slurm and used by nothing in it.
+_KEYS = {"switchname", "switches", "nodes", "linkspeed", "level", "blockname", "blocksizes", "blockindex", "blocksize"}
+_SPECIAL = re.compile(r"[\[\],!&^@%\s]")
 _PAIR = re.compile(r"([A-Za-z]+)=(\S*)")
 # A list such as n[1-999999999] would fill the memory.
 _NAMES_MAX = 1_000_000
@@ -76,7 +79,11 @@ def fold(names: Iterable[str]) -> str:
     >>> fold(["r1n1", "r1n2", "r2n1"])
     'r1n[1-2],r2n1'
     """
-    nodes = NodeSet.fromlist(list(names))
+    chosen = list(names)
+    if any(_SPECIAL.search(name) or not name for name in chosen):
+        # No names of nodes or switches, but what a faulty file has in their place.
+        return ",".join(chosen)
+    nodes = NodeSet.fromlist(chosen)
     nodes.fold_axis = (-1,)
     return str(nodes)
 
@@ -91,6 +98,7 @@ def read_config(text: str) -> Config:
         rest = _PAIR.sub("", line).strip()
         if rest:
             faults.append((number, f"{rest[:60]!r} is no Key=Value"))
+        faults += [(number, f"{key} is no word of topology.conf") for key in sorted(pairs.keys() - _KEYS)]
         if "blocksizes" in pairs:
             digits = pairs["blocksizes"].split(",")
             sizes = tuple(int(size) for size in digits if size.isdecimal() and len(size) < 9)

@@ -161,6 +161,10 @@ class Commands:
         lines = self._run("scontrol", "-o", "show", "reservation").stdout.splitlines()
         return tuple(parse.reservation(line) for line in lines if line.startswith("ReservationName="))
 
+    def topology(self) -> str:
+        """`scontrol show topology`: the switches that slurmctld runs with; empty without a topology."""
+        return self._run("scontrol", "show", "topology").stdout
+
     def estimate(self, script_text: str) -> Estimate | None:
         """`sbatch --test-only`, which tells on stderr."""
         env = clean_environment(os.environ if self._env is None else self._env)

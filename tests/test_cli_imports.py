@@ -71,6 +71,8 @@ def loaded(argv: list[str]) -> set[str]:
         ["lab", "--help"],
         ["config", "--help"],
         ["health", "--help"],
+        ["fabric", "--help"],
+        ["fabric", "emit", "--help"],
         ["install", "--help"],
         ["doctor", "--help"],
         ["controller", "--help"],

@@ -1,0 +1,335 @@
+"""`trainmaster fabric`: what the fabric is, what is odd about it, and Slurm's topology files."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainmaster.fabric.lint import Finding
+    from trainmaster.fabric.merge import Merged
+    from trainmaster.fabric.model import Fabric
+    from trainmaster.fabric.tree import Tree
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Describe `trainmaster fabric` to the parser."""
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    verb = verbs.add_parser("discover", help="read a fabric, say what it is and what is odd about it")
+    add_source(verb)
+    verb.add_argument("--save", type=Path, metavar="FILE", help="write the whole fabric, for later --from")
+    _add_json(verb)
+    verb.set_defaults(run=_discover)
+
+    verb = verbs.add_parser("show", help="the tree: pods, leaves and their nodes")
+    add_source(verb)
+    _add_json(verb)
+    verb.set_defaults(run=_show)
+
+    verb = verbs.add_parser("health", help="links that are slower than their peers or count errors, and their nodes")
+    add_source(verb)
+    _add_json(verb)
+    verb.set_defaults(run=_health)
+
+    verb = verbs.add_parser("emit", help="write topology.conf (tree or block) or topology.yaml")
+    verb.add_argument("form", choices=("tree", "block", "yaml"), help="yaml needs Slurm 25.05, block 23.11")
+    add_source(verb)
+    verb.add_argument("--like", type=Path, metavar="FILE", help="a topology.conf whose names shall stay")
+    verb.add_argument("--base", type=int, default=0, help="nodes of a base block (as many as the smallest has)")
+    verb.add_argument("--output", type=Path, metavar="FILE", help="write there, at once or not at all; else print")
+    verb.add_argument("--dry-run", action="store_true", help="with --output: only say what would change")
+    _add_json(verb)
+    verb.set_defaults(run=_emit)
+
+    verb = verbs.add_parser("diff", help="what would change against the topology that runs, or a file")
+    add_source(verb)
+    verb.add_argument("--against", type=Path, metavar="FILE", help="a topology.conf; else what slurmctld runs with")
+    _add_json(verb)
+    verb.set_defaults(run=_diff)
+
+    verb = verbs.add_parser("lint", help="what is wrong with a topology.conf, why, and how to mend it")
+    verb.add_argument("file", type=Path, metavar="FILE", help="topology.conf")
+    _add_nodes(verb)
+    _add_json(verb)
+    verb.set_defaults(run=_lint)
+
+
+def add_source(verb: argparse.ArgumentParser) -> None:
+    """The options that say where a fabric is read from; `read_source` takes them."""
+    verb.add_argument(
+        "--from",
+        action="append",
+        default=[],
+        dest="sources",
+        metavar="FILE",
+        help="output of ibnetdiscover [-p], scontrol show topology, UFM, LLDP, or a saved fabric; - for stdin; several "
+        "are joined. Without it ibnetdiscover is run here",
+    )
+    verb.add_argument("--format", default="", metavar="NAME", help="what the files are, when it is not to be guessed")
+    verb.add_argument(
+        "--adapter", action="append", default=[], metavar="DEV[:PORT]", help="run ibnetdiscover from these"
+    )
+    verb.add_argument("--guids", type=Path, metavar="FILE", help="lines HOST DEVICE GUID, for adapters without a name")
+    verb.add_argument("--counters", type=Path, metavar="FILE", help="output of ibqueryerrors, to score links by errors")
+    verb.add_argument("--counters-before", type=Path, metavar="FILE", help="the same from earlier: errors since then")
+    verb.add_argument("--hours", type=float, default=1.0, help="in how many hours the errors came about (1)")
+    _add_nodes(verb)
+
+
+def read_source(args: argparse.Namespace) -> "Merged":
+    """The fabric of these options, scored and merged. Raises FabricError."""
+    from trainmaster.errors import UsageError
+    from trainmaster.fabric.counters import growth, read_counters
+    from trainmaster.fabric.describe import read_guids
+    from trainmaster.fabric.discover import discover
+    from trainmaster.fabric.health import scored
+    from trainmaster.fabric.live import ibnetdiscover
+    from trainmaster.fabric.merge import merge
+
+    if args.hours <= 0:
+        raise UsageError(f"--hours {args.hours:g} is no time", hint="how long the counters have counted")
+    if args.counters_before and not args.counters:
+        raise UsageError("--counters-before needs --counters", hint="the later output")
+    texts = [_text(name) for name in args.sources] if args.sources else ibnetdiscover(args.adapter)
+    guids = read_guids(_text(str(args.guids))) if args.guids else None
+    fabric = discover(texts, source=args.format, guids=guids, slurm_nodes=_nodes(args) or ())
+    counters = None
+    if args.counters:
+        counters = read_counters(_text(str(args.counters)), fabric)
+        if args.counters_before:
+            counters = growth(read_counters(_text(str(args.counters_before)), fabric), counters)
+    args.counted = counters
+    like = _tree_of_file(args.like) if getattr(args, "like", None) else None
+    return merge(scored(fabric, counters, hours=args.hours), like=like)
+
+
+def _add_nodes(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--slurm", action="store_true", help="compare with the nodes of the Slurm that runs")
+    verb.add_argument("--nodes", default="", metavar="LIST", help="compare with these nodes, such as n[001-128]")
+
+
+def _add_json(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--json", action="store_true", help="print one JSON value")
+
+
+def _nodes(args: argparse.Namespace) -> tuple[str, ...] | None:
+    """The nodes to compare with; None when nobody asked to."""
+    from trainmaster.errors import UsageError
+    from trainmaster.fabric.topology_conf import unfold
+    from trainmaster.slurm.commands import Commands
+
+    if args.nodes:
+        try:
+            return unfold(args.nodes)
+        except ValueError as error:
+            raise UsageError(f"--nodes {args.nodes[:80]} is no list of nodes: {error}") from None
+    return tuple(node.name for node in Commands().nodes()) if args.slurm else None
+
+
+def _text(name: str) -> str:
+    from trainmaster.errors import FabricError
+
+    try:
+        raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise FabricError(f"{name} cannot be read: {error.strerror}") from None
+    return raw.decode(errors="replace")
+
+
+def _tree_of_file(path: Path) -> "Tree":
+    from trainmaster.fabric.topology_conf import read_config, tree_of
+
+    return tree_of(read_config(_text(str(path))))
+
+
+def _discover(args: argparse.Namespace) -> int:
+    from trainmaster.fabric.cabling import inspect
+    from trainmaster.fabric.health import ailments
+    from trainmaster.fabric.sources.saved import write
+
+    merged = read_source(args)
+    fabric, tree = merged.fabric, merged.tree
+    findings = inspect(merged, slurm_nodes=_nodes(args))
+    sick = ailments(fabric, args.counted, hours=args.hours)
+    if args.save:
+        args.save.write_text(write(fabric))
+    if args.json:
+        _print_json(
+            {
+                "source": fabric.source,
+                "taken_at": fabric.taken_at,
+                **_counts(fabric, tree),
+                "findings": [_plain(one) for one in findings],
+                "links": [_plain(one) for one in sick],
+            }
+        )
+        return 0
+    counts = _counts(fabric, tree)
+    print(f"{fabric.source}" + (f", {fabric.taken_at}" if fabric.taken_at else ""))
+    print(", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items()))
+    if findings or sick:
+        print()
+    for finding in findings:
+        print(finding)
+    for ailment in sick[:20]:
+        print(f"link: {ailment}")
+    if len(sick) > 20:
+        print(f"… and {len(sick) - 20} links more: trainmaster fabric health")
+    return 0
+
+
+def _counts(fabric: "Fabric", tree: "Tree") -> dict[str, Any]:
+    from trainmaster.fabric.model import Kind
+
+    return {
+        "nodes": len(tree.nodes),
+        "adapters": sum(hca.kind is Kind.HOST and bool(hca.host) for hca in fabric.hcas),
+        "switches": len(fabric.switches),
+        "links": len(fabric.links),
+        "planes": len(fabric.planes),
+        "leaves": len(tree.leaves),
+        "pods": len(tree.pods),
+        "leaf_oversubscription": tree.leaf_oversubscription,
+        "pod_oversubscription": tree.pod_oversubscription,
+    }
+
+
+def _show(args: argparse.Namespace) -> int:
+    from trainmaster.fabric.topology_conf import fold
+
+    tree = read_source(args).tree
+    rows = [
+        {
+            "pod": tree.pods[tree.pod_of_leaf[leaf]],
+            "leaf": name,
+            "nodes": fold(tree.nodes_of_leaf(leaf)),
+            "degraded": fold(node for node in tree.nodes_of_leaf(leaf) if tree.score[tree.index[node]] < 1),
+        }
+        for leaf, name in enumerate(tree.leaves)
+    ]
+    if args.json:
+        _print_json(rows)
+        return 0
+    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in ("pod", "leaf", "nodes")} if rows else {}
+    for row in [{key: key.upper() for key in ("pod", "leaf", "nodes", "degraded")}, *rows]:
+        print("  ".join(f"{row[key]:<{widths.get(key, 0)}}" for key in row).rstrip())
+    return 0
+
+
+def _health(args: argparse.Namespace) -> int:
+    from trainmaster.fabric.health import ailments
+
+    merged = read_source(args)
+    sick = ailments(merged.fabric, args.counted, hours=args.hours)
+    tree = merged.tree
+    nodes = {node: round(float(tree.score[number]), 3) for number, node in enumerate(tree.nodes)}
+    nodes = {node: score for node, score in nodes.items() if score < 1}
+    if args.json:
+        _print_json({"links": [_plain(one) for one in sick], "nodes": nodes})
+        return 0
+    for ailment in sick:
+        print(ailment)
+    for node, score in sorted(nodes.items(), key=lambda entry: (entry[1], entry[0])):
+        print(f"{node}: score {score}")
+    if not sick and not nodes:
+        print("every link is as good as its peers")
+    return 0
+
+
+def _emit(args: argparse.Namespace) -> int:
+    from trainmaster.errors import FabricError
+    from trainmaster.fabric.emit import block_conf, topology_yaml, tree_conf
+    from trainmaster.fabric.lint import Severity, lint
+
+    tree = read_source(args).tree
+    nodes = _nodes(args)
+    if args.form == "yaml":
+        text = topology_yaml(tree, slurm_nodes=nodes, base=args.base)
+    elif args.form == "block":
+        text = block_conf(tree, slurm_nodes=nodes, base=args.base)
+    else:
+        text = tree_conf(tree, slurm_nodes=nodes)
+    if args.form != "yaml":
+        wrong = [one for one in lint(text, slurm_nodes=nodes) if one.severity is Severity.ERROR]
+        if wrong:
+            raise FabricError("slurmctld would refuse this topology:\n" + "\n".join(map(str, wrong)))
+    before = args.output.read_text() if args.output and args.output.exists() else ""
+    changed = before != text
+    if args.output and changed and not args.dry_run:
+        _replace(args.output, text)
+    if args.json:
+        _print_json({"text": text, "output": args.output, "changed": changed})
+    elif not args.output:
+        sys.stdout.write(text)
+    else:
+        word = "would be " if args.dry_run and changed else "is " if changed else "is un"
+        print(f"{args.output} {word}{'written' if changed else 'changed'}: {len(text.splitlines())} lines")
+    return 0
+
+
+def _replace(path: Path, text: str) -> None:
+    """slurmctld may read the file at any time: it sees the old or the new one, never half of one."""
+    from trainmaster.errors import FabricError
+
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        fresh.write_text(text)
+        if path.exists():
+            fresh.chmod(path.stat().st_mode & 0o777)
+        fresh.replace(path)
+    except OSError as error:
+        raise FabricError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _diff(args: argparse.Namespace) -> int:
+    from trainmaster.fabric.diff import diff
+    from trainmaster.fabric.topology_conf import read_config, tree_of
+    from trainmaster.slurm.commands import Commands
+
+    text = _text(str(args.against)) if args.against else Commands().topology()
+    old = tree_of(read_config(text))
+    merged = read_source(args)
+    known = _nodes(args)
+    from trainmaster.fabric.emit import tree_conf
+
+    # As it would be emitted, so that what is emitted differs in nothing from itself.
+    new = tree_of(read_config(tree_conf(merged.tree, slurm_nodes=known if known is not None else None)))
+    changes = diff(old, new)
+    if args.json:
+        _print_json([_plain(one) for one in changes])
+    else:
+        for change in changes:
+            print(change)
+        if not changes:
+            print("nothing changes")
+    return 0
+
+
+def _lint(args: argparse.Namespace) -> int:
+    from trainmaster.fabric.lint import Severity, lint
+
+    findings = lint(_text(str(args.file)), slurm_nodes=_nodes(args))
+    if args.json:
+        _print_json([_plain(one) for one in findings])
+    else:
+        _print_findings(findings)
+    return 1 if any(one.severity is Severity.ERROR for one in findings) else 0
+
+
+def _print_findings(findings: tuple["Finding", ...]) -> None:
+    for finding in findings:
+        print(finding)
+    if not findings:
+        print("nothing to mend")
+
+
+def _plain(value: Any) -> Any:
+    from dataclasses import asdict
+
+    return asdict(value)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, default=str))
