@@ -40,8 +40,8 @@ def build(
     one, other = a * (_PORT_MAX + 1) + a_port, b * (_PORT_MAX + 1) + b_port
     low, high = np.minimum(one, other), np.maximum(one, other)
     # A cable has one entry, whichever of its ends spoke first.
-    _, first = np.unique(np.stack([low, high]), axis=1, return_index=True) if len(low) else (None, low)
-    first = np.sort(first)
+    _, first = np.unique((low << 32) | high, return_index=True)
+    first.sort()
     lanes, rates = np.array(columns[4], dtype=np.int32), np.array(columns[5], dtype=np.float64)
     told = list(remarks)
     ends = np.concatenate([low[first], high[first]])
