@@ -27,9 +27,7 @@ class Acted(NamedTuple):
     """What was done about the jobs that cannot go on."""
 
 
-def node_name() -> str:
-    """As Slurm calls this node."""
-    return os.environ.get("SLURMD_NODENAME") or os.uname().nodename.partition(".")[0]
+node_name = node.host_name
 
 
 def look_and_act(options: node.Options, *, act: bool, dry_run: bool = False, textfile: str = "") -> Acted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +15,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verb = verbs.add_parser("genconf", help="a profile from this node, or what most of several profiles have")
     verb.add_argument("--root", default="", metavar="FOLDER", help="look below this folder instead of /")
     verb.add_argument("--fleet", nargs="+", metavar="FILE", help="profiles of other nodes; who differs goes to stderr")
+    verb.add_argument("--toml", nargs="?", const="", metavar="HOSTS", help="as TOML; with a mask, as a part for them")
     verb.set_defaults(run=_genconf)
+    verb = verbs.add_parser("compile", help="check the fleet's TOML file and write the JSON that the nodes read")
+    verb.add_argument("file", metavar="FILE")
+    verb.add_argument("--out", metavar="FILE", help="write it there, at once, instead of to stdout")
+    verb.add_argument("--host", metavar="NAME", help="only show what holds for this node, and where it comes from")
+    verb.set_defaults(run=_compile)
     verb = verbs.add_parser("history", help="what this node went through: findings that came and went, drains, boots")
     verb.add_argument("--root", default="", metavar="FOLDER", help="look below this folder instead of /")
     verb.add_argument("--state", metavar="FOLDER", help="where the passes leave it (/var/lib/trainmaster/health)")
@@ -72,7 +79,7 @@ def _genconf(args: argparse.Namespace) -> int:
     from trainmaster.health import genconf
 
     if not args.fleet:
-        print(json.dumps(genconf.from_node(args.root.rstrip("/")), indent=1))
+        print(_as_asked(genconf.from_node(args.root.rstrip("/")), args.toml))
         return 0
     profiles = []
     for name in args.fleet:
@@ -86,7 +93,48 @@ def _genconf(args: argparse.Namespace) -> int:
     usual, odd = genconf.majority(profiles)
     for number, key in odd:
         print(f"{args.fleet[number]} differs in {key}", file=sys.stderr)
-    print(json.dumps(usual, indent=1))
+    print(_as_asked(usual, args.toml))
+    return 0
+
+
+def _as_asked(profile: dict[str, Any], toml: str | None) -> str:
+    import json
+
+    from trainmaster.health import fleet
+
+    return json.dumps(profile, indent=1) if toml is None else fleet.as_toml(profile, toml).rstrip()
+
+
+def _compile(args: argparse.Namespace) -> int:
+    import json
+    import sys
+    import tomllib
+    from pathlib import Path
+
+    from trainmaster.errors import ConfigError
+    from trainmaster.health import fleet
+
+    try:
+        raw = tomllib.loads(Path(args.file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError((f"{args.file} cannot be read: {error}",)) from None
+    if faults := fleet.faults(raw, args.file):
+        raise ConfigError(tuple(faults))
+    if args.host:
+        print("\n".join(fleet.shown(raw, args.host)))
+        return 0
+    text = json.dumps(raw, indent=1) + "\n"
+    if not args.out:
+        print(text, end="")
+        return 0
+    path = Path(args.out)
+    fresh = path.with_name(path.name + ".new")
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(path)
+    except OSError as error:
+        raise ConfigError((f"{path} cannot be written: {error}",)) from None
+    print(f"wrote {path}; nodes read it at their next pass", file=sys.stderr)
     return 0
 
 

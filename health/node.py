@@ -63,6 +63,11 @@ def run(options: Options) -> Pass:
     return result._replace(decision=decision._replace(exit_code=max(decision.exit_code, 1)))
 
 
+def host_name() -> str:
+    """As Slurm calls this node, and the masks of a fleet's profile."""
+    return os.environ.get("SLURMD_NODENAME") or os.uname().nodename.partition(".")[0]
+
+
 def read_profile(path: str) -> tuple[profile.Profile, tuple[str, ...]]:
     """The node's profile; an empty one where there is none, and what is wrong with it."""
     try:
@@ -72,7 +77,7 @@ def read_profile(path: str) -> tuple[profile.Profile, tuple[str, ...]]:
         return profile.Profile({}), ()
     except (OSError, ValueError) as error:
         return profile.Profile({}), (f"{path} cannot be read: {error}",)
-    return profile.decode(raw)
+    return profile.decode(raw, host_name())
 
 
 def switched_off(folder: str) -> tuple[str, ...]:

@@ -58,6 +58,7 @@ def decide(
         profile: the site's modes.
         now_s: epoch seconds.
     """
+    findings = [as_the_site_wants(finding, profile) for finding in findings]
     counted = _count(findings, checks, strikes, now_s)
     weighed = tuple(_weigh(finding, checks, counted, profile) for finding in findings)
     acting = [finding for finding in weighed if finding.action in DRAINS]
@@ -71,6 +72,16 @@ def decide(
         findings=weighed,
         strikes=counted,
     )
+
+
+def as_the_site_wants(finding: Finding, profile: Profile) -> Finding:
+    """The finding with the action that the profile names for its kind, if it names one. Pure."""
+    if not finding.bad:
+        return finding
+    kind = {Verdict.WARN: "warn", Verdict.UNKNOWN: "unknown"}.get(finding.verdict, "")
+    # "unknown" of a check whose source is in trouble asks for nothing: the trouble has a finding of its own.
+    chosen = profile.action(finding.check, kind) if kind != "unknown" or finding.action is not Action.NONE else None
+    return finding if chosen is None else finding._replace(action=chosen)
 
 
 def _count(

@@ -2,7 +2,8 @@
 
     {"gpus": 8, "ib": {"mlx5_0": {"rate": "400 Gb/sec (4X NDR)", "link_layer": "InfiniBand"}},
      "mounts": {"/scratch": {"type": "lustre", "options": ["rw"]}}, "memory_mib": 2063000, "units": ["munge"],
-     "thresholds": {"fs.usage": 95}, "modes": {"*": "drain", "ib.counters": "observe"}, "off": ["gpu.temp"]}
+     "thresholds": {"fs.usage": 95}, "modes": {"*": "drain", "ib.counters": "observe"}, "off": ["gpu.temp"],
+     "actions": {"gpu.persistence:warn": "drain"}, "for": [{"hosts": "login*", "gpus": 0}]}
 
 Every key may be missing: then that is not expected, and the check says "skip" or judges only what contradicts itself.
 """
@@ -11,10 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trainmaster.health import hosts
+from trainmaster.health.finding import Action
 from trainmaster.health.record import Any, NamedTuple
 
 FILE = "/etc/trainmaster/health.json"
 MODES = ("observe", "comment", "drain")
+_ACTIONS = {action.value: action for action in Action}
 
 
 class Profile(NamedTuple):
@@ -53,17 +57,30 @@ class Profile(NamedTuple):
                 return str(chosen)
         return str(modes["*"]) if modes.get("*") in MODES else "drain"
 
+    def action(self, check: str, kind: str = "") -> Action | None:
+        """What the site wants findings of a check to ask for, where it is not what the check asks for.
 
-def decode(raw: Any) -> tuple[Profile, tuple[str, ...]]:
-    """A profile and everything that is wrong with it; what is wrong is left out, never guessed."""
+        `kind` is warn or unknown for such findings, and empty for failures and hangs. The longest name wins.
+        """
+        actions = self.table("actions")
+        parts = check.split(".")
+        for length in range(len(parts), 0, -1):
+            chosen = actions.get(".".join(parts[:length]) + (f":{kind}" if kind else ""))
+            if chosen in _ACTIONS:
+                return _ACTIONS[chosen]
+        return None
+
+
+def decode(raw: Any, host: str = "") -> tuple[Profile, tuple[str, ...]]:
+    """A host's profile and everything that is wrong with it; what is wrong is left out, never guessed."""
     if not isinstance(raw, dict):
         return Profile({}), (f"the profile is {type(raw).__name__}, not an object",)
-    faults: list[str] = []
+    raw, _, faults = hosts.merged(raw, host) if hosts.KEY in raw else (raw, {}, [])
     kept: dict[str, Any] = {}
     for key, value in raw.items():
-        kind = _KINDS.get(key)
+        kind = KINDS.get(key)
         if kind is None:
-            faults.append(f"{key!r} is not known; known are {', '.join(sorted(_KINDS))}")
+            faults.append(f"{key!r} is not known; known are {', '.join(sorted(KINDS))}")
         elif not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
             faults.append(f"{key!r} is {value!r}, which is no {kind.__name__}")
         else:
@@ -71,10 +88,17 @@ def decode(raw: Any) -> tuple[Profile, tuple[str, ...]]:
     for check, mode in list(kept.get("modes", {}).items()):
         if mode not in MODES:
             faults.append(f"modes.{check} is {mode!r}; a mode is one of {', '.join(MODES)}")
+    for check, chosen in list(kept.get("actions", {}).items()):
+        if chosen not in _ACTIONS:
+            faults.append(f"actions.{check} is {chosen!r}; an action is one of {', '.join(_ACTIONS)}")
+    for table in ("thresholds", "deadlines_s"):
+        for check, number in list(kept.get(table, {}).items()):
+            if not isinstance(number, (int, float)) or isinstance(number, bool):
+                faults.append(f"{table}.{check} is {number!r}; write a number")
     return Profile(kept), tuple(faults)
 
 
-_KINDS: dict[str, type] = {
+KINDS: dict[str, type] = {
     "gpus": int,
     "gpu": dict,
     "ib": dict,
@@ -89,6 +113,7 @@ _KINDS: dict[str, type] = {
     "rails": dict,
     "thresholds": dict,
     "modes": dict,
+    "actions": dict,
     "off": list,
     "requeue": bool,
     "deadlines_s": dict,
