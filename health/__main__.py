@@ -20,7 +20,7 @@ import time
 
 from trainmaster.health import acting, node, registry, report
 
-FLAGS = ("json", "prometheus", "verbose", "forget", "act", "dry-run")
+FLAGS = ("json", "prometheus", "verbose", "forget", "act", "dry-run", "hourly")
 VALUES = ("set", "only", "skip", "profile", "state", "root", "budget", "textfile", "log")
 
 
@@ -67,6 +67,7 @@ def options_of(words: list[str], *, budget_s: float = node.Options().budget_s) -
         set=given.get("set", "fast"),
         budget_s=budget_s,
         forget="forget" in given,
+        hourly="hourly" in given,
     )
     return chosen, given
 
@@ -115,7 +116,7 @@ def main(argv: list[str]) -> int:
         except ValueError as fault:
             sys.stderr.write(f"trainmaster health: {fault}\n")
             return 2
-    sys.stderr.write("usage: check [--set fast|full|deep] [--only ID] [--skip ID] [--json|--prometheus] [--act]\n")
+    sys.stderr.write("usage: check [--set SET] [--only ID] [--skip ID] [--json|--prometheus] [--act [--hourly]]\n")
     return 2
 
 

@@ -59,6 +59,8 @@ class Source(NamedTuple):
     """The id under which a hang is reported, if not `name`."""
     set: str = "fast"
     """The smallest of `registry.SETS` that it belongs to: full takes a moment longer, deep loads the hardware."""
+    idle: bool = False
+    """Not to be looked at beside a running job, which it would hold up."""
     remember: Callable[[Any], Any] | None = None
     """What of the value the next pass shall see as `Place.memory`."""
 

@@ -26,7 +26,7 @@ def faults(raw: Mapping[str, Any], file: str) -> list[str]:
         where = f"{hosts.KEY}[{number}]."
         if not isinstance(part, dict) or not isinstance(part.get(hosts.MASK), str):
             found.append(
-                f"{file}: {where}{hosts.MASK} is missing; write which it is for: {hosts.MASK} = 'gpu[001-128]'"
+                f"{file}: {where}{hosts.MASK} is missing; write whom it is for: {hosts.MASK} = 'gpu[001-128]'"
             )
             continue
         try:

@@ -6,10 +6,11 @@ import json
 import os
 import time
 
-from trainmaster.health import check_pass, profile, registry, runner, state
+from trainmaster.health import check_pass, ledger, profile, registry, runner, schedule, state
 from trainmaster.health.check_pass import Pass
 from trainmaster.health.finding import Action, Finding, Verdict
 from trainmaster.health.record import NamedTuple
+from trainmaster.health.sources import processes
 
 DISABLED = "/etc/trainmaster/health.d/off"
 """A file of a check's name in this folder switches the check off, from the next pass on."""
@@ -28,6 +29,8 @@ class Options(NamedTuple):
     budget_s: float = runner.BUDGET_S
     forget: bool = False
     """As if there were no state, and leave none."""
+    hourly: bool = False
+    """Once an hour the full set instead (`health/schedule.py`)."""
     passing: bool = False
     """Before a job: what counts by the pass (strikes) is not counted on, since a hundred short jobs are no hundred
     passes."""
@@ -38,11 +41,15 @@ def run(options: Options) -> Pass:
     began_s = time.monotonic()
     found, faults = read_profile(options.root + options.profile)
     off = (*found.names("off"), *options.skip, *switched_off(options.root + DISABLED))
-    checks = registry.chosen(options.only, off, options.set)
     boot_id = state.read_boot_id(options.root)
     store = state.Store(options.root + options.state)
     memory, about = (state.State(boot_id=boot_id), "") if options.forget else store.open(boot_id)
+    looked = memory.looked
     try:
+        checks = registry.chosen(options.only, off, "full" if options.hourly else options.set)
+        if options.hourly:
+            turn = _turn(options, memory)
+            checks, looked = schedule.chosen(checks, turn), turn.looked
         result = check_pass.run(
             checks,
             profile=found,
@@ -50,6 +57,7 @@ def run(options: Options) -> Pass:
             root=options.root,
             budget_s=options.budget_s - (time.monotonic() - began_s),
         )
+        result = result._replace(state=result.state._replace(looked=looked))
         if not options.forget:
             store.save(result.state._replace(strikes=memory.strikes) if options.passing else result.state)
     finally:
@@ -61,6 +69,23 @@ def run(options: Options) -> Pass:
     told = tuple(Finding("node.health", Verdict.WARN, Action.COMMENT, "", note) for note in notes)
     decision = result.decision._replace(findings=result.decision.findings + told)
     return result._replace(decision=decision._replace(exit_code=max(decision.exit_code, 1)))
+
+
+def _turn(options: Options, memory: state.State) -> schedule.Turn:
+    """What of the full set this pass looks at."""
+    table = memory.sources.get("proc.table")
+    # Mostly the last pass knows of a job, and nobody has to look.
+    busy = isinstance(table, dict) and table.get("stepds")
+    held = {cause.check for cause in ledger.decode(_text(options.root + options.state + "/ledger.json")).causes}
+    slow = {check.id for check in registry.CHECKS if any(source.set == "full" for source in check.sources)}
+    slow |= {source.name for check in registry.CHECKS for source in check.sources if source.set == "full"}
+    return schedule.turn(
+        host_name(),
+        time.time(),
+        memory.looked,
+        idle=not (busy or processes.a_job_runs(options.root)),
+        standing=bool(held & slow),
+    )
 
 
 def host_name() -> str:
@@ -78,6 +103,14 @@ def read_profile(path: str) -> tuple[profile.Profile, tuple[str, ...]]:
     except (OSError, ValueError) as error:
         return profile.Profile({}), (f"{path} cannot be read: {error}",)
     return profile.decode(raw, host_name())
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return ""
 
 
 def switched_off(folder: str) -> tuple[str, ...]:

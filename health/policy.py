@@ -95,8 +95,12 @@ def _count(
     counted: dict[str, list[float]] = {}
     for key in bad | set(strikes):
         check = checks.get(key.partition("|")[0])
+        if check is None:
+            # A pass of fewer checks, by hand or between two full ones, says nothing about the others.
+            counted[key] = list(strikes[key])
+            continue
         times = list(strikes.get(key, ()))
-        window_s = check.window_s if check is not None else 0.0
+        window_s = check.window_s
         if window_s:
             # A clock that was set back must not keep a strike for ever.
             times = [moment for moment in times if 0 <= now_s - moment <= window_s]
@@ -104,7 +108,7 @@ def _count(
             times = []
         if key in bad:
             times.append(now_s)
-        if times and check is not None:
+        if times:
             counted[key] = times[-max(check.strikes, 1) :]
     return counted
 

@@ -33,6 +33,8 @@ class State(NamedTuple):
     strikes: Mapping[str, list[float]] = {}
     """By a finding's key, when it was found (epoch seconds)."""
     passes: int = 0
+    looked: Mapping[str, float] = {}
+    """When the full set was last looked at (`health/schedule.py`)."""
 
 
 def decode(text: str, boot_id: str) -> tuple[State, str]:
@@ -53,7 +55,10 @@ def decode(text: str, boot_id: str) -> tuple[State, str]:
         return fresh, "the state was damaged"
     if raw.get("boot_id") != boot_id:
         return fresh, "the node has booted since"
-    return State(boot_id, raw["sources"], raw["checks"], raw["strikes"], raw["passes"]), ""
+    # A state that an older version left behind has no such table.
+    looked = raw.get("looked")
+    looked = looked if isinstance(looked, dict) else {}
+    return State(boot_id, raw["sources"], raw["checks"], raw["strikes"], raw["passes"], looked), ""
 
 
 def encode(state: State) -> str:

@@ -26,4 +26,5 @@ SOURCE = Source(
     ask=ask,
     deadline_s=20.0,
     set="full",
+    idle=True,
 )

@@ -85,6 +85,20 @@ def read(place: Place) -> Any:
     }
 
 
+def a_job_runs(root: str) -> bool:
+    """Whether a slurmstepd runs here, by names alone."""
+    return any(
+        files.text(f"{root}/proc/{name}/comm", 64) == "slurmstepd"
+        for name in files.names(root + "/proc")
+        if name.isdecimal()
+    )
+
+
+def remember(value: Any) -> Any:
+    """Whether a job ran here, for who asks before looking."""
+    return {"stepds": value["stepds"]}
+
+
 def parse_stat(line: str) -> tuple[str, str, int, int] | None:
     """Command, state, parent, start time of /proc/<pid>/stat. A command may hold blanks and parentheses. Pure.
 
@@ -109,5 +123,8 @@ def limits(text: str) -> dict[str, str]:
 
 
 SOURCE = Source(
-    name="proc.table", about="/proc/*/{stat,status,cgroup}, /proc/<slurmd>/limits, /proc/sys/{fs,kernel}", read=read
+    name="proc.table",
+    about="/proc/*/{stat,status,cgroup}, /proc/<slurmd>/limits, /proc/sys/{fs,kernel}",
+    read=read,
+    remember=remember,
 )

@@ -189,7 +189,7 @@ def test_all_faults_are_told_with_what_to_write(tmp_path: Path, capsys: pytest.C
         "modes.gpu.xids: no check is called so; did you mean 'gpu.xid'?",
         "thresholds.fs.usage is 'high'; write a number",
         "actions.gpu.xid:wran: no check is called so; did you mean 'gpu.xid:warn'?",
-        "for[0].hosts is missing; write whom it is for",
+        "for[0].hosts is missing; write whom",
         "for[1].hosts: 'gpu[1-' is no list",
     ):
         assert f"{file}: {words}" in said, words
