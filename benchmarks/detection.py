@@ -37,6 +37,8 @@ class Case:
     change: Change
     between: Change | None = None
     """What else happens before each further pass."""
+    hourly: bool = False
+    """It is looked for once an hour: each pass of the case is such a one."""
 
 
 def gpu(**values: str) -> Change:
@@ -102,6 +104,12 @@ def add(node: SickNode, name: str, amount: int) -> None:
 def job(node: SickNode) -> None:
     node.process(901, "slurmstepd", "S")
     node.gpu(memory__used="70000")
+
+
+def cables(third: int, fourth: int) -> Change:
+    """The third and the fourth adapter lead to the switches of these numbers."""
+    places = {**{number: number for number in range(8)}, 3: third, 4: fourth}
+    return lambda node: node.switches({number: f"0x2000{place:02d}" for number, place in places.items()})
 
 
 def mounts(old: str, new: str) -> Change:
@@ -227,6 +235,12 @@ FAULTS = [
     ),
     Case("process ids run out", "proc.room", write("proc/loadavg", "1.0 1.0 1.0 1/4100000 4000")),
     Case("open files run out", "proc.room", write("proc/sys/fs/file-nr", "8900000\t0\t9000000")),
+    *[
+        Case(f"the clock is off by {n} s", "time.offset", lambda node, n=n: node.clock(n), hourly=True)
+        for n in (-61.0, 300.0)
+    ],
+    Case("two cables have changed places", "ib.leaf", cables(4, 3), hourly=True),
+    Case("a cable leads to a spine", "ib.leaf", cables(77, 4), hourly=True),
     Case(
         "a service failed",
         "svc.active",
@@ -341,6 +355,12 @@ HEALTHY = [
     Case(
         "a service reloads", "", lambda node: node.systemctl({"munge": "active", "nvidia-fabricmanager": "reloading"})
     ),
+    Case("the clock is off by 2 s", "", lambda node: node.clock(-2.0), hourly=True),
+    Case("chrony has no source yet", "", lambda node: node.clock(0.0, "Not synchronised"), hourly=True),
+    Case(
+        "chronyd does not run", "", lambda n: n.tool("echo '506 Cannot talk to daemon'; exit 1", "chronyc"), hourly=True
+    ),
+    Case("a neighbour does not answer", "", lambda n: n.switches({}), hourly=True),
     Case("another governor", "", write("sys/devices/system/cpu/cpufreq/policy0/scaling_governor", "powersave")),
     Case("another clock", "", write("sys/devices/system/clocksource/clocksource0/current_clocksource", "hpet")),
     Case("the state is damaged", "", write("var/lib/trainmaster/health/state.json", "{]")),
@@ -357,6 +377,10 @@ HEALTHY = [
 ]
 
 
+SLOW_TOOLS = ("gpu.inforom", "gpu.nvlink")
+"""The replay of nvidia-smi in these cases knows one table."""
+
+
 def drains(case: Case, root: Path) -> set[str]:
     """The checks that would drain the node, over all passes after the case has happened."""
     node = SickNode(root)
@@ -367,7 +391,8 @@ def drains(case: Case, root: Path) -> set[str]:
     for number in range(PASSES):
         if number and case.between is not None:
             case.between(node)
-        found |= {finding.check for finding in node.look().decision.findings if finding.action in DRAINS}
+        result = node.look(skip=SLOW_TOOLS, chosen="full") if case.hourly else node.look()
+        found |= {finding.check for finding in result.decision.findings if finding.action in DRAINS}
         if case.check in found:
             break
     return found

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Generator
 
 from trainmaster.health import ledger as ledgers
-from trainmaster.health import registry, runner
+from trainmaster.health import locks, registry, runner
 from trainmaster.health.check import Completed, Place, Source, SourceFault
 from trainmaster.health.ledger import Ledger, Step
 from trainmaster.health.policy import Decision
@@ -19,6 +19,9 @@ from trainmaster.health.record import Any
 
 FILE = "ledger.json"
 PATIENCE_S = 8.0
+LOCK_S = 5.0
+"""How long another hook of this node is waited for; a prolog must not wait for ever."""
+NOTHING = "nothing to do"
 
 
 def enforce(decision: Decision, *, folder: str, node: str, boot_id: str, dry_run: bool = False) -> tuple[str, Ledger]:
@@ -34,11 +37,19 @@ def enforce(decision: Decision, *, folder: str, node: str, boot_id: str, dry_run
     path = f"{folder}/{FILE}"
     old = _read(path)
     step = ledgers.wanted(old, decision, boot_id, registry.rests())
-    said, after = "nothing to do", step.ledger
-    if step.kind != "nothing":
-        said, after = _carry_out(step, node, dry_run)
-    if after != old and not dry_run:
-        _write(path, ledgers.encode(after))
+    if step.kind == "nothing" and step.ledger == old:
+        return NOTHING, old
+    with locks.Lock(f"{folder}/{FILE}.lock", LOCK_S) as held:
+        if not held:
+            return "left to another hook, which is asking slurmctld", old
+        # A prolog and a health check at once: what the other has done meanwhile is not done again.
+        old = _read(path)
+        step = ledgers.wanted(old, decision, boot_id, registry.rests())
+        said, after = NOTHING, step.ledger
+        if step.kind != "nothing":
+            said, after = _carry_out(step, node, dry_run)
+        if after != old and not dry_run:
+            _write(path, ledgers.encode(after))
     return said, after
 
 

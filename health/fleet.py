@@ -25,9 +25,7 @@ def faults(raw: Mapping[str, Any], file: str) -> list[str]:
     for number, part in enumerate(given):
         where = f"{hosts.KEY}[{number}]."
         if not isinstance(part, dict) or not isinstance(part.get(hosts.MASK), str):
-            found.append(
-                f"{file}: {where}{hosts.MASK} is missing; write whom it is for: {hosts.MASK} = 'gpu[001-128]'"
-            )
+            found.append(f"{file}: {where}{hosts.MASK} is missing; write whom it is for: {hosts.MASK} = 'gpu[001-128]'")
             continue
         try:
             hosts.parts(part[hosts.MASK])

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from trainmaster.health import runner
 from trainmaster.health.check import Place, Source
 from trainmaster.health.record import Any
-from trainmaster.health.sources import cpu, driver, image, infiniband, memory, mounts, pci, rails
+from trainmaster.health.sources import cpu, driver, image, infiniband, memory, mounts, neighbours, pci, rails
 
 SOURCES: tuple[Source, ...] = (
     pci.SOURCE, driver.SOURCE, infiniband.SOURCE, memory.SOURCE, mounts.SOURCE, cpu.SOURCE,
     image.SOURCE, rails.SOURCE,
+    Source(name="ib.neighbours", about="", ask=neighbours.find, deadline_s=30.0),
 )  # fmt: skip
 # Mounts of the kernel itself, and of containers and sessions, that come and go.
 _NO_DISKS = frozenset(
@@ -53,6 +54,13 @@ def describe(values: Mapping[str, Any]) -> dict[str, Any]:
         places[name] = {"pci": facts["pci"], "numa": facts["numa"], **({"gpu": near[0]} if len(near) == 1 else {})}
     if places:
         found["rails"] = places
+    switches = {
+        name: facts["guid"]
+        for name, facts in sorted(values.get(neighbours.SOURCE.name, {}).items())
+        if facts["type"] == "Switch"
+    }
+    if switches:
+        found["leaves"] = switches
     if values.get(image.SOURCE.name):
         found["host"] = values[image.SOURCE.name]
     total = values.get(memory.SOURCE.name, {}).get("meminfo", {}).get("MemTotal")

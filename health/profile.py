@@ -111,6 +111,7 @@ KINDS: dict[str, type] = {
     "units": list,
     "host": dict,
     "rails": dict,
+    "leaves": dict,
     "thresholds": dict,
     "modes": dict,
     "actions": dict,

@@ -42,6 +42,7 @@ from trainmaster.health.checks import (
     ib_counters,
     ib_fw,
     ib_kmsg,
+    ib_leaf,
     ib_present,
     ib_rail,
     ib_rate,
@@ -55,6 +56,7 @@ from trainmaster.health.checks import (
     proc_room,
     proc_zombies,
     svc_active,
+    time_offset,
     time_sync,
 )
 
@@ -86,6 +88,7 @@ CHECKS: tuple[Check, ...] = (
     ib_state.CHECK,
     ib_rate.CHECK,
     ib_rail.CHECK,
+    ib_leaf.CHECK,
     ib_fw.CHECK,
     ib_counters.CHECK,
     ib_kmsg.CHECK,
@@ -100,6 +103,7 @@ CHECKS: tuple[Check, ...] = (
     cpu_gov.CHECK,
     cpu_clocksource.CHECK,
     time_sync.CHECK,
+    time_offset.CHECK,
     limits_memlock.CHECK,
     limits_hugepages.CHECK,
     proc_room.CHECK,

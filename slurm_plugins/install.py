@@ -113,7 +113,7 @@ def fragment_text(prefix: Path) -> str:
         "HealthCheckNodeState=ANY,CYCLE\n"
         "# The prolog runs on all nodes at allocation, not when the first step comes.\n"
         "PrologFlags=Alloc\n"
-        "# The prolog ends within 45 s, the epilog within 60 s, whatever hangs.\n"
+        "# The prolog ends within 50 s, the epilog within 60 s, whatever hangs.\n"
         "PrologEpilogTimeout=120\n"
         "# Without it a job that a prolog refused is held, and stays until somebody releases it.\n"
         "SchedulerParameters=nohold_on_prolog_fail\n"

@@ -62,6 +62,8 @@ class SickNode:
             "nvidia: loading out-of-tree module taints kernel.", "NVRM: loading NVIDIA UNIX Open Kernel Module 580"
         )
         self.systemctl({"munge": "active", "nvidia-fabricmanager": "active"})
+        self.clock(0.0002)
+        self.switches({number: f"0x00000000002000{number:02d}" for number in range(8)})
         made = genconf.from_node(str(root))
         made |= {"units": ["munge", "nvidia-fabricmanager"], "hugepages": {"total": 1024}}
         made["mounts"]["/scratch"]["options"] = ["rw", "flock"]
@@ -150,8 +152,20 @@ class SickNode:
         self.write("bin/units.txt", "\n".join(blocks))
         self.tool(f"cat {self.root}/bin/units.txt", "systemctl")
 
+    def clock(self, offset_s: float, leap: str = "Normal") -> None:
+        """What chrony says of the clock."""
+        line = f"A29FC87B,192.0.2.1,3,1795455000.0,{offset_s},0.0,0.0,1.5,0.0,0.1,0.003,0.0005,64.2,{leap}"
+        self.tool(f"echo '{line}'", "chronyc")
+
+    def switches(self, guids: dict[int, str]) -> None:
+        """To which switch each adapter is cabled; one that is not named does not answer."""
+        lines = (
+            f"mlx5_{number}) echo 'NodeType:....Switch'; echo 'Guid:....{guid}';;" for number, guid in guids.items()
+        )
+        self.tool("case $2 in\n" + "\n".join(lines) + "\n*) exit 1;; esac", "smpquery")
+
     # -- looking ---------------------------------------------------------------------------------------------------
 
-    def look(self, skip: Sequence[str] = ()) -> Pass:
+    def look(self, skip: Sequence[str] = (), chosen: str = "fast") -> Pass:
         """One pass as a hook would run it."""
-        return node.run(Options(root=str(self.root), skip=tuple(skip)))
+        return node.run(Options(root=str(self.root), skip=tuple(skip), set=chosen))

@@ -1,7 +1,7 @@
 """Each adapter sits where the profile says, next to its GPU. NCCL pairs them by the bus, and the fabric's rails follow.
 
 After a repair with cards exchanged, or a firmware that numbers slots anew, `mlx5_3` may be another card: the job runs,
-across the sockets, and is slow on all its nodes. Which leaf a cable leads to is the fabric's to check, not the node's.
+across the sockets, and is slow on all its nodes. Which leaf a cable leads to is ib.leaf's.
 """
 
 from __future__ import annotations

@@ -26,11 +26,12 @@ from trainmaster.health.checks import (
     proc_room,
     proc_zombies,
     svc_active,
+    time_offset,
     time_sync,
 )
 from trainmaster.health.finding import Verdict
 from trainmaster.health.profile import Profile
-from trainmaster.health.sources import clock, cpu, memory, mounts, processes, space, units
+from trainmaster.health.sources import clock, cpu, memory, mounts, processes, space, tracking, units
 
 
 def tree(root: Path, files: dict[str, str]) -> Place:
@@ -305,3 +306,46 @@ def test_programs_are_found_without_a_path(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.delenv("PATH")
     assert children.which("sh") is not None
     assert children.which("no-such-tool") is None and children.which("sh", str(tmp_path)) is None
+
+
+# -- time.offset ---------------------------------------------------------------------------------------------------
+
+# `chronyc -n -c tracking` of chrony 4.3 that follows its own clock.
+TRACKING = "7F7F0101,,8,1795455527.834737901,0.000000000,0.0,0.0,0.000,0.000,0.000,0.000000000,0.000000000,0.0,Normal\n"
+
+
+def test_how_far_the_clock_is_off() -> None:
+    value = tracking.parse(TRACKING)
+    assert value == {"offset_s": 0.0, "stratum": 8, "leap": "Normal"} and judge(time_offset.CHECK, value) == []
+    for offset_s, expected in ((-2.0, [WARN]), (59.0, [WARN]), (61.0, [DRAIN]), (-4000.0, [DRAIN])):
+        assert told(judge(time_offset.CHECK, {**value, "offset_s": offset_s})) == expected
+    assert told(judge(time_offset.CHECK, {**value, "leap": "Not synchronised", "offset_s": 99.0})) == [WARN]
+    assert told(judge(time_offset.CHECK, {**value, "offset_s": 61.0}, thresholds={"time.offset": 120})) == [WARN]
+
+
+@given(st.text())
+def test_garbage_from_chronyc(text: str) -> None:
+    try:
+        assert isinstance(judge(time_offset.CHECK, tracking.parse(text)), list)
+    except SourceFault:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "raised"),
+    [
+        ("506 Cannot talk to daemon", 1, Absent),
+        ("Could not open connection to daemon", 1, Absent),
+        ("no", 1, SourceFault),
+    ],
+)
+def test_chrony_that_does_not_answer(tmp_path: Path, said: str, code: int, raised: type[Exception]) -> None:
+    with pytest.raises(Absent):
+        next(tracking.ask(Place(str(tmp_path))))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/chronyc").write_text("#!/bin/sh\n")
+    (tmp_path / "bin/chronyc").chmod(0o755)
+    asking = tracking.ask(Place(str(tmp_path)))
+    assert next(asking)[1:] == ["-n", "-c", "tracking"]
+    with pytest.raises(raised):
+        asking.send(Completed("", said, code))

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recorded_h100 import DRAIN, REQUEUE, RESET, SKIP, WARN, judge, told
-from trainmaster.health.check import Absent, Context, Place
-from trainmaster.health.checks import ib_counters, ib_fw, ib_present, ib_rate, ib_state
+from trainmaster.health.check import Absent, Completed, Context, Missing, Place
+from trainmaster.health.checks import ib_counters, ib_fw, ib_leaf, ib_present, ib_rate, ib_state
 from trainmaster.health.profile import Profile
-from trainmaster.health.sources import infiniband
+from trainmaster.health.sources import infiniband, neighbours
 
 NDR = "400 Gb/sec (4X NDR)"
 
@@ -166,3 +166,62 @@ def test_an_exchanged_adapter_begins_anew() -> None:
 @given(st.lists(st.dictionaries(st.sampled_from(infiniband.COUNTERS), st.integers(0, 2**64)), min_size=1, max_size=5))
 def test_no_sequence_of_counters_breaks_the_check(counters: list[dict[str, int]]) -> None:
     passes(*counters)
+
+
+# -- ib.leaf -------------------------------------------------------------------------------------------------------
+
+# `smpquery -C ibsim0 -P 1 -D nodeinfo 0,1` of infiniband-diags 44 against ibsim's net.2sw2path4hca, from Hca1.
+NEIGHBOUR = """# Node info: DR path slid 65535; dlid 65535; 0,1
+BaseVers:........................1
+ClassVers:.......................1
+NodeType:........................Switch
+NumPorts:........................8
+SystemGuid:......................0x0000000000200000
+Guid:............................0x0000000000200000
+PortGuid:........................0x0000000000200000
+PartCap:.........................8
+DevId:...........................0x0000
+Revision:........................0x000000a1
+LocalPort:.......................1
+VendorId:........................0x000000
+"""
+
+
+def neighbour(text: str) -> dict[str, str] | None:
+    return neighbours.parse(text)
+
+
+def test_the_switch_at_the_other_end() -> None:
+    here = {"mlx5_0/1": neighbour(NEIGHBOUR)}
+    assert here == {"mlx5_0/1": {"guid": "0x0000000000200000", "type": "Switch"}}
+    assert judge(ib_leaf.CHECK, here, leaves={"mlx5_0/1": "0x200000"}) == []
+    (finding,) = judge(ib_leaf.CHECK, here, leaves={"mlx5_0/1": "0x200001", "mlx5_1/1": "0x200000"})
+    assert told([finding]) == [DRAIN] and finding.detail.endswith("where mlx5_1/1 should be")
+    assert judge(ib_leaf.CHECK, {}, leaves={"mlx5_0/1": "0x200001"}) == [], "a link that is down is another check's"
+    assert neighbour("smpquery: iberror: failed: operation NodeInfo: node info query failed") is None
+
+
+@given(st.text())
+def test_garbage_for_a_neighbour(text: str) -> None:
+    found = neighbour(text)
+    assert isinstance(judge(ib_leaf.CHECK, {"a/1": found} if found else {}, leaves={"a/1": text}), list)
+
+
+def test_neighbours_are_asked_only_where_the_profile_names_switches(tmp_path: Path) -> None:
+    port = tmp_path / "sys/class/infiniband/mlx5_0/ports/1"
+    port.mkdir(parents=True)
+    (port / "state").write_text("4: ACTIVE\n")
+    (port / "link_layer").write_text("InfiniBand\n")
+    with pytest.raises(Absent):
+        next(neighbours.ask(Place(str(tmp_path))))
+    expecting = Place(str(tmp_path), Profile({"leaves": {"mlx5_0/1": "0x1"}}))
+    with pytest.raises(Missing):
+        next(neighbours.ask(expecting))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/smpquery").write_text("#!/bin/sh\n")
+    (tmp_path / "bin/smpquery").chmod(0o755)
+    asking = neighbours.ask(expecting)
+    assert next(asking)[1:] == ["-C", "mlx5_0", "-P", "1", "-D", "nodeinfo", "0,1"]
+    with pytest.raises(StopIteration) as stop:
+        asking.send(Completed(NEIGHBOUR, "", 0))
+    assert stop.value.value == {"mlx5_0/1": {"guid": "0x0000000000200000", "type": "Switch"}}
