@@ -1,6 +1,6 @@
 """Which switch each InfiniBand port is cabled to: one question to the neighbour itself, without a look at the fabric.
 
-`smpquery -D nodeinfo 0,1` is a directed-route packet: it goes over one cable and back, whatever the subnet manager does.
+`smpquery -D nodeinfo 0,1` is a packet that goes over one cable and back, whatever the subnet manager does.
 """
 
 from __future__ import annotations

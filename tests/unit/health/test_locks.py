@@ -12,7 +12,8 @@ from trainmaster.health import enforce, ledger, locks, policy
 from trainmaster.health.finding import Action, fail
 from trainmaster.health.profile import Profile
 
-HOLD = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(1, flush=True); sys.stdin.read()"
+HOLD = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX)\n"
+HOLD += "print(1, flush=True); sys.stdin.read()"
 
 
 @pytest.fixture
