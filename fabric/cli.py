@@ -168,7 +168,7 @@ def _discover(args: argparse.Namespace) -> int:
         return 0
     counts = _counts(fabric, tree)
     print(f"{fabric.source}" + (f", {fabric.taken_at}" if fabric.taken_at else ""))
-    print(", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items()))
+    print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in counts.items()))
     if findings or sick:
         print()
     for finding in findings:

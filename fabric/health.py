@@ -111,6 +111,8 @@ def _errors(fabric: Fabric, counters: Counters, hours: float) -> tuple[Floats, d
     if not counters:
         return badness, words
     guids = [switch.guid for switch in fabric.switches] + [hca.guid for hca in fabric.hcas]
+    names = {switch.guid: switch.name for switch in fabric.switches}
+    names |= {hca.guid: f"{hca.host} {hca.device}".strip() for hca in fabric.hcas}
     links = fabric.links
     at: dict[tuple[str, int], int] = {}
     for owners, ports in ((links.a, links.a_port), (links.b, links.b_port)):
@@ -123,7 +125,7 @@ def _errors(fabric: Fabric, counters: Counters, hours: float) -> tuple[Floats, d
         for name, limit in LIMITS_PER_HOUR.items():
             if count := values.get(name, 0):
                 badness[own] += count / limit / max(hours, 1e-6)
-                words.setdefault(own, []).append(f"{name} {count} at port {port[1]} of {port[0]}")
+                words.setdefault(own, []).append(f"{name} {count} at {names[port[0]]}/{port[1]}")
     return badness, words
 
 

@@ -120,9 +120,22 @@ def _vote(layout: Layout, unit_of_switch: Ints, trust: Floats) -> tuple[Ints, In
     new[strange] = int(unit_of_switch.max(initial=-1)) + 1 + np.arange(len(strange))
     spare = majority(nodes, layout.on_node[left], new[layout.on_switch[left]])
     unit_of_node = np.where(unit_of_node < 0, spare, unit_of_node).astype(np.int32)
-    # A switch too empty to be like its rails' switches goes where its nodes are.
-    home = majority(len(new), layout.on_switch[on_leaf], unit_of_node[layout.on_node[on_leaf]])
-    return np.where((unit_of_switch >= 0) & (home >= 0), home, new).astype(np.int32), unit_of_node
+    # A switch too empty to be like its rails' switches goes where its nodes are; of equals its own unit wins.
+    leaves = np.flatnonzero(unit_of_switch >= 0)
+    votes = np.concatenate([np.ones(int(on_leaf.sum())), np.full(len(leaves), 0.5)])
+    home = majority(
+        len(new),
+        np.concatenate([layout.on_switch[on_leaf], leaves]),
+        np.concatenate([unit_of_node[layout.on_node[on_leaf]], unit_of_switch[leaves]]),
+        votes,
+    )
+    new = np.where(unit_of_switch >= 0, home, new).astype(np.int32)
+    # So each node is where one of its switches is.
+    again = majority(nodes, layout.on_node[on_leaf], new[layout.on_switch[on_leaf]], trust[on_leaf])
+    unit_of_node = np.where(again >= 0, again, unit_of_node)
+    numbers = np.unique(new[new >= 0])
+    new[new >= 0] = np.searchsorted(numbers, new[new >= 0])
+    return new, np.searchsorted(numbers, unit_of_node).astype(np.int32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
