@@ -173,8 +173,9 @@ def _pods(uplinks: _Uplinks, layout: Layout, levels: Ints, unit_of_switch: Ints,
     # Units without a spine above them: leaf switches cabled to each other, or a spine that has nodes itself.
     low, high = unit_of_switch[layout.low], unit_of_switch[layout.high]
     direct = (low >= 0) & (high >= 0) & (low != high)
-    bare = direct & ((total[low] == 0) | (total[high] == 0))
-    bare &= (levels[layout.low] <= 1) & (levels[layout.high] <= 1)
+    direct &= (levels[layout.low] <= 1) & (levels[layout.high] <= 1)
+    bare = np.flatnonzero(direct)
+    bare = bare[(total[low[bare]] == 0) | (total[high[bare]] == 0)]
     pairs.append((low[bare], high[bare]))
     pod = components(units, *(np.concatenate([pair[side] for pair in pairs]) for side in (0, 1)))
     return pod

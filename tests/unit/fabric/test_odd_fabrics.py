@@ -84,6 +84,8 @@ def test_nodes_and_switches_that_nothing_joins_do_no_harm():
     fabric = fabric_of(["a", "b", "alone"], {"n1": ["a"], "n2": ["b"]}, [("a", "b")])
     fabric = replace(fabric, hcas=(*fabric.hcas, Hca(guid="x", host="lost")))
     assert collapse(fabric).nodes == ("n1", "n2")
+    # Two switches, and hosts only behind what is cut.
+    assert collapse(fabric_of(["a", "b"], {}, [("a", "b")])).nodes == ()
     empty = collapse(Fabric(source="nothing"))
     assert empty.nodes == ()
     with pytest.raises(FabricError):
