@@ -13,6 +13,8 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
+from trainmaster.launcher.search import SEARCH_S, is_slow
+
 EXIT_REQUEUE = 75
 """The rank wrote its checkpoint and asks for a requeue (sysexits' EX_TEMPFAIL)."""
 EXIT_EXCLUDE_NODE = 85
@@ -289,6 +291,11 @@ def _condition_faults(rule: Rule) -> Iterator[str]:
         try:
             if re.compile(rule.text).search(""):
                 yield f"text={rule.text!r} is found in everything, also where nothing was written"
+            elif is_slow(rule.text):
+                yield (
+                    f"text={rule.text!r} takes more than {SEARCH_S:g} s on a few kilobytes that do not have it; "
+                    "repeat nothing that repeats itself, as (a+)+ does, and use few .*"
+                )
         except re.error as error:
             yield f"text={rule.text!r} is no regular expression: {error}"
     for cause in rule.cause:

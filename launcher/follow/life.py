@@ -66,6 +66,8 @@ class CycleLife:
             words.append("held until somebody releases it")
         if self.detail.get("rule"):
             words.append(f"by your rule {self.detail['rule']!r}")
+        if self.detail.get("slow_texts"):
+            words.append(f"looking for {self.detail['slow_texts']} took too long")
         if self.detail.get("reason"):
             words.append(f"{self.detail['reason']!r}")
         if self.then:
@@ -162,7 +164,7 @@ def _with(row: CycleLife, event: Event) -> CycleLife:
 
 
 def _told(event: Event) -> dict[str, Any]:
-    known = ("why", "rule", "held", "cancelled_by", "requeued_by", "reason", "slurm_state", "slurm_reason", "excluded")
+    known = ("why", "rule", "slow_texts", "held", "cancelled_by", "requeued_by", "reason", "slurm_state", "slurm_reason", "excluded")
     return {key: event.detail[key] for key in known if key in event.detail}
 
 

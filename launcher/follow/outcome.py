@@ -164,6 +164,8 @@ def explain(end: Event, *, name: str, log: Path, log_end: str, show_told: bool =
     lines += dict.fromkeys(str(end.detail[key]) for key in ("why", "diverged") if end.detail.get(key))
     if end.detail.get("rule"):
         lines.append(f"your rule: {end.detail['rule']}")
+    if end.detail.get("slow_texts"):
+        lines.append(f"looking for {end.detail['slow_texts']} took too long, so the rules with it counted as not fitting")
     failure = failure_of(end)
     if failure:
         how = signal_name(failure["signal"]) if failure.get("signal") else f"exit code {failure.get('exit_code')}"

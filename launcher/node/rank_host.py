@@ -6,6 +6,7 @@ Standard library only. The agent owns it, calls it from its loop, and passes on 
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -37,7 +38,7 @@ STUCK_S = 10.0
 CALM_S = 20.0
 """After so long a cycle without any report of a step counts as under way."""
 EXIT_COULD_NOT_START = 71
-_KILLED = "killed by signal: Killed"
+_KILLED = re.compile(r"worker \(pid (?P<pid>\d+)\) is killed by signal: Killed")
 """What torch's data loader says of a worker that died of SIGKILL; the rank itself then ends with an exception."""
 EXIT_FORK_SERVER_GONE = 70
 
@@ -73,7 +74,7 @@ class RankHost:
             self._base_env.setdefault("OMP_NUM_THREADS", "1")
         self._program = as_python_program(plan.program) if plan.program else None
         self._ranks: Ranks | None = None
-        self._kills = MemoryKills()
+        self._kills = MemoryKills(os.environ.get("SLURM_JOB_ID", ""))
         self._awaited_forks: set[int] = set()
         self._forks_asked_at = 0.0
         self._early_exits: dict[int, int] = {}
@@ -370,16 +371,17 @@ class RankHost:
 
     def _report_exit(self, entry: LocalRank, text: str) -> None:
         assert self._ranks is not None and entry.code is not None
-        raised, oom = False, ""
+        raised, oom = False, False
         if entry.code == 0 and self.plan.program is None and not entry.out.with_suffix(".result.pkl").exists():
             # os._exit(0), or a library that does it: the submitter waits for a result that will never be.
             entry.code, raised = 1, True
             text = "the function ended its process with exit code 0 and left no result"
         elif entry.code != 0 and not text:
             text, raised = _explanation(entry)
-            if not entry.stopped and (entry.code == -signal.SIGKILL or _KILLED in text):
-                oom = self._kills.evidence()
-                text = f"{oom}\n{text}" if oom else text
+            helper = _KILLED.search(text)
+            if not entry.stopped and (entry.code == -signal.SIGKILL or helper is not None):
+                known = self._kills.evidence({int(helper["pid"]) if helper is not None else entry.pid})
+                oom, text = known.ours, f"{known.text}\n{text}" if known.text else text
             if not text and _is_full(self.run_dir):
                 # It could not even write its traceback.
                 text = f"No space left on device: the file system of {self.run_dir} is full"
@@ -393,7 +395,7 @@ class RankHost:
                 "stopped": entry.stopped,
                 "raised": raised and self.plan.program is None,
                 "text": text,
-                "oom": bool(oom),
+                "oom": oom,
                 **self._last_words(entry),
                 "steps": self.steps(),
                 **self.reported(),
@@ -453,6 +455,7 @@ class RankHost:
         if self.server is not None:
             self.server.close()
         self.copies.close()
+        self._kills.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     # -- the fork server -----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from trainmaster.launcher.exit_rules import CAUSES, EXIT_REQUEUE, Kind, Rule, Then, in_order
+from trainmaster.launcher.search import Search
 from trainmaster.launcher.supervise.budget import EXHAUSTED, Budget, Limits, overdrawn
 from trainmaster.launcher.supervise.symptom import Outcome, RankExit, Symptom, all_done, fits, symptom_of
 
@@ -49,6 +50,8 @@ class Decision:
     """The person's own rule that was followed."""
     why: str = ""
     """What was counted, when a budget is spent; else empty."""
+    given_up: tuple[str, ...] = ()
+    """Expressions of the person's rules that took too long to look for, and so count as not found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +116,8 @@ def answer(
     symptom: Symptom, outcome: Outcome, budget: Budget, limits: Limits, *, now: float, healthy: int, wanted: int
 ) -> Decision:
     """What the rules say to a symptom, as far as the budgets allow it. Arguments as for `decide`."""
-    rule, culprit = first_rule(in_order(limits.rules), symptom)
+    search = Search()
+    rule, culprit = first_rule(in_order(limits.rules), symptom, search)
     case = _Case(
         outcome=outcome,
         symptom=symptom,
@@ -125,23 +129,29 @@ def answer(
         rule=rule,
         culprit=culprit or symptom.failure,
     )
-    match rule.then:
+    return replace(_obey(case), given_up=tuple(search.given_up))
+
+
+def _obey(case: _Case) -> Decision:
+    cause = case.symptom.cause
+    match case.rule.then:
         case Then.SUCCEED:
             return Decision(
-                action=Action.SUCCEED, cause=symptom.cause, state="SUCCEEDED", budget=budget, rule=case.own_rule
+                action=Action.SUCCEED, cause=cause, state="SUCCEEDED", budget=case.budget, rule=case.own_rule
             )
         case Then.REQUEUE | Then.REQUEUE_WITHOUT_NODES | Then.HOLD:
             return _requeue(case)
         case Then.RESTART | Then.RESTART_WITHOUT_NODE:
             # What is being ended cannot go on in place.
-            return _requeue(case) if outcome.ending is not None else _restart(case)
-    return _end(case, symptom.cause, _spend(case), state=_state_of(case))
+            return _requeue(case) if case.outcome.ending is not None else _restart(case)
+    return _end(case, cause, _spend(case), state=_state_of(case))
 
 
-def first_rule(rules: Sequence[Rule], symptom: Symptom) -> tuple[Rule, RankExit | None]:
-    """The first rule that fits, and the rank for which it does."""
+def first_rule(rules: Sequence[Rule], symptom: Symptom, search: Search | None = None) -> tuple[Rule, RankExit | None]:
+    """The first rule that fits, and the rank for which it does. `search`: looks for texts, for a limited time."""
+    search = search or Search()
     for rule in rules:
-        holds, culprit = fits(rule, symptom)
+        holds, culprit = fits(rule, symptom, search)
         if holds:
             return rule, culprit
     return Rule(then=Then.FAIL), None

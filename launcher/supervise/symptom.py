@@ -11,6 +11,7 @@ from trainmaster.launcher.exit_rules import (
     TEXT_SEARCHED_BYTES,
     Rule,
 )
+from trainmaster.launcher.search import Search
 from trainmaster.launcher.supervise.hang import Hang
 from trainmaster.launcher.supervise.values import Divergence
 
@@ -168,8 +169,8 @@ def _cause_of_crash(failure: RankExit, *, steps_known: bool, ports_taken: int) -
     return "node_fault" if failure.rank >= 0 and _NODE_FAULT.search(failure.text) else "rank_crash"
 
 
-def fits(rule: Rule, symptom: Symptom) -> tuple[bool, RankExit | None]:
-    """Whether a rule holds, and for which rank, where its conditions are about one."""
+def fits(rule: Rule, symptom: Symptom, search: Search) -> tuple[bool, RankExit | None]:
+    """Whether a rule holds, and for which rank, where its conditions are about one. `search`: looks for its text."""
     if rule.cause and symptom.cause not in rule.cause:
         return False, None
     if not (rule.code or rule.signal or rule.text):
@@ -177,18 +178,18 @@ def fits(rule: Rule, symptom: Symptom) -> tuple[bool, RankExit | None]:
     # A code is a program's deliberate word, whoever says it. Signals and last words count only of the first to fail:
     # those of its peers are echoes.
     candidates = symptom.failures if rule.code else symptom.failures[:1]
-    found = next((entry for entry in candidates if _fits_rank(rule, entry)), None)
+    found = next((entry for entry in candidates if _fits_rank(rule, entry, search)), None)
     return found is not None, found
 
 
-def _fits_rank(rule: Rule, entry: RankExit) -> bool:
+def _fits_rank(rule: Rule, entry: RankExit, search: Search) -> bool:
     if rule.code and entry.code not in rule.code:
         return False
     if rule.signal and not any(-entry.code == number_of(name) for name in rule.signal):
         return False
     if not rule.text:
         return True
-    return any(re.search(rule.text, said[-TEXT_SEARCHED_BYTES:]) for said in (entry.text, entry.said) if said)
+    return any(search.found(rule.text, said[-TEXT_SEARCHED_BYTES:]) for said in (entry.text, entry.said) if said)
 
 
 def number_of(name: str) -> int:

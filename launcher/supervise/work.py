@@ -246,6 +246,9 @@ class Work:
             self.job.links.dismiss(place)
         detail |= slurm_side.asked_by(self.job.run_dir, decision.cause, attempt=self.job.attempt)
         detail |= {key: value for key in ("why", "rule") if (value := getattr(decision, key))}
+        if decision.given_up:
+            detail["slow_texts"] = list(decision.given_up)
+            LOG.warning("looking for %s took too long; the rules count as not fitting", detail["slow_texts"])
         if decision.doubtful:
             detail["doubtful"] = list(decision.doubtful)
         if group.cycle.saved >= 0:

@@ -1,12 +1,15 @@
 """The exit policy: what a person may write, what is refused and in which words, and which rule counts."""
 
 import argparse
+import signal
+import time
 
 import pytest
 
 from trainmaster.errors import SpecError
 from trainmaster.launcher import exit_rules, plan
 from trainmaster.launcher.exit_rules import CAUSES, DEFAULT, RESERVED, Rule, Then, from_value, in_order
+from trainmaster.launcher.search import SEARCH_S, Search
 from trainmaster.launcher.submit import submit_cli
 from trainmaster.launcher.submit.spec import JobSpec
 from trainmaster.launcher.submit.spec_file import decode
@@ -188,3 +191,45 @@ def test_rules_of_the_command_line_come_before_those_of_the_file(tmp_path) -> No
     assert JobSpec(jump={"loss": 1}).faults() == (
         "jump: loss must be a number of median absolute deviations, at least 3, it is 1",
     )
+
+
+ENDLESS = (r"(\w+\s?)+:", "(a+)+$", "(x+x+)+y", ".*.*.*.*=")
+
+
+@pytest.mark.parametrize("expression", ENDLESS)
+def test_an_expression_without_an_end_does_not_stall_the_supervisor(expression: str) -> None:
+    """It was looked for until it was found, while the agents waited for a heartbeat."""
+    slow, code = Rule(text=expression, then="hold"), Rule(code=(7,), then="requeue")
+    began_s = time.process_time()
+    made = after(ended(1, 7, text=("x" if "x" in expression else "a") * 8000 + "!"), rules=(slow, code))
+    assert time.process_time() - began_s < 10 * SEARCH_S
+    assert (made.action, made.given_up) == (Action.REQUEUE, (expression,)), "the rules after it still count"
+
+
+def test_many_ranks_share_the_time_for_looking() -> None:
+    rule = Rule(code=(7,), text="(a+)+$", then="hold")
+    began_s = time.process_time()
+    made = after(*(ended(rank, 7, text="a" * 8000 + "!") for rank in range(200)), rules=(rule,))
+    assert time.process_time() - began_s < 10 * SEARCH_S and made.given_up == ("(a+)+$",)
+
+
+def test_what_took_long_once_leaves_no_timer_and_no_handler_behind() -> None:
+    before = signal.getsignal(signal.SIGVTALRM)
+    search = Search(0.01)
+    assert not search.found("(a+)+$", "a" * 8000 + "!")
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0) and signal.getsignal(signal.SIGVTALRM) is before
+    assert not search.found("b", "b") and search.given_up == ["(a+)+$", "b"], "the time is over for all"
+
+
+@pytest.mark.parametrize("expression", ENDLESS)
+def test_an_expression_without_an_end_is_refused(expression: str) -> None:
+    (fault,) = exit_rules.faults([Rule(text=expression, then="hold")])
+    assert "takes more than" in fault
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["out of data", r"loss scale reached \d+", r"(?i)cuda error: .* ECC", r"data of day .* are missing", r"^\w+: \d+$"],
+)
+def test_sound_expressions_are_not_refused(expression: str) -> None:
+    assert not list(exit_rules.faults([Rule(text=expression, then="hold")]))

@@ -1,10 +1,10 @@
-"""Want of memory is told from other deaths by the kernel's counters, as files of either cgroup version show them."""
+"""Want of memory is told from other deaths by the job's own cgroup, of either version, and by the kernel's messages."""
 
 import pytest
 
 from trainmaster.launcher.exit_rules import Kind
 from trainmaster.launcher.node import oom
-from trainmaster.launcher.node.oom import Counter, MemoryKills
+from trainmaster.launcher.node.oom import Counter, KernelLog, MemoryKills
 from trainmaster.launcher.supervise.budget import Budget, Limits, Spent
 from trainmaster.launcher.supervise.decide import Action, decide
 from trainmaster.launcher.supervise.symptom import Outcome, RankExit
@@ -18,50 +18,116 @@ def counter(path, count):
     path.write_text(f"oom_kill_disable 0\nunder_oom 0\noom_kill {count}\n")
 
 
+class Said(KernelLog):
+    """A kernel that says what a test wants."""
+
+    def __init__(self, *records):
+        self.records = list(records)
+
+    def fresh(self):
+        found, self.records = self.records, []
+        return found
+
+
+def watching(*watched, said=()):
+    return MemoryKills("1", watched, Said(*said))
+
+
 @pytest.mark.parametrize(
     ("membership", "file"),
     [
         (V1, "memory/slurm_n01/uid_0/job_1/step_0/task_0/memory.oom_control"),
-        (V2, "system.slice/slurmstepd.scope/job_1/step_0/user/task_0/memory.events"),
-        ("0::/a/b\n1:name=systemd:/\n", "unified/a/b/memory.events"),
-        ("7:cpu,memory:/x\n", "memory/x/memory.oom_control"),
+        (V2, "system.slice/slurmstepd.scope/job_1/memory.events"),
+        ("0::/job_1/b\n1:name=systemd:/\n", "unified/job_1/memory.events"),
+        ("7:cpu,memory:/job_1\n", "memory/job_1/memory.oom_control"),
     ],
 )
-def test_the_counter_of_the_own_cgroup_is_found(tmp_path, membership, file):
+def test_the_counter_of_the_jobs_cgroup_is_found(tmp_path, membership, file):
     (tmp_path / "self").write_text(membership)
     counter(tmp_path / "cg" / file, 3)
     counter(tmp_path / "vmstat", 9)
-    found = oom.counters(membership=tmp_path / "self", root=tmp_path / "cg", vmstat=tmp_path / "vmstat")
+    found = oom.counters("1", membership=tmp_path / "self", root=tmp_path / "cg", vmstat=tmp_path / "vmstat")
     assert [(one.read(), one.whole_node) for one in found] == [(3, False), (9, True)]
 
 
+@pytest.mark.parametrize("membership", ["4:memory:/system.slice/slurmd.service\n", "0::/job_12/step_0\n", "0::/\n"])
+def test_a_cgroup_that_others_share_is_not_the_jobs(tmp_path, membership):
+    (tmp_path / "self").write_text(membership)
+    for file in ("memory/system.slice/slurmd.service/memory.oom_control", "job_12/memory.events", "memory.events"):
+        counter(tmp_path / "cg" / file, 3)
+    found = oom.counters("1", membership=tmp_path / "self", root=tmp_path / "cg", vmstat=tmp_path / "vmstat")
+    assert [one.whole_node for one in found] == [True]
+
+
 def test_a_machine_without_any_counter_gives_no_evidence(tmp_path):
-    found = oom.counters(membership=tmp_path / "no", root=tmp_path, vmstat=tmp_path / "none")
-    assert MemoryKills(found).evidence() == ""
+    found = oom.counters("1", membership=tmp_path / "no", root=tmp_path, vmstat=tmp_path / "none")
+    assert watching(*found).evidence({7}) == oom.NONE
 
 
 def test_the_cgroups_count_holds_for_the_whole_cycle_and_not_beyond(tmp_path):
     counter(tmp_path / "c", 5)
-    kills = MemoryKills((Counter(path=tmp_path / "c", whole_node=False),))
+    kills = watching(Counter(path=tmp_path / "c", whole_node=False))
     kills.begin()
-    assert kills.evidence() == ""
+    assert kills.evidence({7}) == oom.NONE
     counter(tmp_path / "c", 6)
-    assert "rose from 5 to 6" in kills.evidence(now_s=1e6)
+    known = kills.evidence({7}, now_s=1e6)
+    assert known.ours and "rose from 5 to 6" in known.text
     kills.begin()
-    assert kills.evidence() == ""
+    assert kills.evidence({7}) == oom.NONE
 
 
-def test_the_nodes_count_says_something_only_about_the_last_seconds(tmp_path):
+def test_a_rank_is_not_put_down_to_what_another_process_of_the_machine_was_killed_for(tmp_path):
+    """A rank that a drill killed was once called out_of_memory: somebody else's process had just been killed so."""
     counter(tmp_path / "vmstat", 0)
-    kills = MemoryKills((Counter(path=tmp_path / "vmstat", whole_node=True),))
+    others = "3,1,2,-;Out of memory: Killed process 4711 (their-job) total-vm:900kB, UID:1000"
+    kills = watching(Counter(path=tmp_path / "vmstat", whole_node=True), said=(others,))
     kills.begin()
     kills.look(100.0)
-    counter(tmp_path / "vmstat", 1)  # another job's
+    counter(tmp_path / "vmstat", 1)
+    known = kills.evidence({7}, 100.5)
+    assert not known.ours and "rose from 0 to 1" in known.text and "not known" in known.text
     for second in range(101, 110):
         kills.look(float(second))
-    assert kills.evidence(109.5) == ""
-    counter(tmp_path / "vmstat", 2)
-    assert "rose from 1 to 2" in kills.evidence(109.9)
+    assert kills.evidence({7}, 109.5) == oom.NONE, "long over"
+
+
+MEMCG = (
+    "6,1,2,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=x,mems_allowed=0,oom_memcg=/slurm/job_1,"
+    "task_memcg=/slurm/uid_5/job_1/step_0/task_0,task=python,pid=99,uid=5"
+)
+
+
+@pytest.mark.parametrize(
+    ("record", "ours"),
+    [
+        ("3,1,2,-;Out of memory: Killed process 7 (python) total-vm:900kB", True),
+        ("3,1,2,-;Memory cgroup out of memory: Killed process 7 (python) total-vm:900kB", True),
+        ("3,1,2,-;Out of memory: Killed process 77 (python) total-vm:900kB", False),
+        (MEMCG, True),
+        (MEMCG.replace("job_1/step", "job_12/step"), False),
+        (MEMCG.replace("job_1/step", "job_12/step").replace("pid=99", "pid=7"), True),
+        ("6,1,2,-;eth0: link up", False),
+    ],
+)
+def test_the_kernels_message_says_whose_process_it_was(record, ours):
+    kills = watching()
+    kills.begin()
+    kills._log.records = [record]
+    assert kills.evidence({7}).ours is ours
+    kills.begin()
+    assert kills.evidence({7}) == oom.NONE, "what was before a cycle is not of its ranks"
+
+
+def test_the_kernels_log_is_read_from_now_on_or_not_at_all(tmp_path):
+    assert KernelLog(tmp_path / "not here").fresh() == []
+    (tmp_path / "log").write_text("3,1,2,-;old\n")
+    log = KernelLog(tmp_path / "log")
+    assert log.fresh() == []
+    with (tmp_path / "log").open("a") as stream:
+        stream.write("3,2,3,-;new\n")
+    assert log.fresh() == ["3,2,3,-;new\n"]
+    log.close()
+    assert log.fresh() == []
 
 
 LIMITS = Limits(restarts_max=5, no_progress_max=3, requeues_max=5, backoff_s=1.0)
