@@ -4,9 +4,10 @@
     python benchmarks/fault_table.py --repeats 20      all rows; some 40 minutes on two cores
     python benchmarks/fault_table.py --rows node_dies preempted --repeats 5
 
-A job of three ranks on three nodes stamps every step (0.05 s each) and is hit at step 15. It counts as lost when it
-does not end as it should or rank 0, which keeps the count, misses a step; as run twice when a rank of an earlier cycle
-does a step after a later cycle has begun, or when its record tells of more restarts than what had to follow.
+A job of three ranks on three nodes stamps every step (0.05 s each) and is hit at step 15. In the rows of arrays and
+roles there are two of two ranks each, and nothing may happen to the one that is not hit. A job counts as lost when it
+does not end as it should or rank 0, which keeps the count, misses a step; as run twice when a rank of an earlier
+cycle does a step after a later cycle has begun, or when its record tells of more restarts than what had to follow.
 SlurmdTimeout is 300 s as in production. Every row has a lab of its own, `--side-by-side` rows at once. The seconds
 count from the fault to a step that had not been done before; the last line on stdout is one flat JSON object.
 """
@@ -23,17 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from measure import figures, stamps
-from measure.fault_cases import CASES, NODES, RANK, Case, Job
+from measure.fault_cases import CASES, NODES, STEPS, Case, Job
 from measure.figures import Figures
 from rich.console import Console
 from rich.table import Table
 
 from trainmaster.errors import LabError, TrainmasterError
 from trainmaster.lab.cluster import Lab, LabSpec, up
-from trainmaster.launcher.submit.executor import submit
 from trainmaster.launcher.submit.spec import JobSpec
 
-STEPS = 60
 STRIKE_AT = 15
 LIMIT_S = 240.0
 QUICK = ("rank_killed", "node_dies", "node_dies_no_spare")
@@ -42,19 +41,35 @@ QUICK = ("rank_killed", "node_dies", "node_dies_no_spare")
 def once(case: Case, lab: Lab, folder: Path) -> dict[str, Any]:
     """One job, one fault; what was wrong with it in words, and the seconds to a new step."""
     values: dict[str, Any] = {"nodes": 3, "spares": 1, "time": 30, "mem": "1000G"} | dict(case.spec)
-    program = [sys.executable, str(RANK), str(STEPS), *case.words]
-    job = submit(program, spec=JobSpec(**values), folder=folder)
+    hit, *others = case.start(case, JobSpec(**values), folder)
     deadline_s = time.monotonic() + LIMIT_S
-    while not (first := stamps.read(job.run_dir / "stamps").get(0, ())) or first[-1].step < STRIKE_AT:
-        if time.monotonic() > deadline_s or job.done():
-            return {"lost": True, "fault": f"it never came to step {STRIKE_AT}: {job.state}"}
+    # Those that nothing is done to shall be under way too.
+    while any(not (own := stamps.read(job.run_dir / "stamps").get(0, ())) for job in others) or (
+        not (own := stamps.read(hit.run_dir / "stamps").get(0, ())) or own[-1].step < STRIKE_AT
+    ):
+        if time.monotonic() > deadline_s or hit.done():
+            return {"lost": True, "fault": f"it never came to step {STRIKE_AT}: {hit.state}"}
         time.sleep(0.02)
     struck_s = time.time()
-    case.strike(lab, job)
-    ended = _ended(job, deadline_s)
-    found = stamps.read(job.run_dir / "stamps")
+    case.strike(lab, hit)
+    ended = [_ended(job, deadline_s) for job in (hit, *others)]
+    found = stamps.read(hit.run_dir / "stamps")
     done = {"seconds": stamps.new_step_s(found.get(0, ()), struck_s=struck_s)}
-    return done | judge(case, job, found, ended=ended)
+    judged = [judge(case, hit, found, ended=ended[0], follows=case.follows)]
+    for job, end in zip(others, ended[1:], strict=True):
+        judged.append(judge(case, job, stamps.read(job.run_dir / "stamps"), ended=end, follows=()))
+    return done | together(judged)
+
+
+def together(judged: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One verdict on what was hit and what was not."""
+    faults = [judged[0]["fault"], *(f"beside it: {one['fault']}" for one in judged[1:] if one["fault"])]
+    return {
+        "lost": any(one["lost"] for one in judged),
+        "twice": any(one["twice"] for one in judged),
+        "right": all(one["right"] for one in judged),
+        "fault": "; ".join(filter(None, faults)),
+    }
 
 
 def _ended(job: Job, deadline_s: float) -> str:
@@ -67,8 +82,10 @@ def _ended(job: Job, deadline_s: float) -> str:
     return f"still {state}"
 
 
-def judge(case: Case, job: Job, found: dict[int, tuple[stamps.Stamp, ...]], *, ended: str) -> dict[str, Any]:
-    """Whether the job was lost or ran twice, and why that is said."""
+def judge(
+    case: Case, job: Job, found: dict[int, tuple[stamps.Stamp, ...]], *, ended: str, follows: tuple[str, ...]
+) -> dict[str, Any]:
+    """Whether a job was lost or ran twice, and why that is said. `follows`: what its record has to tell of."""
     told = tuple(f"{e.state} {e.cause}" for e in job.events() if e.state in ("RESTARTING", "REQUEUED"))
     faults = []
     if ended != case.wanted:
@@ -80,10 +97,10 @@ def judge(case: Case, job: Job, found: dict[int, tuple[stamps.Stamp, ...]], *, e
     doubles = sum(stamps.double_runs(entries) for entries in found.values())
     if doubles:
         faults.append(f"{doubles} steps of a rank that should have been dead")
-    if told != case.follows:
+    if told != follows:
         faults.append(f"its record tells of {', '.join(told) or 'nothing'}")
-    twice = bool(doubles) or len(told) > len(case.follows)
-    return {"lost": lost, "twice": twice, "right": told == case.follows and not lost, "fault": "; ".join(faults)}
+    twice = bool(doubles) or len(told) > len(follows)
+    return {"lost": lost, "twice": twice, "right": told == follows and not lost, "fault": "; ".join(faults)}
 
 
 def mend(lab: Lab) -> None:
@@ -111,7 +128,7 @@ def _answers(lab: Lab, node: str) -> bool:
 def row(case: Case, repeats: int, folder: Path) -> int:
     """All repeats of one row; prints a line of JSON for each."""
     os.environ["XDG_STATE_HOME"] = str(folder / "state")
-    with up(LabSpec(nodes=NODES)) as lab:
+    with up(LabSpec(nodes=NODES, settings=case.settings)) as lab:
         os.environ["SLURM_CONF"] = lab.env["SLURM_CONF"]
         for _ in range(repeats):
             try:

@@ -1,5 +1,6 @@
 """One rank of a job crashes, or hangs."""
 
+import re
 import signal
 import time
 from collections.abc import Iterable, Mapping
@@ -16,16 +17,16 @@ from trainmaster.slurm.commands import Commands
 _DEADLY = {"KILL": signal.SIGKILL, "SEGV": signal.SIGSEGV, "ABRT": signal.SIGABRT}
 
 
-def parse_target(target: str) -> tuple[int, int]:
-    """The job and the rank of "JOB:RANK"; rank 0 when only the job is named.
+def parse_target(target: str) -> tuple[str, int]:
+    """The job and the rank of "JOB:RANK"; rank 0 when only the job is named. A task of an array is "17_2".
 
-    >>> parse_target("17:3"), parse_target("17")
-    ((17, 3), (17, 0))
+    >>> parse_target("17:3"), parse_target("17_2")
+    (('17', 3), ('17_2', 0))
     """
     job, colon, rank = target.partition(":")
-    if not job.isdecimal() or (colon and not rank.isdecimal()):
+    if not re.fullmatch(r"\d+(_\d+)?", job) or (colon and not rank.isdecimal()):
         raise UsageError(f"{target!r} is not JOB or JOB:RANK", hint="for example 17:3, rank 3 of job 17")
-    return int(job), int(rank or "0")
+    return job, int(rank or "0")
 
 
 def topmost(found: Iterable[Process]) -> list[Process]:
@@ -67,7 +68,8 @@ def by_pid_file(running: Mapping[int, Process], *, run_dir: Path, rank: int) -> 
 
 def locate(lab: Lab, target: str, options: Options) -> Process:
     """The one running process that is the target's rank; LabError when there is none, or more than one."""
-    job_id, rank = parse_target(target)
+    name, rank = parse_target(target)
+    job_id = _number(lab, name)
     running = processes.snapshot()
     found = by_environment(running, conf=lab.conf, job_id=job_id, rank=rank)
     if not found:
@@ -83,6 +85,16 @@ def locate(lab: Lab, target: str, options: Options) -> Process:
             f"rank {rank} of job {job_id} could be any of the processes {[process.pid for process in found]}"
         )
     return found[0]
+
+
+def _number(lab: Lab, name: str) -> int:
+    """Slurm's number of a job, which its processes have in their environment: that of a task is not its array's."""
+    if name.isdecimal():
+        return int(name)
+    job = Commands(env=lab.env).job(name)
+    if job is None:
+        raise UsageError(f"Slurm knows no job {name}", hint="`squeue` lists the jobs of the lab")
+    return job.job_id
 
 
 def _run_dir(lab: Lab, job_id: int) -> Path:

@@ -8,7 +8,7 @@ from trainmaster.launcher.follow.outcome import no_rank_ran
 from trainmaster.launcher.intent import NOT_BY_US
 from trainmaster.launcher.record import END_STATES, Event
 
-_NO_PART_OF_A_LIFE = frozenset({"SUBMITTED", "STRAGGLER", "DIAGNOSED"})
+_NO_PART_OF_A_LIFE = frozenset({"SUBMITTED", "STRAGGLER", "DIAGNOSED", "DIVERGED"})
 _TOLD_TO_STOP = frozenset({"CANCELLED", "TIMED_OUT", "PREEMPTED"})
 """Ends in which ranks were told to stop; how they did so is no failure."""
 
@@ -163,9 +163,23 @@ def _with(row: CycleLife, event: Event) -> CycleLife:
     return row
 
 
+_TOLD_OF_AN_END = (
+    "why",
+    "rule",
+    "slow_texts",
+    "suspect",
+    "held",
+    "cancelled_by",
+    "requeued_by",
+    "reason",
+    "slurm_state",
+    "slurm_reason",
+    "excluded",
+)
+
+
 def _told(event: Event) -> dict[str, Any]:
-    known = ("why", "rule", "slow_texts", "held", "cancelled_by", "requeued_by", "reason", "slurm_state", "slurm_reason", "excluded")
-    return {key: event.detail[key] for key in known if key in event.detail}
+    return {key: event.detail[key] for key in _TOLD_OF_AN_END if key in event.detail}
 
 
 def _with_losses(rows: Sequence[CycleLife]) -> list[CycleLife]:

@@ -161,11 +161,11 @@ def explain(end: Event, *, name: str, log: Path, log_end: str, show_told: bool =
     by = end.detail.get("cancelled_by")
     cause = f" ({end.cause}{f', by {by}' if by else ''})" if end.cause and end.cause != "program" else ""
     lines = [f"job {end.job_id} {name!r} ended {end.state}{cause} in attempt {end.attempt}, cycle {end.cycle}"]
-    lines += dict.fromkeys(str(end.detail[key]) for key in ("why", "diverged") if end.detail.get(key))
+    lines += dict.fromkeys(str(end.detail[key]) for key in ("why", "diverged", "suspect") if end.detail.get(key))
     if end.detail.get("rule"):
         lines.append(f"your rule: {end.detail['rule']}")
     if end.detail.get("slow_texts"):
-        lines.append(f"looking for {end.detail['slow_texts']} took too long, so the rules with it counted as not fitting")
+        lines.append(f"looking for {end.detail['slow_texts']} took too long; rules with it counted as not fitting")
     failure = failure_of(end)
     if failure:
         how = signal_name(failure["signal"]) if failure.get("signal") else f"exit code {failure.get('exit_code')}"

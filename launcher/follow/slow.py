@@ -45,6 +45,8 @@ def straggler_line(found: dict[str, Any]) -> str:
     """One finding in one line."""
     where = f"{found['attempt']}.{found['cycle']}"
     ranks = found.get("stragglers")
+    if found.get("answer") == "swapped":
+        return f"{where}: spares took over from what an earlier supervisor had found slow"
     if ranks is None:
         return f"{where}: {found.get('why_not', '')}; a spare will take over at the next restart"
     if not ranks:

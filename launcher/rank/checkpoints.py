@@ -149,7 +149,8 @@ class Checkpoints:
         else:
             staged = self._stager.stage(state)
         blocked_s = time.perf_counter() - started
-        self._pending = in_background(lambda: self._write(staged, step, dict(facts or {}), blocked_s))
+        finite = worker.values_are_finite()
+        self._pending = in_background(lambda: self._write(staged, step, dict(facts or {}), blocked_s, finite=finite))
 
     def wait(self) -> None:
         """Wait until the last save is published. Raises CheckpointError, on all ranks, when it was not."""
@@ -216,7 +217,7 @@ class Checkpoints:
         """Whether every rank finds its copy of one round whole, and nothing newer lies on the disk."""
         rounds: list[tuple[int, int] | None] = [None] * self._world_size
         dist.all_gather_object(rounds, memory.find(), group=self._group)
-        on_disk: list[str] = self._agree(lambda: [path.name for path in manifest.published(self.folder)])
+        on_disk: list[str] = self._agree(self._names)[0]
         newest = int(on_disk[-1].removeprefix("step_")) if on_disk else -1
         if None not in rounds and len(set(rounds)) == 1 and rounds[0] is not None and rounds[0][1] >= newest:
             return True
@@ -237,6 +238,10 @@ class Checkpoints:
         (self.folder / f"{OWNER}.writing-{token}").replace(self.folder / OWNER)
         for leftover in self.folder.glob("*.writing-*"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        self._saves.add(saves.FOLDER, step=-1, detail={"folder": str(self.folder.absolute())})
+        if since := os.environ.get("TRAINMASTER_DISTRUSTED_FROM"):
+            # Training had diverged. Where ranks are in a container, nobody outside could mark what they had saved.
+            manifest.mark_diverged(self.folder, {"since": int(since), "good": int(since) or -1, "why": "diverged"})
         return token, self._last_interval()
 
     def _last_interval(self) -> int | None:
@@ -253,7 +258,16 @@ class Checkpoints:
 
     def _find_newest(self) -> Path | None:
         """The newest checkpoint that every rank, looking at its share of the files, finds whole."""
-        names: list[str] = self._agree(lambda: [path.name for path in reversed(manifest.published(self.folder))])
+        there, marked = self._agree(self._names)
+        if marked and not there and not self._agree(self._begins_anew):
+            raise CheckpointError(
+                f"could not go on from a checkpoint in {self.folder}: all of them ({', '.join(marked)}) may hold a "
+                "state that had diverged",
+                hint=f"to go on from one all the same remove its {manifest.DIVERGED}, to begin anew remove the folder",
+            )
+        if marked and self._rank == 0:
+            LOG.warning("passing over %s, saved when training had diverged", ", ".join(marked))
+        names: list[str] = list(reversed(there))
         damaged: list[str] = []
         for name in names:
             if self._all(manifest.is_whole(self.folder / name, share=self._rank, shares=self._world_size)):
@@ -262,6 +276,15 @@ class Checkpoints:
                 return self.folder / Path(name)
             damaged.append(name)
         return None
+
+    def _names(self) -> tuple[list[str], list[str]]:
+        """The names of those that may be gone on from, oldest first, and of those that are marked as diverged."""
+        there = manifest.published(self.folder)
+        marked = [path.name for path in there if manifest.is_diverged(path)]
+        return [path.name for path in there if path.name not in marked], marked
+
+    def _begins_anew(self) -> bool:
+        return manifest.begins_anew(manifest.published(self.folder))
 
     def _agree(self, on_rank_0: Callable[[], Any]) -> Any:
         """Rank 0's answer, or its error, for all."""
@@ -281,26 +304,29 @@ class Checkpoints:
 
     # -- writing, in the thread ----------------------------------------------------------------------------------
 
-    def _write(self, staged: dict[str, Any], step: int, facts: dict[str, Any], blocked_s: float) -> None:
+    def _write(
+        self, staged: dict[str, Any], step: int, facts: dict[str, Any], blocked_s: float, *, finite: bool
+    ) -> None:
         started = time.perf_counter()
         writing = self.folder / f"step_{step:08d}.writing-{self._token}"
         state_dict_saver.save(staged, storage_writer=FileSystemWriter(writing), process_group=self._group)
         # Each rank sums its own files; for one rank to read them all back would take as long as a load.
         own = {path.name: manifest.size_and_crc(path) for path in writing.glob(f"__{self._rank}_*")}
-        told = (own, blocked_s, time.perf_counter() - started)
+        told = (own, blocked_s, time.perf_counter() - started, finite)
         gathered: list[Any] | None = [None] * self._world_size if self._rank == 0 else None
         dist.gather_object(told, gathered, dst=0, group=self._group)
 
         def publish() -> int:
             assert gathered is not None
-            files = {name: entry for shares, _, _ in gathered for name, entry in shares.items()}
+            files = {name: entry for shares, _, _, _ in gathered for name, entry in shares.items()}
             made = Manifest(
                 step=step,
                 files=files | {".metadata": manifest.size_and_crc(writing / ".metadata")},
                 facts=facts,
                 world_size=self._world_size,
-                blocked_s=round(max(blocked for _, blocked, _ in gathered), 4),
-                wrote_s=round(max(wrote for _, _, wrote in gathered), 4),
+                blocked_s=round(max(blocked for _, blocked, _, _ in gathered), 4),
+                wrote_s=round(max(wrote for _, _, wrote, _ in gathered), 4),
+                finite=all(each for _, _, _, each in gathered),
             )
             made = replace(made, every=self._choose(made))
             self._publish(writing, made)
@@ -338,10 +364,18 @@ class Checkpoints:
         writing.rename(final)
         manifest.sync_folder(self.folder)
         worker.checkpoint_published(made.step)
-        steps = [int(path.name.removeprefix("step_")) for path in manifest.published(self.folder)]
-        earlier = [step for step in steps if step <= made.step]
-        for step in manifest.to_remove(earlier, keep=self.keep, keep_every=self.keep_every):
-            shutil.rmtree(self.folder / f"step_{step:08d}", ignore_errors=True)
+        if made.finite:
+            # Else those before it may be needed more than this one.
+            self._retire(made.step)
+
+    def _retire(self, newest: int) -> None:
+        """Remove what is no longer wanted now that a good one of a step is there."""
+        earlier = [path for path in manifest.published(self.folder) if _step_of(path) <= newest]
+        good = [path for path in earlier if not manifest.is_diverged(path) and manifest.is_finite(path)]
+        gone = manifest.to_remove([_step_of(path) for path in good], keep=self.keep, keep_every=self.keep_every)
+        for path in earlier:
+            if path not in good or _step_of(path) in gone:
+                shutil.rmtree(path, ignore_errors=True)
 
     # -- copies in memory ----------------------------------------------------------------------------------------
 
@@ -354,3 +388,7 @@ class Checkpoints:
             return self._all(holds)
 
         self._memory.copy(state, step=step, facts=facts, agree=agree)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step_"))

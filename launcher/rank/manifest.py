@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
+DIVERGED = "diverged.json"
+"""In a checkpoint: it may hold a state that has diverged, so nothing goes on from it. Whoever wants to, removes it."""
 DISK, MEMORY = "disk", "memory"
 _CHUNK_BYTES = 8 << 20
 
@@ -30,6 +32,8 @@ class Manifest:
     """How long the writing took beside the training. The slowest rank's."""
     every: int = 0
     """Steps to the next one, when trainmaster chose the interval."""
+    finite: bool = True
+    """Every value that a rank had reported last was finite when it was saved. Where not, older ones are kept."""
     source: str = DISK
     """Where it was loaded from: "disk", or "memory" for copies that nodes held of each other's states."""
 
@@ -52,6 +56,40 @@ def read_manifest(path: Path) -> Manifest:
 def published(folder: Path) -> list[Path]:
     """Checkpoints under their final names, oldest step first; whether they are whole is another matter."""
     return sorted(path for path in folder.glob("step_*") if path.is_dir() and "." not in path.name)
+
+
+def is_diverged(path: Path) -> bool:
+    """Whether a checkpoint is marked as one that may hold a diverged state."""
+    return (path / DIVERGED).exists()
+
+
+def mark_diverged(folder: Path, note: Mapping[str, Any]) -> list[str]:
+    """Mark the published checkpoints from the step `note["since"]` on; returns the names of those that are marked."""
+    names = []
+    for path in published(folder):
+        if int(path.name.removeprefix("step_")) < note["since"]:
+            continue
+        if not is_diverged(path):
+            write_synced(path / f".{DIVERGED}", json.dumps(note))
+            (path / f".{DIVERGED}").replace(path / DIVERGED)
+        names.append(path.name)
+    return names
+
+
+def begins_anew(marked: list[Path]) -> bool:
+    """Whether checkpoints that are all marked come from a run that never had a good value, so nothing is lost."""
+    try:
+        return all(json.loads((path / DIVERGED).read_text())["good"] < 0 for path in marked)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def is_finite(path: Path) -> bool:
+    """Whether a checkpoint's manifest says that what was reported was finite; True when it cannot be read."""
+    try:
+        return read_manifest(path).finite
+    except (OSError, ValueError):
+        return True
 
 
 def to_remove(steps: list[int], *, keep: int, keep_every: int) -> list[int]:

@@ -13,6 +13,7 @@ Every number is an aligned word of the machine, so a reader sees an old or a new
 agent share a machine, hence its monotonic clock.
 """
 
+import math
 import mmap
 import time
 from collections.abc import Mapping
@@ -170,6 +171,10 @@ class Page:
             slot = self._new_slot(name)
         if slot:
             self._floats[slot] = value
+
+    def is_finite(self) -> bool:
+        """Whether all values that were reported last are finite."""
+        return all(math.isfinite(self._floats[slot]) for slot in self._slots.values() if slot)
 
     def _new_slot(self, name: str) -> int:
         """The number's place for a name that was not reported before; 0 when there is no room."""

@@ -33,6 +33,8 @@ class CycleFacts:
     restarts_max: int
     role: RoleFacts | None = None
     """Set in a job of roles."""
+    distrusted_from: int | None = None
+    """Training had diverged: what was saved after this step or later is not to be gone on from."""
 
     @classmethod
     def from_message(cls, values: Mapping[str, Any]) -> "CycleFacts":
@@ -102,6 +104,8 @@ def rank_environment(facts: CycleFacts, *, node: str, local_rank: int, base: Map
         "SUBMITIT_EXECUTOR": "trainmaster",
         "SUBMITIT_FOLDER": facts.run_dir,
     }
+    if facts.distrusted_from is not None:
+        env["TRAINMASTER_DISTRUSTED_FROM"] = str(facts.distrusted_from)
     if per_node > 1 and "OMP_NUM_THREADS" not in base:
         env["OMP_NUM_THREADS"] = "1"
     # A dead peer must surface as an error, as under torchrun, unless the user chose otherwise.

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 FILE = "saves.jsonl"
-DISK, MEMORY, LOAD, INTERVAL = "disk", "memory", "load", "interval"
+DISK, MEMORY, LOAD, INTERVAL, FOLDER = "disk", "memory", "load", "interval", "folder"
 """Kinds of lines: a checkpoint was published; copies were made in memory (several in one line); ranks went on from
-somewhere; the interval between saves was chosen."""
+somewhere; the interval between saves was chosen; a folder of checkpoints was opened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

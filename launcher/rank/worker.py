@@ -94,6 +94,12 @@ def checkpoint_published(number: int) -> None:
         page.saved(number)
 
 
+def values_are_finite() -> bool:
+    """Whether all values are finite that this rank has reported last. True outside a job."""
+    page = _page if _page_known else _open_page()
+    return page is None or page.is_finite()
+
+
 def section(name: str) -> Section:
     """A phase that is rightly slower than a step: `with trainmaster.section("evaluate"): ...`.
 

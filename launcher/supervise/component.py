@@ -10,7 +10,7 @@ from trainmaster.launcher import plan as plans
 from trainmaster.launcher import record, runner
 from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.roles.role_plan import RolePlan
-from trainmaster.launcher.supervise import budget, slurm_side
+from trainmaster.launcher.supervise import budget, distrust, slurm_side, usual
 from trainmaster.launcher.supervise.copy_book import CopyBook
 from trainmaster.launcher.supervise.group import Group
 from trainmaster.launcher.supervise.launch import Launch
@@ -18,6 +18,8 @@ from trainmaster.launcher.supervise.links import Links, place_of
 from trainmaster.launcher.supervise.placement import first_free, keep_places, lay_out
 from trainmaster.launcher.supervise.rank_step import StepGroup
 from trainmaster.launcher.supervise.takeover import Post
+
+_EXCHANGED = ("swap", "at_restart")
 
 
 class Component:
@@ -50,13 +52,50 @@ class Component:
             known = ran[-1].nodes if ran and group.replica is None else ()
             steps = [event.step for event in own if event.step is not None]
             furthest = record.last_step(run_dir, own) if self.role is None else max(steps, default=None)
+            self._recall_slow(group, own)
             group.budget = budget.recall(events, role=self.name, replica=group.replica, attempt=attempt)
             group.recall(
                 number=max((event.cycle for event in ran), default=-1),
                 places=tuple(place for node in known for place in self.places_on(node)),
                 furthest=-1 if furthest is None else furthest,
                 saved=max((int(event.detail.get("saved", -1)) for event in own), default=-1),
+                leaving=self._found_slow(own, attempt=attempt),
             )
+            self._recall_values(group, run_dir / self.name, own, attempt=attempt)
+
+    def _recall_values(self, group: Group, folder: Path, own: Sequence[record.Event], *, attempt: int) -> None:
+        """What was usual of reported values, and a divergence that nobody has gone on from yet."""
+        if group.replica is None:
+            group.values.recall(usual.read(folder))
+        for event in own:
+            if event.state == "DIVERGED" and event.attempt == attempt:
+                self.copies.distrust(event.cycle)
+        last, unjudged = distrust.recall(own)
+        if last is None:
+            return
+        group.distrusted_from = int(last.detail[distrust.FROM])
+        if unjudged is not None and last.attempt == attempt:
+            group.cycle.diverged, group.cycle.diverged_told = unjudged, True
+
+    def _found_slow(self, own: Sequence[record.Event], *, attempt: int) -> tuple[str, ...]:
+        """Places found slow in the last cycle that were to be exchanged; not for ranks that are slow anywhere."""
+        found: list[str] = []
+        for event in own:
+            if event.state == "RUNNING" or (event.state == "RESTARTING" and event.cause != "supervisor_death"):
+                found = []
+            elif event.state == "STRAGGLER" and event.attempt == attempt and event.detail.get("answer") in _EXCHANGED:
+                everywhere = event.detail.get("slow_everywhere", ())
+                told = event.detail.get("stragglers", ())
+                nodes = [one["node"] for one in told if one["rank"] not in everywhere]
+                found += [place for node in nodes for place in self.places_on(node)]
+        return tuple(dict.fromkeys(found))
+
+    @staticmethod
+    def _recall_slow(group: Group, own: Sequence[record.Event]) -> None:
+        """Where each rank was found slow first."""
+        for event in own:
+            for one in event.detail.get("stragglers", ()) if event.state == "STRAGGLER" else ():
+                group.slow_at.setdefault(int(one["rank"]), str(one["node"]))
 
     @property
     def wanted(self) -> int:

@@ -139,19 +139,18 @@ class CopyBook:
         for member in self._links.of(self._places):
             self._links.tell(member, message)
 
+    def distrust(self, cycle: int) -> None:
+        """Training had diverged in a cycle: what it and those before it have copied is not gone on from."""
+        self._trusted_from = max(self._trusted_from, cycle + 1)
+
     # -- a new cycle ---------------------------------------------------------------------------------------------
 
     def whole(self, among: Collection[str]) -> Round | None:
         """The newest round from which ranks on healthy places can go on."""
         return partners.newest_whole(self._of(among), self._world_size)
 
-    def begin(self, cycle: int, places: Sequence[str], among: Collection[str], *, trusted: bool = True) -> None:
-        """Prepare the keepers for the next cycle on `places`, in rank order. Copies may come from all of `among`.
-
-        `trusted`: whether what the cycles before have copied is fit to go on from.
-        """
-        if not trusted:
-            self._trusted_from = cycle
+    def begin(self, cycle: int, places: Sequence[str], among: Collection[str]) -> None:
+        """Prepare the keepers for the next cycle on `places`, in rank order. Copies may come from all of `among`."""
         self._cycle, self._places = cycle, tuple(places)
         there = {place: self._links.members[place].topology for place in places}
         if len(there) == 1:

@@ -50,6 +50,8 @@ class Cycle:
     hang_since: float = 0.0
     diverged: Divergence | None = None
     """What a reported value has told."""
+    diverged_told: bool = False
+    """The record says so."""
     saved_before: int = -1
     """The newest checkpoint of all earlier cycles."""
     saved: int = -1

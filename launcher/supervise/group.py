@@ -74,6 +74,10 @@ class Group:
         self._values: dict[str, dict[int, float]] = {}
         """What ranks have reported since the last look, by name."""
         self._values_s = 0.0
+        self.distrusted_from: int | None = None
+        """Training had diverged, and no later cycle has come to a step: what was saved from this step on is suspect."""
+        self.slow_at: dict[int, str] = {}
+        """Where a rank was first found slow. Slow elsewhere too, it is the rank that is, not its nodes."""
         # Replicas that restart alone have nobody to be compared with.
         paced = plan.stragglers != "off" and self.world_size >= RANKS_MIN
         self.pace = PaceWatch(window_s=plan.straggler_window_s, windows=plan.straggler_windows) if paced else None
@@ -89,8 +93,10 @@ class Group:
         self.generation = 0
         """The job's, when this cycle was started."""
 
-    def recall(self, *, number: int, places: tuple[str, ...], furthest: int, saved: int = -1) -> None:
-        """Go on from the cycle that an earlier supervisor or attempt came to."""
+    def recall(
+        self, *, number: int, places: tuple[str, ...], furthest: int, saved: int = -1, leaving: tuple[str, ...] = ()
+    ) -> None:
+        """Go on from the cycle that an earlier supervisor or attempt came to. `leaving`: places found slow in it."""
         self.cycle = Cycle(
             number=number,
             places=places,
@@ -98,6 +104,7 @@ class Group:
             furthest_before=-1,
             furthest=furthest,
             saved=saved,
+            leaving=leaving,
         )
 
     def enter(self, phase: str) -> None:
@@ -310,6 +317,9 @@ class Group:
 
     def _note_steps(self, steps: dict[str, list[float]]) -> None:
         self.cycle.note_steps(steps)
+        if self.cycle.steps_known and self.cycle.diverged is None and self.phase == "run":
+            # Its program has chosen what to go on from.
+            self.distrusted_from = None
         self.steps_ever = self.steps_ever or self.cycle.steps_known
 
     def _note_where(self, where: dict[str, Any] | None) -> None:

@@ -12,10 +12,11 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from trainmaster.launcher.supervise import suspects
+from trainmaster.launcher.supervise import exchange, suspects
 from trainmaster.launcher.supervise.chronicle import Chronicle
+from trainmaster.launcher.supervise.decide import Action, Decision
 from trainmaster.launcher.supervise.group import Group
-from trainmaster.launcher.supervise.links import node_of
+from trainmaster.launcher.supervise.links import node_of, nodes_of
 from trainmaster.launcher.supervise.pace import Pace
 from trainmaster.launcher.supervise.supervised import Supervised
 
@@ -34,8 +35,6 @@ class Pacing:
         self._record = chronicle
         self._told: dict[Group, tuple[int, frozenset[int]]] = {}
         """The stragglers that were told last, and in which cycle."""
-        self._slow_at: dict[tuple[Group, int], str] = {}
-        """Where a rank was first found slow. Slow elsewhere too, it is the rank that is, not its nodes."""
 
     def tick(self, group: Group, now: float) -> None:
         """See whether a window of a running group has ended, and act on what it showed."""
@@ -53,10 +52,26 @@ class Pacing:
             self._told[group] = (group.cycle.number, frozenset(group.pace.stragglers))
             self._tell(group, told)
 
+    def leave_out(self, group: Group) -> None:
+        """The supervisor before has found nodes slow, and ranks start anyway: spares take over, where there are any.
+
+        Without this a takeover would forget what windows of minutes had shown, and wait for as many again.
+        """
+        there = self.job.component(group).open_to(group, self.job.dead)
+        slow = [place for place in group.cycle.leaving if place in there]
+        restart = Decision(action=Action.RESTART, cause=exchange.CAUSE)
+        places = exchange.extended(restart, slow, healthy=len(there), wanted=group.wanted).exclude
+        for place in places:
+            self.job.dead[place] = exchange.CAUSE
+            self.job.links.dismiss(place)
+        if places:
+            detail = {"answer": "swapped", "why_not": ""}
+            self._record.tell("STRAGGLER", group, cause="straggler", dead=nodes_of(places), detail=detail)
+
     def _tell(self, group: Group, told: frozenset[int]) -> None:
         assert group.pace is not None
         found = list(group.pace.stragglers.values())
-        wandering = [one.rank for one in found if self._slow_at.setdefault((group, one.rank), one.node) != one.node]
+        wandering = [one.rank for one in found if group.slow_at.setdefault(one.rank, one.node) != one.node]
         # Evidence that was given once is not given again when another rank joins.
         blamed = dict.fromkeys(one.node for one in found if one.rank not in wandering and one.rank not in told)
         places = tuple(place for place in group.cycle.places if node_of(place) in blamed)

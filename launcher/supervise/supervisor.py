@@ -21,7 +21,7 @@ from trainmaster.launcher import array_layout, intent, record, wire
 from trainmaster.launcher import plan as plans
 from trainmaster.launcher.exit_rules import EXIT_NEVER_REQUEUE, EXIT_REQUEUE, Kind
 from trainmaster.launcher.roles import role_plan
-from trainmaster.launcher.supervise import slurm_side, takeover
+from trainmaster.launcher.supervise import slurm_side, takeover, usual
 from trainmaster.launcher.supervise.board import Board
 from trainmaster.launcher.supervise.chronicle import Chronicle
 from trainmaster.launcher.supervise.component import Component
@@ -81,7 +81,7 @@ class Supervisor:
         self.phase = "gather"
         self.phase_since = time.monotonic()
         self.signals: list[int] = []
-        self.last_beat = 0.0
+        self.last_beat = self.last_usual = 0.0
         self.exit_code = 0
 
     # -- the loop ------------------------------------------------------------------------------------------------
@@ -261,6 +261,10 @@ class Supervisor:
             self.chronicle.recorder.note_step(furthest, slowest, values)
             self.job.links.tell_all({"do": "beat"})
             self._yield_to_successor()
+            if now - self.last_usual >= usual.EVERY_S:
+                self.last_usual = now
+                for component in self.job.components:
+                    usual.write(self.job.run_dir / component.name, component.groups[0].values.usual)
         self._heed_signals()
         if self.phase in ("gather", "work") and self.job.ending.hear():
             self.job.ask_for_checkpoint()

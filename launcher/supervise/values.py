@@ -7,7 +7,7 @@ at different steps: one bad batch is none.
 import math
 import statistics
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -34,6 +34,8 @@ class Divergence:
     """The median of the window before a jump."""
     mads: float = 0.0
     """How many median absolute deviations above that it lies."""
+    good: int = -1
+    """The last step of this cycle at which it was seen to be good, on all ranks; -1 for none."""
 
     def __str__(self) -> str:
         if self.usual is None:
@@ -58,12 +60,22 @@ class ValueWatch:
     _usual: dict[str, deque[float]] = field(default_factory=dict)
     _bad: dict[tuple[str, int], int] = field(default_factory=dict)
     _high: dict[str, int] = field(default_factory=dict)
+    _good: dict[str, int] = field(default_factory=dict)
     _seen: dict[int, int] = field(default_factory=dict)
     """The step of each rank's last sample."""
 
     def restart(self) -> None:
         """A new cycle: what was usual stays, what was wrong is over."""
-        self._bad, self._high, self._seen = {}, {}, {}
+        self._bad, self._high, self._good, self._seen = {}, {}, {}, {}
+
+    @property
+    def usual(self) -> Mapping[str, deque[float]]:
+        """The samples from which it was learnt what is usual."""
+        return self._usual
+
+    def recall(self, usual: Mapping[str, Sequence[float]]) -> None:
+        """Go on from what an earlier supervisor had learnt."""
+        self._usual = {name: deque(samples, maxlen=self.window) for name, samples in usual.items()}
 
     def hear(self, steps: Mapping[int, int], values: Mapping[str, Mapping[int, float]]) -> Divergence | None:
         """Take in one round of heartbeats, of all ranks that have come to a new step; the verdict, if there is one.
@@ -83,12 +95,17 @@ class ValueWatch:
                 self._bad[name, rank] = bad
                 if bad >= NOT_FINITE_SAMPLES:
                     self.last[name], self.last_step = value, fresh[rank]
-                    return Divergence(name=name, value=value, step=fresh[rank], rank=rank)
+                    return Divergence(
+                        name=name, value=value, step=fresh[rank], rank=rank, good=self._good.get(name, -1)
+                    )
             finite = [value for value in new.values() if math.isfinite(value)]
             self.last_step = max(fresh.values())
             self.last[name] = statistics.median(finite) if finite else next(iter(new.values()))
             if finite and (found := self._jumped(name, self.last[name], self.last_step)) is not None:
                 return found
+            bad_somewhere = any(count for (of, _), count in self._bad.items() if of == name)
+            if not bad_somewhere and not self._high.get(name):
+                self._good[name] = min(fresh[rank] for rank in new)
         return None
 
     def _jumped(self, name: str, value: float, step: int) -> Divergence | None:
@@ -110,4 +127,4 @@ class ValueWatch:
         self._high[name] = self._high.get(name, 0) + 1
         if self._high[name] < JUMP_SAMPLES:
             return None
-        return Divergence(name=name, value=value, step=step, usual=median, mads=mads)
+        return Divergence(name=name, value=value, step=step, usual=median, mads=mads, good=self._good.get(name, -1))

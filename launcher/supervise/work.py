@@ -16,7 +16,7 @@ from trainmaster.launcher.exit_rules import EXIT_REQUEUE
 from trainmaster.launcher.rank.rank_env import CycleFacts
 from trainmaster.launcher.roles.role_env import RoleFacts
 from trainmaster.launcher.roles.role_plan import RolePlan
-from trainmaster.launcher.supervise import exchange, interplay, slurm_side, suspects
+from trainmaster.launcher.supervise import distrust, exchange, interplay, slurm_side, suspects
 from trainmaster.launcher.supervise.budget import to_detail
 from trainmaster.launcher.supervise.chronicle import Chronicle
 from trainmaster.launcher.supervise.decide import Action, Decision, decide, end_state
@@ -27,6 +27,7 @@ from trainmaster.launcher.supervise.pacing import Pacing
 from trainmaster.launcher.supervise.stop_and_check import StopAndCheck
 from trainmaster.launcher.supervise.supervised import Supervised
 from trainmaster.launcher.supervise.symptom import Outcome, RankExit
+from trainmaster.launcher.supervise.values import Divergence
 
 LOG = logging.getLogger("trainmaster.supervisor")
 ECHO_PATIENCE_S = 0.25
@@ -66,7 +67,12 @@ class Work:
     def start(self) -> None:
         """Start the groups that need not wait for others."""
         for group in self.job.groups:
-            self._start_or_wait(group)
+            self._pacing.leave_out(group)
+            if group.cycle.diverged is not None:
+                # So the supervisor before has found, and died before it could draw the consequences.
+                self._judge(group)
+            else:
+                self._start_or_wait(group)
 
     def tick(self, now: float) -> None:
         """See what has come of the groups, and do what follows."""
@@ -105,11 +111,11 @@ class Work:
             master_port=members[0].port,
             restarts_max=group.plan.restarts_max,
             role=self._role_facts(group, members[0]),
+            distrusted_from=group.distrusted_from,
         )
         if group.replica is None:
-            # A state that has diverged was copied faithfully.
             healthy = component.healthy(self.job.dead)
-            component.copies.begin(facts.cycle, places, healthy, trusted=group.cause != "diverged")
+            component.copies.begin(facts.cycle, places, healthy)
         group.start(places, facts)
 
     def _role_facts(self, group: Group, member: Member) -> RoleFacts | None:
@@ -128,7 +134,9 @@ class Work:
     def _tick_group(self, group: Group, now: float) -> None:
         match group.phase:
             case "run":
-                if group.is_over(self.job.ending, now) and not self._is_served_by(group, now):
+                over = group.is_over(self.job.ending, now) and not self._is_served_by(group, now)
+                self._note_divergence(group)
+                if over:
                     group.stop()
             case "stop":
                 if group.stopped:
@@ -137,6 +145,18 @@ class Work:
                 self._tick_check(group, now)
             case "pause" | "wait":
                 self._tick_pause(group, now)
+
+    def _note_divergence(self, group: Group) -> None:
+        """Write down at once that a value went wrong: whoever takes over has to know what not to go on from."""
+        cycle = group.cycle
+        if cycle.diverged is None or cycle.diverged_told:
+            return
+        cycle.diverged_told = True
+        folder = self.job.run_dir / self.job.component(group).name
+        began = distrust.began_from(folder, attempt=self.job.attempt, cycle=cycle.number)
+        group.distrusted_from = distrust.doubt_of(cycle.diverged, began=began).since
+        detail = {"divergence": distrust.to_detail(cycle.diverged), distrust.FROM: group.distrusted_from}
+        self._record.tell("DIVERGED", group, cause="diverged", detail=detail | {"diverged": str(cycle.diverged)})
 
     def _is_served_by(self, group: Group, now: float) -> bool:
         """Whether ranks of another group still save, and may need what a group has that saves nothing itself.
@@ -256,7 +276,8 @@ class Work:
         if group.values.last:
             detail["values"] = {name: record.plain(value) for name, value in group.values.last.items()}
         if group.cycle.diverged is not None:
-            detail["diverged"] = str(group.cycle.diverged)
+            self._note_divergence(group)
+            detail |= self._distrust(group, group.cycle.diverged)
         if group.cycle.fault_epoch_s is not None:
             detail["fault_epoch_s"] = group.cycle.fault_epoch_s
         if decision.failure is not None:
@@ -294,6 +315,17 @@ class Work:
                     self._close(Verdict(decision, None, (), {}))
             case _:
                 self._close(Verdict(decision, group, dead, detail))
+
+    def _distrust(self, group: Group, found: Divergence) -> dict[str, Any]:
+        """Nothing that was saved or copied when training had diverged is gone on from. For the record."""
+        component = self.job.component(group)
+        # A state that has diverged was copied faithfully.
+        component.copies.distrust(group.cycle.number)
+        assert group.distrusted_from is not None, "it is set when a divergence is noted"
+        told = distrust.mark(
+            self.job.run_dir / component.name, since=group.distrusted_from, good=found.good, why=str(found)
+        )
+        return told | {"diverged": str(found), "suspect": distrust.in_words(told)}
 
     def _places(self, group: Group, names: Iterable[str]) -> list[str]:
         """The places among names of which some are nodes, as ranks tell which one to leave out."""

@@ -27,12 +27,12 @@ def test_an_unknown_fault_is_answered_with_those_there_are() -> None:
         faults.find("meteor")
 
 
-@pytest.mark.parametrize(("text", "target"), [("17:3", (17, 3)), ("17", (17, 0)), ("17:0", (17, 0))])
-def test_a_rank_target(text: str, target: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("text", "target"), [("17:3", ("17", 3)), ("17", ("17", 0)), ("17_2:1", ("17_2", 1))])
+def test_a_rank_target(text: str, target: tuple[str, int]) -> None:
     assert parse_target(text) == target
 
 
-@pytest.mark.parametrize("text", ["n01", "17:", "17:x", ":3", "17:-1", "17:3:4"])
+@pytest.mark.parametrize("text", ["n01", "17:", "17:x", ":3", "17:-1", "17:3:4", "17_", "17_x:1"])
 def test_a_rank_target_that_means_nothing(text: str) -> None:
     with pytest.raises(UsageError, match="is not JOB"):
         parse_target(text)

@@ -214,7 +214,8 @@ def test_what_a_cycle_that_diverged_has_copied_is_not_gone_on_from(make: Callabl
     cluster = make({"n1": "a", "n2": "b"}, world_size=2)
     ranks = begin(cluster, ["n1", "n2"])
     copy(cluster, ranks, 10)
-    cluster.book.begin(1, ["n1", "n2"], cluster.members, trusted=False)
+    cluster.book.distrust(0)
+    cluster.book.begin(1, ["n1", "n2"], cluster.members)
     assert find(cluster, Rank(cluster, "n1", 0, cycle=1)) is None
     # Nor by the next cycle, whatever that one is started for.
     again = begin(cluster, ["n1", "n2"], cycle=2)

@@ -257,3 +257,60 @@ def test_a_program_that_ends_with_75_by_itself_is_requeued(tmp_path: Path) -> No
     scene.windows({1: 2.0}, 1)
     scene.save_and_leave()
     assert scene.work.verdict is not None and scene.work.verdict.decision.action is Action.REQUEUE
+
+
+def taken_over(scene: Scene) -> Work:
+    """The supervisor that comes after, with what lies in the run folder."""
+    component = Component(scene.job.plan, scene.links)
+    component.recall(scene.folder, record.read(scene.folder), attempt=0)
+    job = Supervised(
+        run_dir=scene.folder,
+        plan=scene.job.plan,
+        job_id=7,
+        attempt=0,
+        epoch=1,
+        links=scene.links,
+        components=(component,),
+        roles={},
+        ending=Ending(scene.folder, 7, attempt=0, lead_s=60, taken_over=True),
+        generation=0,
+    )
+    work = Work(job, Chronicle(job))
+    work.start()
+    return work
+
+
+def test_a_takeover_leaves_out_what_was_found_slow(tmp_path: Path) -> None:
+    """The finding was in the memory of the supervisor that died: its successor started ranks on the slow node again."""
+    scene = Scene(tmp_path)
+    scene.windows({2: 1.6})
+    slow = scene.group.cycle.places[2]
+    assert record.read(tmp_path)[-1].detail["answer"] == "swap"
+    work = taken_over(scene)
+    (group,) = work.job.groups
+    assert slow not in group.cycle.places and len(group.cycle.places) == 4
+    assert work.job.dead == {slow: "straggler"}
+    told = record.read(tmp_path)[-1]
+    assert (told.state, told.dead, told.detail["answer"]) == ("STRAGGLER", (slow,), "swapped")
+    assert "an earlier supervisor had found slow" in slow_lines(tmp_path)[-1]
+
+
+def test_a_takeover_without_a_spare_keeps_what_is_slow(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.windows({2: 1.6})
+    scene.links.members.pop("n4")
+    work = taken_over(scene)
+    (group,) = work.job.groups
+    assert set(group.cycle.places) == {"n0", "n1", "n2", "n3"} and not work.job.dead
+
+
+def test_a_rank_that_was_slow_elsewhere_is_known_to_the_next_supervisor(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.windows({2: 1.6})
+    where = scene.group.cycle.places[2]
+    (group,) = taken_over(scene).job.groups
+    assert group.slow_at == {2: where}
+
+
+def slow_lines(folder: Path) -> list[str]:
+    return [slow.straggler_line(one) for one in slow.stragglers_of(record.read(folder))]
