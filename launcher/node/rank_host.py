@@ -213,7 +213,7 @@ class RankHost:
         if self._ranks is not None and not self.stopping and self.stacks is None:
             ranks = [entry for entry in self._ranks.running() if entry.pid]
             interpreter = self._program.interpreter if self._program else self.plan.python
-            self.stacks = Stacks(ranks, py_spy=_py_spy(interpreter))
+            self.stacks = Stacks(ranks, py_spy=py_spy_of(interpreter))
             self.stacks.ask()
 
     def new_first_steps(self) -> bool:
@@ -549,7 +549,7 @@ def _is_full(folder: Path) -> bool:
     return room.f_bavail * room.f_frsize < record.Recorder.RESERVE_BYTES * 2
 
 
-def _py_spy(interpreter: str) -> str | None:
+def py_spy_of(interpreter: str) -> str | None:
     """py-spy, where it is installed: with the ranks' interpreter, or on the agent's PATH."""
     beside = Path(interpreter).with_name("py-spy")
     return str(beside) if os.access(beside, os.X_OK) else shutil.which("py-spy")

@@ -16,7 +16,7 @@ from typing import Any
 
 from trainmaster.launcher import runner
 from trainmaster.launcher.node import ports, processes
-from trainmaster.launcher.node.rank_host import EXIT_COULD_NOT_START, RankHost
+from trainmaster.launcher.node.rank_host import EXIT_COULD_NOT_START, RankHost, py_spy_of
 from trainmaster.launcher.node.ranks import LocalRank, Ranks, tail
 from trainmaster.launcher.node.warm import ForkServer
 from trainmaster.launcher.plan import Plan
@@ -177,7 +177,8 @@ class StepHost(RankHost):
         if self._ranks is None or self.stopping or self.stacks is not None:
             return
         programs = [replace(entry, pid=program_of(entry.pid)) for entry in self._ranks.running() if entry.pid]
-        self.stacks = Stacks([entry for entry in programs if entry.pid], py_spy=shutil.which("py-spy"))
+        interpreter = self._program.interpreter if self._program else self.plan.python
+        self.stacks = Stacks([entry for entry in programs if entry.pid], py_spy=py_spy_of(interpreter))
         self.stacks.ask()
 
     def carry_on(self) -> None:

@@ -241,6 +241,11 @@ def _runner_faults(role: Role) -> Iterator[str]:
         origins = [spec.origins[field] for field in ("runner", "mpi") if getattr(spec, field) and field in spec.origins]
         where = f", from {origins[0]}" if origins else ""
         yield f"agents start the ranks of a role, the runner cannot be {spec.chosen_runner!r}{where}"
+    if spec.diagnose != "never" and role.restart == "alone" and "diagnose" not in spec.origins:
+        yield (
+            "diagnose looks at the nodes of a role while none of its ranks runs, which never is when replicas restart "
+            "alone; leave it out, or check by hand: trainmaster jobs diagnose"
+        )
     if spec.container is not None and callable(role.target):
         yield "a callable cannot run in a container, whose image need not have trainmaster; give a program"
 

@@ -68,16 +68,17 @@ class StopAndCheck:
     def begin(self, group: Group, decision: Decision) -> bool:
         """Start a round on all nodes of a group and its spares, if one is called for; whether it was."""
         plan = group.plan
-        if plan.diagnose != ON_SUSPICION or group.role is not None or not is_called_for(decision):
+        if plan.diagnose != ON_SUSPICION or group.replica is not None or not is_called_for(decision):
             return False
-        places = self.job.component(group).healthy(self.job.dead)
+        component = self.job.component(group)
+        places = component.healthy(self.job.dead)
         members = self.job.links.of(places)
         if len(members) < 2:
             return False
         # The store of the tournament lies on the first: this supervisor's own node works, or it would not be here.
         here = os.environ.get("SLURMD_NODENAME", "")
         members.sort(key=lambda member: (member.node != here, member.place))
-        folder = self.job.run_dir / f".diagnosis-{self.job.attempt}.{group.cycle.number}"
+        folder = self.job.run_dir / component.name / f".diagnosis-{self.job.attempt}.{group.cycle.number}"
         means = means_of(plan)
         task = Task(
             addresses={member.node: member.address for member in members}, means=means, limit_s=plan.diagnose_limit_s
@@ -85,6 +86,8 @@ class StopAndCheck:
         options = [f"--gpus-per-node={plan.gpus_per_node}"] if plan.gpus_per_node else []
         if plan.cpus_per_task is not None:
             options.append(f"--cpus-per-task={plan.cpus_per_task * plan.tasks_per_node}")
+        if group.role is not None:
+            options.append(f"--het-group={self.job.components.index(component)}")
         argv = command(plan.python, folder, list(task.addresses), means=means, options=options)
         LOG.warning("stop and check on %s, because of %s", ",".join(task.addresses), decision.cause)
         self._sessions[group] = Session(folder, task, argv)
@@ -119,7 +122,9 @@ class StopAndCheck:
         cycle = group.cycle.number
         try:
             view = found.as_json() | {"left_out": list(leave)}
-            file_of(self.job.run_dir, attempt=self.job.attempt, cycle=cycle).write_text(json.dumps(view) + "\n")
+            file_of(
+                self.job.run_dir / self.job.component(group).name, attempt=self.job.attempt, cycle=cycle
+            ).write_text(json.dumps(view) + "\n")
         except OSError as error:
             LOG.warning("could not keep the diagnosis: %s", error)
         blamed = [*found.verdict.nodes, *found.verdict.pairs]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import real_lab
+from trainmaster import Role, submit_roles
 from trainmaster.lab.cluster import Lab, LabSpec, up
 from trainmaster.launcher import record
 from trainmaster.launcher.submit.executor import submit
@@ -23,7 +24,8 @@ SHARE = 0.08
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    with up(LabSpec(nodes=4)) as made:
+    # Only the backfill scheduler starts heterogeneous jobs, by default every 30 s.
+    with up(LabSpec(nodes=4, settings={"SchedulerParameters": "bf_interval=1"})) as made:
         yield made
 
 
@@ -60,6 +62,27 @@ def test_after_a_hang_the_throttled_node_is_found_and_left_out(
     said = subprocess.run(argv, env=lab.env, capture_output=True, text=True, check=True).stdout
     assert f"left out: {bad}" in said
     assert [row.split()[0] for row in said.splitlines() if row.startswith("0.")] == ["0.0", "0.1"]
+
+
+@pytest.mark.slow
+def test_the_nodes_of_a_role_are_checked_while_the_others_go_on(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", lab.env["SLURM_CONF"])
+    own = JobSpec(nodes=2, time=10, hang_timeout_s=4.0, stop_grace_s=0.5, diagnose="on_suspicion", stragglers="off")
+    roles = {
+        "server": Role(target=["/bin/sleep", "600"], service=True, spec=JobSpec(time=10)),
+        "trainer": Role(target=[sys.executable, str(PROGRAM), "40", "--stuck-at", "8"], spec=own),
+    }
+    job = submit_roles(roles, folder=tmp_path / "jobs")
+    assert job.exception() is None
+    (found,) = [event for event in job.events() if event.state == "DIAGNOSED"]
+    assert found.role == "trainer" and found.detail["means"] == "torch gloo", found.detail
+    (running, *_) = [event for event in job.events() if event.state == "RUNNING" and event.role == "trainer"]
+    told = json.loads((job.run_dir / "trainer" / "diagnosis-0.0.json").read_text())
+    assert set(told["told"]) == set(running.nodes), "the server's node is not disturbed"
+    again = [(event.role, event.cause) for event in job.events() if event.state == "RESTARTING"]
+    assert again == [("trainer", "hang")]
 
 
 @pytest.mark.parametrize("means", [pytest.param("torch", marks=pytest.mark.slow), "mpi"])

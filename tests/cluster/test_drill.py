@@ -67,6 +67,10 @@ def test_every_drill_on_one_job(lab: Lab, tmp_path: Path, monkeypatch: pytest.Mo
     told = done("--grace", "1", "preempt")
     assert (told["cause"], told["found"]) == ("requeue", "REQUEUED")
     assert record.read(job.run_dir)[-1].attempt == 1
+    told = done("--grace", "1", "timeout")
+    assert (told["cause"], told["found"], told["right_cause"]) == ("requeue", "REQUEUED", True)
+    assert told["target"] == "warning, 1 s, requeue" and told["new_step_s"] is not None
+    assert record.read(job.run_dir)[-1].attempt == 2
     # A drill is no evidence against a node.
     assert not (job.run_dir / suspects.FILE).exists()
     job.cancel()

@@ -156,6 +156,80 @@ def test_a_loss_that_is_nan_stops_the_job_with_93(lab: Lab, tmp_path: Path) -> N
     assert told["values"] == {"loss": "nan", "lr": 0.1}
 
 
+JUMPS = """
+from pathlib import Path
+import torch, torch.distributed as dist
+from trainmaster import Checkpoints
+
+dist.init_process_group("gloo")
+checkpoints = Checkpoints(Path(sys.argv[1]), every=10, keep=9, timeout_s=60)
+state = {"weights": torch.zeros(4)}
+found = checkpoints.load(state)
+first = found.step + 1 if found else 1
+cycle = os.environ["TRAINMASTER_CYCLE"]
+suspect = os.environ.get("TRAINMASTER_DISTRUSTED_FROM")
+print(f"cycle {cycle} begins with step {first}, suspect from {suspect}", flush=True)
+for step in range(first, 10_000):
+    time.sleep(0.25)
+    trainmaster.step(step, loss=50.0 if cycle == "0" and step > 100 else 1.0)
+    checkpoints.after_step(state, step=step)
+    if cycle == "1" and step > first + 5:
+        break
+checkpoints.close()
+dist.destroy_process_group()
+"""
+
+
+def test_after_a_jump_ranks_go_on_from_before_it(lab: Lab, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    rule = "cause=diverged => restart"
+    job = run(
+        JUMPS, tmp_path, words=(str(folder),), nodes=2, mem="2G", jump={"loss": 30}, jump_window=16, exit_rules=(rule,)
+    )
+    assert job.exception() is None
+    (restart,) = events(job, "RESTARTING")
+    (noted,) = events(job, "DIVERGED")
+    assert restart.cause == "diverged" and "loss jumped to 50" in restart.detail["diverged"]
+    since = restart.detail["distrusted_from"]
+    # A sample a second: the last good one may be some steps back.
+    assert since == noted.detail["distrusted_from"] and 20 < since <= 100
+    said = (job.run_dir / "attempt0.1" / "rank0.out").read_text()
+    assert f"cycle 1 begins with step {(since - 1) // 10 * 10 + 1}, suspect from {since}" in said, said
+    assert "step_00000100" in restart.detail["distrusted"]
+
+
+CRASHES = """
+step = int(os.environ["TRAINMASTER_CYCLE"]) + 1
+trainmaster.step(step)
+if step == 1:
+    from trainmaster.launcher.rank.worker import checkpoint_published
+    checkpoint_published(step)
+sys.exit(9)
+"""
+
+
+def test_a_job_that_gets_on_but_saves_nothing_any_more_is_stopped(lab: Lab, tmp_path: Path) -> None:
+    """Every cycle does a new step, so it is no crash loop; but a requeue would begin where the first one was."""
+    job = run(CRASHES, tmp_path, nodes=1, no_checkpoint_max=2)
+    text = str(job.exception())
+    assert "ended NO_PROGRESS (no_progress) in attempt 0, cycle 2" in text
+    assert "2 failed cycles in a row without a new checkpoint (no_checkpoint_max)" in text
+
+
+LEAVES = """
+trainmaster.step(int(os.environ["TRAINMASTER_CYCLE"]))
+sys.exit(85 if os.environ["RANK"] == "0" else 0)
+"""
+
+
+def test_a_job_that_uses_up_nodes_is_stopped(lab: Lab, tmp_path: Path) -> None:
+    job = run(LEAVES, tmp_path, nodes=1, spares=2, node_failures_max=1)
+    text = str(job.exception())
+    assert "(node_failures_exhausted)" in text
+    assert "2 nodes lost or left out in 24 hours, where 1 are allowed (node_failures_max)" in text
+    assert len({event.nodes for event in events(job, "RUNNING")}) == 2, "one spare was used, and not the other"
+
+
 FENCED = """
 from pathlib import Path
 import torch, torch.distributed as dist

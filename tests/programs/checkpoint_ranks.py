@@ -18,7 +18,7 @@ import torch.distributed as dist
 from trainmaster.errors import CheckpointError
 from trainmaster.launcher.rank import copies, saves
 from trainmaster.launcher.rank.checkpoints import Checkpoints
-from trainmaster.launcher.rank.manifest import published, read_manifest
+from trainmaster.launcher.rank.manifest import mark_diverged, published, read_manifest
 
 
 def state_of(value: float) -> dict[str, Any]:
@@ -142,7 +142,42 @@ def shards(folder: Path) -> dict[str, Any]:
     return {"shape": list(pieces[0].shape), "fits": fits, "whole": target["w"].full_tensor().tolist()}
 
 
+def diverged(folder: Path) -> dict[str, Any]:
+    """Values are not finite while some are saved; then the supervisor marks what was saved since."""
+    from trainmaster.launcher.rank import page, worker
+
+    own = Path(f"{folder}.page.{dist.get_rank()}")
+    page.create(own)
+    os.environ["TRAINMASTER_STEP_FILE"] = str(own)
+    with Checkpoints(folder, keep=1, timeout_s=60) as checkpoints:
+        for step in (10, 20, 30, 40):
+            # One rank's values are enough.
+            worker.step(step, loss=float("nan") if step >= 30 and dist.get_rank() == 1 else 1.0)
+            checkpoints.save(state_of(step), step=step)
+    told: dict[str, Any] = {
+        "saved": steps(folder),
+        "finite": [read_manifest(path).finite for path in published(folder)],
+    }
+    dist.barrier()
+    if dist.get_rank() == 0:
+        mark_diverged(folder, {"since": 30, "good": 29})
+    dist.barrier()
+    told["loaded"] = load(folder)["step"]
+    with Checkpoints(folder, keep=1, timeout_s=60) as checkpoints:
+        worker.step(45, loss=1.0)
+        checkpoints.save(state_of(45), step=45)
+    told["then"] = steps(folder)
+    dist.barrier()
+    os.environ["TRAINMASTER_DISTRUSTED_FROM"] = "45"
+    try:
+        Checkpoints(folder, timeout_s=60)
+    except CheckpointError as error:
+        told["refused"] = str(error)
+    return told
+
+
 SCENES = {
+    "diverged": diverged,
     "auto": auto,
     "strange_facts": strange_facts,
     "save_three": save_three,

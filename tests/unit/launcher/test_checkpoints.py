@@ -63,6 +63,17 @@ def test_a_rank_of_an_old_cycle_publishes_and_removes_nothing(tmp_path: Path) ->
     assert found["left"] == ["owner", "step_00000003"]
 
 
+def test_what_was_saved_when_training_had_diverged_is_passed_over(tmp_path: Path) -> None:
+    """The newest whole checkpoint held NaN, and every restart went on from it; retention had removed the older ones."""
+    found = play("diverged", tmp_path / "checkpoints", ranks=2)
+    assert found["saved"] == ["step_00000020", "step_00000030", "step_00000040"], "the last good one is kept"
+    assert found["finite"] == [True, False, False]
+    assert found["loaded"] == 20
+    assert found["then"] == ["step_00000045"]
+    assert "all of them (step_00000045) may hold a state that had diverged" in found["refused"]
+    assert "remove its diverged.json" in found["refused"]
+
+
 def test_facts_that_are_no_json_are_refused_on_every_rank(tmp_path: Path) -> None:
     """Rank 0 alone found out, in its thread, and the others waited for its answer until their time was up."""
     found = play("strange_facts", tmp_path / "checkpoints", ranks=2)

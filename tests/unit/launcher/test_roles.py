@@ -59,6 +59,14 @@ def test_the_ranks_of_a_role_are_started_by_agents() -> None:
     assert "role 'b': a callable cannot run in a container" in text
 
 
+def test_stop_and_check_is_refused_where_ranks_of_a_role_always_run() -> None:
+    checked = JobSpec(diagnose="on_suspicion")
+    alone = Role(target=TRUE, restart="alone", spec=checked)
+    text = faults(a=alone, b=Role(target=TRUE, spec=checked), c=Role(target=TRUE, spec=JobSpec(nodes=0)))
+    assert "role 'a': diagnose looks at the nodes of a role while none of its ranks runs" in text
+    assert "role 'b'" not in text
+
+
 def test_a_runner_that_is_only_a_default_is_not_taken_for_roles_either(tmp_path: Path, monkeypatch: Any) -> None:
     """It was found after the roles had been judged, and their agents started nothing."""
     own = tmp_path / "trainmaster" / "config.toml"

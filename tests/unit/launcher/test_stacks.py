@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from trainmaster.launcher.node import processes
+from trainmaster.launcher.node.rank_host import py_spy_of
+from trainmaster.launcher.node.ranks import LocalRank
 from trainmaster.launcher.rank.worker import STACK_SIGNAL
-from trainmaster.launcher.supervise.stacks import Where, main_frames, suspects, waits
+from trainmaster.launcher.supervise.stacks import Stacks, Where, main_frames, suspects, waits
 
 BACKWARD = """Thread 0x00007f11 (most recent call first):
   File "/usr/lib/python3.11/threading.py", line 324 in wait
@@ -118,3 +120,50 @@ def test_a_process_that_is_stuck_in_c_shows_its_stack(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert processes.state(process.pid) == "?"
+
+
+LOCKED = """
+import ctypes
+print("ready", flush=True)
+def waits_for_ever():
+    while True:
+        ctypes.PyDLL(None).sleep(600)
+waits_for_ever()
+"""
+
+
+def test_py_spy_shows_native_frames_also_of_a_rank_that_has_no_handler(tmp_path: Path) -> None:
+    """Such as a program under srun that never imported trainmaster: only a look from outside tells where it is."""
+    tool = py_spy_of(sys.executable)
+    if tool is None:
+        pytest.skip("py-spy is not installed (pip install 'trainmaster[stacks]')")
+    process = subprocess.Popen([sys.executable, "-c", LOCKED], stdout=subprocess.PIPE)
+    entry = LocalRank(
+        rank=3,
+        out=tmp_path / "rank3.out",
+        err=tmp_path / "rank3.err",
+        error_file=tmp_path / "error.json",
+        step_file=tmp_path / "step",
+        modules_file=tmp_path / "modules",
+        stacks_file=tmp_path / "stacks",
+        pid=process.pid,
+    )
+    try:
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        assert not processes.catches(process.pid, STACK_SIGNAL)
+        round_ = Stacks([entry], py_spy=tool)
+        round_.ask()
+        (tracer,) = round_.tracers
+        _, status = os.waitpid(tracer, 0)
+        assert os.waitstatus_to_exitcode(status) == 0, "may this user trace? (kernel.yama.ptrace_scope)"
+        round_.ended(tracer, status)
+        while (answer := round_.answer()) is None:
+            time.sleep(0.05)
+        (where,) = answer
+        frames = main_frames(where.text)
+        assert any("sleep" in frame and ".so" in frame for frame in frames), where.text
+        assert any(frame.startswith("waits_for_ever (") for frame in frames), where.text
+        assert not waits(where) and process.poll() is None
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
