@@ -16,7 +16,7 @@ from typing import Any
 
 from trainmaster.launcher import runner
 from trainmaster.launcher.node import ports, processes
-from trainmaster.launcher.node.rank_host import EXIT_COULD_NOT_START, RankHost, py_spy_of
+from trainmaster.launcher.node.rank_host import EXIT_COULD_NOT_START, HOLD_S, RankHost, py_spy_of
 from trainmaster.launcher.node.ranks import LocalRank, Ranks, tail
 from trainmaster.launcher.node.warm import ForkServer
 from trainmaster.launcher.plan import Plan
@@ -76,6 +76,10 @@ class StepRanks(Ranks):
         if grace_s > 0 and not self._all_done():
             for pid in self._left(frozenset()):
                 processes.send(pid, signal.SIGTERM)
+            for entry in self.running():
+                if entry.pid and page.read(entry.step_file).holds and (program := program_of(entry.pid)):
+                    # As in `Ranks.stop`: it waits for orders that will not come any more.
+                    processes.send(program, signal.SIGKILL)
 
     def step_stop(self, spared: frozenset[int]) -> bool:
         """Carry a stop on, as `Ranks.step_stop`. After good ends torchrun may see them and leave by itself."""
@@ -147,6 +151,7 @@ class StepHost(RankHost):
             env |= common | {"TRAINMASTER_STEP_FILE": str(entry.step_file)}
             env |= {"TRAINMASTER_STACKS_FILE": str(entry.stacks_file)} | self.copies.env(facts.cycle)
             env["TRAINMASTER_STRAGGLERS"] = self.plan.stragglers
+            env["TRAINMASTER_HOLD_S"] = str(HOLD_S)
             (draft / f"{entry.rank}.env").write_text(rank_shell.exports(_for_the_shell(env, self.plan.runner)))
             page.create(draft / entry.step_file.name)
             enter.leave_env(self._scratch, entry.rank, base | env)

@@ -106,6 +106,14 @@ def test_an_end_by_slurms_own_commands_saves_too(lab: Lab, tmp_path: Path, verb:
         check(job, "requeue")
 
 
+@pytest.mark.parametrize("runner", ["srun", "torchrun", "mpi"])
+def test_ranks_that_slurm_itself_starts_outlive_its_sigterm(lab: Lab, tmp_path: Path, runner: str) -> None:
+    """They were gone before the order came, so an end without notice cost all since the last checkpoint."""
+    job = flowing(tmp_path, runner=runner)
+    lab.run(["scontrol", "requeue", str(job.job_id)])
+    check(job, "requeue")
+
+
 def test_a_notice_of_maintenance(lab: Lab, tmp_path: Path) -> None:
     """Whoever plans maintenance reserves the nodes, and warns the jobs on them."""
     job = flowing(tmp_path)
