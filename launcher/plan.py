@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from trainmaster.launcher import exit_rules as rules
+from trainmaster.launcher import placement as placements
 from trainmaster.launcher.container import Container, from_value
+from trainmaster.launcher.placement import Placement
 
 FILE = "plan.json"
 TASKS = "tasks.json"
@@ -34,6 +36,8 @@ class Plan:
     """srun's --mpi for the step of the ranks."""
     container: Container | None = None
     """What ranks run in."""
+    placement: Placement | None = None
+    """The mesh that ranks are ordered for."""
     program: tuple[str, ...] | None = None
     """The command of a rank; None when `submitted.pkl` holds a Python callable."""
     import_path: tuple[str, ...] = ()
@@ -130,6 +134,7 @@ def read(run_dir: Path) -> Plan:
             values[key] = tuple(values[key])
     if values.get("container") is not None:
         values["container"], _ = from_value(values["container"])
+    values["placement"], _ = placements.from_value(values.get("placement"))
     values["exit_rules"] = tuple(filter(None, (rules.from_value(one)[0] for one in values.get("exit_rules", ()))))
     return Plan(**values)
 

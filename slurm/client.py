@@ -32,6 +32,9 @@ class SlurmClient(Protocol):
     def nodes(self, names: str = "") -> tuple[Node, ...]:
         """All nodes, or those of a hostlist."""
 
+    def topology(self) -> str:
+        """What Slurm knows of its switches, as lines of topology.conf; "" where it knows none."""
+
     def partitions(self) -> tuple[Partition, ...]:
         """All partitions."""
 

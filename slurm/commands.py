@@ -151,6 +151,15 @@ class Commands:
         done = self._run("scontrol", "-o", "show", "node", *([names] if names else []))
         return tuple(parse.node(line) for line in done.stdout.splitlines() if line.startswith("NodeName="))
 
+    def topology(self) -> str:
+        """`scontrol show topology`, which fails where there is no topology plug-in."""
+        try:
+            return self._run("scontrol", "show", "topology").stdout
+        except SlurmUnreachable:
+            raise
+        except SlurmError:
+            return ""
+
     def partitions(self) -> tuple[Partition, ...]:
         """`scontrol show partition`."""
         lines = self._run("scontrol", "-o", "show", "partition").stdout.splitlines()

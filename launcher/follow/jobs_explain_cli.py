@@ -26,6 +26,7 @@ def add(verbs: "Verbs") -> None:
 def run_explain(args: argparse.Namespace) -> int:
     """Print the script, the origin of its values, and why the job waits."""
     from trainmaster.launcher.follow.find import find
+    from trainmaster.launcher.follow.lie import lie_of, words_of
     from trainmaster.launcher.follow.saving import facts_of, lines_of
     from trainmaster.launcher.follow.watch import PATIENCE_S, Watch
     from trainmaster.launcher.submit.belongings import read
@@ -37,6 +38,7 @@ def run_explain(args: argparse.Namespace) -> int:
     wait = why_it_waits(found, script, watch.queue.client) if state in ("PENDING", "REQUEUED") else None
     holds = why_it_completes(watch.queued(patience_s=0.0), watch.queue.client)
     saving = facts_of(lines_of(found.run_dir, found.plan.roles))
+    lie = lie_of(found.run_dir)
     if args.json:
         from trainmaster.launcher.submit.explanation import as_data
 
@@ -47,7 +49,18 @@ def run_explain(args: argparse.Namespace) -> int:
             "state": state,
             "holds": holds or None,
         }
-        print(json.dumps({**facts, "waits": wait, "saving": saving, "script": script, "explanation": told}))
+        print(
+            json.dumps(
+                {
+                    **facts,
+                    "waits": wait,
+                    "saving": saving,
+                    "placement": lie or None,
+                    "script": script,
+                    "explanation": told,
+                }
+            )
+        )
         return 0
     print(f"job {found.job_id} {found.plan.name!r}  {state}")
     if holds:
@@ -58,6 +71,8 @@ def run_explain(args: argparse.Namespace) -> int:
         print(f"  start:  {wait['start']}")
     if saving is not None and saving["interval_because"]:
         print(f"  saves:  {saving['interval_because']}")
+    for line in words_of(lie):
+        print(f"  place:  {line}")
     print(f"\n{script.rstrip() or '(its script is not kept here)'}\n")
     if explanation is None:
         print("this job was submitted without an explanation", file=sys.stderr)

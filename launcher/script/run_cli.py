@@ -26,6 +26,7 @@ _HELP = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the command line."""
+    from trainmaster.launcher.submit.placement_cli import add_placement_options
     from trainmaster.launcher.submit.submit_cli import (
         OPTIONS,
         add_container_options,
@@ -40,6 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             help_text = _HELP.get(field, text)
             parser.add_argument(flag, dest=field, type=value_or_text(kind), metavar=metavar, help=help_text)
     add_container_options(parser)
+    add_placement_options(parser, steering=False)
     add_policy_options(parser)
     parser.add_argument("--cold", action="store_true", help="start every rank as a new process, never from a warm one")
     parser.add_argument("--env", action="append", metavar="NAME=VALUE", help="a variable for the ranks (repeatable)")
@@ -104,12 +106,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _values(args: argparse.Namespace) -> dict[str, Any]:
+    from trainmaster.launcher.submit.placement_cli import with_placement
     from trainmaster.launcher.submit.submit_cli import with_container, with_env, with_policy
 
     values = {field: getattr(args, field) for field in _FIELDS if getattr(args, field) is not None}
     if args.cold:
         values["warm"] = False
-    return with_policy(with_env(with_container(values, args), args.env), args)
+    return with_policy(with_env(with_placement(with_container(values, args), args), args.env), args)
 
 
 def _warn_of_a_shell_between(batch_pid: int, own_pid: int) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 from trainmaster.errors import SpecError
 from trainmaster.launcher import exit_rules as rules
+from trainmaster.launcher import placement as placements
 from trainmaster.launcher import runner as runners
 from trainmaster.launcher.container import Container
 from trainmaster.launcher.exit_rules import Rule
+from trainmaster.launcher.placement import Placement
 from trainmaster.launcher.submit.interpreter import is_container
 from trainmaster.launcher.submit.origin import Traced
 from trainmaster.launcher.submit.spec_env import ENV_NAME, environment_faults
@@ -55,6 +57,8 @@ class JobSpec(Traced):
     """Nodes never to use, as a hostlist; nodes that fail are added to it when the job is requeued."""
     exclusive: bool | str = False
     """Whole nodes only; or Slurm's "user", "mcs" or "topo"."""
+    placement: Placement | None = None
+    """Which pods and leaves of the fabric to prefer, and the mesh that ranks are ordered for (docs/fabric.md)."""
     runner: str | None = None
     """How ranks are started: "agent", "torchrun", "srun" or "mpi"; by default agent, or what the next two need."""
     mpi: str | None = None
@@ -297,6 +301,7 @@ def _faults(spec: JobSpec) -> Iterator[str]:
     yield from _word_faults(spec)
     yield from runners.faults(spec)
     yield from rules.faults(spec.exit_rules)
+    yield from placements.faults(spec.placement, nodes=spec.nodes, ranks_per_node=spec.ranks_per_node)
     yield from _jump_faults(spec.jump)
     yield from _time_faults(spec)
     yield from _env_faults("env", spec.env)

@@ -10,6 +10,7 @@ from typing import Any
 from trainmaster.errors import SpecError, UsageError
 from trainmaster.launcher import container as containers
 from trainmaster.launcher import exit_rules
+from trainmaster.launcher import placement as placements
 from trainmaster.launcher.submit.spec import JobSpec
 
 FIELDS: tuple[str, ...] = tuple(entry.name for entry in fields(JobSpec))
@@ -48,7 +49,7 @@ def decode(values: Mapping[str, Any]) -> JobSpec:
 
 
 def as_fields(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Plain values as JobSpec has them: lists become tuples, a container's table a Container. And what is wrong."""
+    """Plain values as JobSpec has them: lists become tuples, tables a Container or a Placement. And what is wrong."""
     found = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     faults: list[str] = []
     if "exit_rules" in found:
@@ -56,6 +57,9 @@ def as_fields(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         faults += wrong
     if found.get("container") is not None:
         found["container"], wrong = containers.from_value(found["container"])
+        faults += wrong
+    if found.get("placement") is not None:
+        found["placement"], wrong = placements.from_value(found["placement"])
         faults += wrong
     return found, faults
 

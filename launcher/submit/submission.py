@@ -31,6 +31,7 @@ from trainmaster.launcher.submit.lint import Remark
 from trainmaster.launcher.submit.refusal import what_nodes_have, why_refused
 from trainmaster.launcher.submit.render import render, slurm_can_write_to
 from trainmaster.launcher.submit.spec import RANK_ENV, RANK_ENV_PREFIXES, JobSpec, bytes_of
+from trainmaster.launcher.submit.steering import steered
 from trainmaster.launcher.submit.target import Program, Target
 from trainmaster.slurm.client import SlurmClient
 from trainmaster.slurm.conf import cluster_name
@@ -228,6 +229,7 @@ def plan_of(
         runner=spec.chosen_runner,
         mpi=spec.mpi or runner.DEFAULT_MPI if spec.chosen_runner == runner.MPI else "none",
         container=spec.container,
+        placement=spec.placement,
         program=target.argv if isinstance(target, Program) else None,
         import_path=import_path,
         env=dict(spec.env),
@@ -294,6 +296,7 @@ def send(made: Draft, client: SlurmClient, *, clock: Clock | None = None, slurm_
     """
     clock = clock or SystemClock()
     made = foreseen(made, client, clock=clock, slurm_conf=slurm_conf)
+    made = steered(made, client)
     say(made.plan.name, made.remarks)
     runner_check.require_slurm(made.spec, client)
     write_files(made)

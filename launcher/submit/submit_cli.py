@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainmaster.launcher.submit.placement_cli import add_placement_options, with_placement
+
 # flag, field of JobSpec, type, help. A new field is one line here.
 OPTIONS: tuple[tuple[str, str, type[Any], str], ...] = (
     ("--name", "name", str, "the job's name (default: that of the script)"),
@@ -89,6 +91,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--sbatch", action="append", metavar="OPTION[=VALUE]", help="another option of sbatch (repeatable)"
     )
     add_container_options(parser)
+    add_placement_options(parser)
     parser.add_argument(
         "--spec",
         type=Path,
@@ -155,6 +158,7 @@ def run(args: argparse.Namespace) -> int:
 
     from trainmaster.clock import SystemClock
     from trainmaster.launcher.submit import submission
+    from trainmaster.launcher.submit.steering import steered
     from trainmaster.slurm.commands import Commands
 
     clock = SystemClock()
@@ -162,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
     conf = os.environ.get("SLURM_CONF", "")
     client = Commands(env=submission.environment(os.environ, made.spec))
     if args.dry_run:
-        made = submission.foreseen(made, client, clock=clock, slurm_conf=conf, look=True)
+        made = steered(submission.foreseen(made, client, clock=clock, slurm_conf=conf, look=True), client)
         _print_draft(made, client, args.json)
         return 0
     sent = submission.send(made, client, clock=clock, slurm_conf=conf)
@@ -270,7 +274,7 @@ def _values(args: argparse.Namespace) -> dict[str, Any]:
         values["exclusive"] = True
     if args.cold:
         values["warm"] = False
-    values = with_policy(with_env(with_container(values, args), args.env), args)
+    values = with_policy(with_env(with_placement(with_container(values, args), args), args.env), args)
     if args.secret:
         values["secrets"] = _secrets(args.secret, values.get("secrets", ()))
     if args.export:

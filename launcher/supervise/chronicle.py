@@ -59,8 +59,11 @@ class Chronicle:
         if cycle.all_started and not cycle.start_told:
             cycle.start_told = True
             took_s = time.monotonic() - cycle.started
-            copies = self.job.component(group).copies.told
-            detail = {"start_s": round(took_s, 3)} | copies | self.job.of_generation()
+            component = self.job.component(group)
+            copies = component.copies.told
+            detail: dict[str, Any] = {"start_s": round(took_s, 3)} | copies | self.job.of_generation()
+            if (score := component.score(group)) is not None:
+                detail["placement"] = score.as_dict()
             self.tell("RUNNING", group, cause=group.cause or None, detail=detail)
         if cycle.all_started and cycle.steps_known and not cycle.progress_told:
             cycle.progress_told = True

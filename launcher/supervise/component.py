@@ -6,6 +6,8 @@ Standard library only.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from trainmaster.fabric.order import Score
+from trainmaster.launcher import placement as placements
 from trainmaster.launcher import plan as plans
 from trainmaster.launcher import record, runner
 from trainmaster.launcher.plan import Plan
@@ -15,7 +17,7 @@ from trainmaster.launcher.supervise.copy_book import CopyBook
 from trainmaster.launcher.supervise.group import Group
 from trainmaster.launcher.supervise.launch import Launch
 from trainmaster.launcher.supervise.links import Links, place_of
-from trainmaster.launcher.supervise.placement import first_free, keep_places, lay_out
+from trainmaster.launcher.supervise.placement import first_free, keep_places, lay_out, score_of
 from trainmaster.launcher.supervise.rank_step import StepGroup
 from trainmaster.launcher.supervise.takeover import Post
 
@@ -36,6 +38,7 @@ class Component:
         self.groups = tuple(kind(plan, links, role=role, replica=index) for index in replicas)
         self.copies = CopyBook(links, world_size=plan.nodes * plan.tasks_per_node, tasks_per_node=plan.tasks_per_node)
         self.launch: Launch | None = None
+        self._axes = placements.axes(plan.placement, plan.tasks_per_node)
 
     @classmethod
     def all_of(cls, run_dir: Path, plan: Plan, roles: Iterable[RolePlan], links: Links) -> tuple["Component", ...]:
@@ -130,12 +133,19 @@ class Component:
         """Places for a group's next cycle in rank order, or None when there are too few."""
         there = self.open_to(group, dead)
         if self.role is None and self.copies.whole(there) is None:
-            layout = lay_out(there, group.wanted, running=group.cycle.places)
+            layout = lay_out(there, group.wanted, running=group.cycle.places, axes=self._axes)
             return None if layout is None else layout.nodes
         if group.replica is None:
             # A replica keeps its index, and with it what it holds; a rank the copies that its node has in memory.
-            return keep_places(there, group.wanted, before=group.cycle.places)
+            return keep_places(there, group.wanted, before=group.cycle.places, axes=self._axes)
         return first_free(there, before=group.cycle.places)
+
+    def score(self, group: Group) -> Score | None:
+        """How a group's nodes lie in the fabric; None where Slurm knows no switches."""
+        known = {place: member.topology for place, member in self._links.members.items()}
+        if group.replica is not None or any(place not in known for place in group.cycle.places):
+            return None
+        return score_of(known, group.cycle.places, self._axes)
 
     def spares(self, dead: Collection[str]) -> tuple[str, ...]:
         """Places that could take over and run nothing."""

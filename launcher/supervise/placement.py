@@ -4,10 +4,13 @@ Node order comes from the fabric (SLURM_TOPOLOGY_ADDR, one switch path a node), 
 nodes by name, so neighbours in its order can sit under different leaves. Our map is keyed by node name.
 """
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from trainmaster.fabric.order import Axis, Place, Score, arrange, score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +48,14 @@ def in_fabric_order(addresses: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(sorted(addresses, key=key))
 
 
-def lay_out(addresses: Mapping[str, str], wanted: int, *, running: Iterable[str] = ()) -> Layout | None:
+def lay_out(
+    addresses: Mapping[str, str], wanted: int, *, running: Iterable[str] = (), axes: Sequence[Axis] = ()
+) -> Layout | None:
     """Choose `wanted` of the healthy nodes in `addresses`, or None when there are too few.
 
-    A node of `running` (the previous cycle) stays, since its data is warm. A free place is taken by a node whose leaf
-    already runs most of the job, so that the job spans few leaves; the spares are then the nodes that fit worst.
+    A node of `running` (the previous cycle) stays, since its data is warm. A free place is taken by a node whose pod
+    and leaf already run most of the job, so that the job spans few of them; the spares are then the nodes that fit
+    worst. With the axes of a mesh the ranks follow the order in which its traffic crosses least.
     """
     order = in_fabric_order(addresses)
     if len(order) < wanted:
@@ -58,25 +64,40 @@ def lay_out(addresses: Mapping[str, str], wanted: int, *, running: Iterable[str]
     kept = set(running)
     chosen = [node for node in order if node in kept][:wanted]
     crowd = Counter(leaf[node] for node in (chosen or order))
-    while len(chosen) < wanted:
-        free = [node for node in order if node not in chosen]
-        # Counter order breaks ties by the fabric's order, which makes the choice repeatable.
-        best = max(free, key=lambda node: (crowd[leaf[node]], -order.index(node)))
-        chosen.append(best)
-        crowd[leaf[best]] += 1
-    taken = set(chosen)
-    return Layout(
-        nodes=tuple(node for node in order if node in taken), spares=tuple(node for node in order if node not in taken)
+    pods = Counter(leaf[node][:-1] for node in (chosen or order))
+    # Sorting is stable, so that the fabric's order breaks ties and the choice is repeatable.
+    free = sorted(
+        (node for node in order if node not in kept), key=lambda node: (-pods[leaf[node][:-1]], -crowd[leaf[node]])
     )
+    taken = {*chosen, *free[: wanted - len(chosen)]}
+    nodes = tuple(node for node in order if node in taken)
+    if axes and math.prod(axis.size for axis in axes) == wanted:
+        nodes = tuple(nodes[at] for at in arrange(_spots(addresses, nodes), axes).order)
+    return Layout(nodes=nodes, spares=tuple(node for node in order if node not in taken))
 
 
-def keep_places(addresses: Mapping[str, str], wanted: int, *, before: tuple[str, ...]) -> tuple[str, ...] | None:
+def score_of(addresses: Mapping[str, str], nodes: Sequence[str], axes: Sequence[Axis] = ()) -> Score | None:
+    """How nodes in rank order lie in the fabric; None where there are no switches."""
+    spots = _spots(addresses, nodes)
+    if not any(spot.leaf for spot in spots):
+        return None
+    return score(spots, axes if math.prod(axis.size for axis in axes) == len(nodes) else ())
+
+
+def _spots(addresses: Mapping[str, str], nodes: Iterable[str]) -> list[Place]:
+    paths = [switch_path(addresses[node], node) for node in nodes]
+    return [Place(pod=path[:-1], leaf=path) for path in paths]
+
+
+def keep_places(
+    addresses: Mapping[str, str], wanted: int, *, before: tuple[str, ...], axes: Sequence[Axis] = ()
+) -> tuple[str, ...] | None:
     """As `lay_out`, but who stays keeps its rank, and a new place takes the rank of one that is gone.
 
     >>> keep_places({"n2": "n2", "n3": "n3"}, 2, before=("n1", "n2"))
     ('n3', 'n2')
     """
-    layout = lay_out(addresses, wanted, running=before)
+    layout = lay_out(addresses, wanted, running=before, axes=axes)
     if layout is None or len(before) != wanted:
         return None if layout is None else layout.nodes
     fresh = iter([place for place in layout.nodes if place not in before])

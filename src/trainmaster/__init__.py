@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from trainmaster.launcher.exit_rules import Rule
     from trainmaster.launcher.follow.handle import job
     from trainmaster.launcher.follow.job import TrainmasterJob
+    from trainmaster.launcher.placement import Placement
     from trainmaster.launcher.rank.checkpoints import Checkpoints
     from trainmaster.launcher.rank.worker import collective, section, should_checkpoint, should_stop, step
     from trainmaster.launcher.roles import registry
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Checkpoints",
     "JobSpec",
+    "Placement",
     "Role",
     "RolesJob",
     "Rule",
@@ -41,6 +43,7 @@ __all__ = [
 _HOME = {
     "Checkpoints": "trainmaster.launcher.rank.checkpoints",
     "JobSpec": "trainmaster.launcher.submit.spec",
+    "Placement": "trainmaster.launcher.placement",
     "Role": "trainmaster.launcher.roles.role",
     "RolesJob": "trainmaster.launcher.roles.roles_job",
     "Rule": "trainmaster.launcher.exit_rules",

@@ -18,6 +18,7 @@ class FakeSlurm:
         self.existing_nodes: tuple[Node, ...] = ()
         self.existing_reservations: tuple[Reservation, ...] = ()
         self.estimated: Estimate | None = None
+        self.switches = ""
         self.calls: Counter[str] = Counter()
         self.fail: dict[str, list[SlurmError]] = {}
         self.cancelled: list[int | str] = []
@@ -61,6 +62,10 @@ class FakeSlurm:
     def nodes(self, names: str = "") -> tuple[Node, ...]:
         self._count("nodes")
         return self.existing_nodes
+
+    def topology(self) -> str:
+        self._count("topology")
+        return self.switches
 
     def reservations(self) -> tuple[Reservation, ...]:
         self._count("reservations")

@@ -1,0 +1,157 @@
+"""Keeps a job to the pods of the fabric that hold it best, when it is submitted and without an admin's help.
+
+Slurm is asked for its topology and its idle nodes; the nodes of all other pods are left out with `--exclude`, unless
+Slurm estimates that the job would then start later than the person wants to wait. A requeue forgets about that: only
+the person's own `--exclude` is kept.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainmaster.errors import SlurmError, TrainmasterError
+from trainmaster.fabric.order import groups_of
+from trainmaster.launcher import placement as placements
+from trainmaster.launcher.placement import Placement
+from trainmaster.launcher.submit.refusal import chosen_partitions
+from trainmaster.launcher.submit.render import render
+from trainmaster.launcher.submit.spec import JobSpec, option_name
+from trainmaster.launcher.submit.timelimit import slurm_time
+from trainmaster.slurm.client import SlurmClient
+from trainmaster.slurm.values import Node
+
+if TYPE_CHECKING:
+    from trainmaster.fabric.steer import Course
+    from trainmaster.launcher.submit.submission import Draft
+
+FILE = "placement.json"
+"""In the run folder: what was decided at submission, for `jobs explain`."""
+
+# Slurm says when in whole seconds, and "now" has become later when it is asked again.
+_BETWEEN_TWO_ANSWERS_S = 5.0
+_READY = frozenset({"IDLE", "CLOUD", "POWERED_DOWN", "POWERED_UP", "DYNAMIC_NORM"})
+_IN_USE = frozenset({"ALLOCATED", "MIXED", "COMPLETING", "PLANNED"})
+
+
+def steered(made: "Draft", client: SlurmClient) -> "Draft":
+    """The draft with the options that keep it to its pods and leaves; the same when there is nothing to do.
+
+    What Slurm does not tell is no reason not to submit: then the job is not steered, and its run folder says why.
+    """
+    wanted = made.spec.placement
+    if wanted is None or made.parts or made.plan.array:
+        return made
+    told: dict[str, Any] = {}
+    spec = _with_switches(made.spec, wanted, told)
+    if wanted.topology == "auto":
+        try:
+            spec = _kept_to_pods(made, spec, wanted, client, told)
+        except TrainmasterError as error:
+            told["not_steered"] = error.message
+    if not told:
+        return made
+    script = made.script if spec is made.spec else _script(made, spec)
+    return replace(made, script=script, files={**made.files, FILE: json.dumps(told, indent=1).encode() + b"\n"})
+
+
+def read(run_dir: Path) -> dict[str, Any]:
+    """What was decided about a job when it was submitted; nothing when nothing was."""
+    try:
+        found: dict[str, Any] = json.loads((run_dir / FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def lines(told: dict[str, Any]) -> list[str]:
+    """The same in words."""
+    found = [*told.get("why", ())]
+    if "pods" in told:
+        found.insert(0, f"kept to {', '.join(told['pods'])} with --exclude of {told['excluded']} other nodes")
+    if "switches" in told:
+        found.append(f"--switches={told['switches']}")
+    if "not_steered" in told:
+        found.append(f"not kept to any pods: {told['not_steered']}")
+    return found
+
+
+def _with_switches(spec: JobSpec, wanted: Placement, told: dict[str, Any]) -> JobSpec:
+    given = {option_name(name) for name in spec.sbatch}
+    if wanted.leaves_max is None or "switches" in given:
+        return spec
+    # Slurm takes no 0 for a time: it would wait as long as max_switch_wait says.
+    told["switches"] = f"{wanted.leaves_max}@{slurm_time(max(1.0, wanted.wait_s))}"
+    return replace(spec, sbatch={**spec.sbatch, "switches": told["switches"]})
+
+
+def _kept_to_pods(
+    made: "Draft", spec: JobSpec, wanted: Placement, client: SlurmClient, told: dict[str, Any]
+) -> JobSpec:
+    # numpy and the fabric's arrays are imported by jobs that want to be placed, not by each submission.
+    from trainmaster.fabric.steer import steer
+    from trainmaster.fabric.topology_conf import fold, read_config, tree_of
+
+    text = client.topology()
+    if "SwitchName=" not in text:
+        told["not_steered"] = "Slurm knows no switches (TopologyPlugin)"
+        return spec
+    tree = tree_of(read_config(text))
+    if len(tree.pods) < 2:
+        told["not_steered"] = "the topology has one pod"
+        return spec
+    idle, usable = _nodes(spec, client)
+    axes = placements.axes(wanted, spec.ranks_per_node)
+    sizes = (int(tree.leaf_sizes.max()), int(tree.pod_sizes.max()))
+    course = steer(
+        tree,
+        idle=idle,
+        usable=usable,
+        wanted=spec.nodes,
+        spares=spec.spares,
+        pods_max=wanted.pods_max,
+        groups=groups_of(axes, leaf=sizes[0], pod=sizes[1]),
+    )
+    if course is None:
+        limit = f" in {wanted.pods_max} pods" if wanted.pods_max is not None else ""
+        told["not_steered"] = f"the {len(idle)} idle nodes do not hold it{limit}, or it needs all pods"
+        return spec
+    own = [spec.exclude] if spec.exclude else []
+    kept = replace(spec, exclude=",".join([*own, fold(course.exclude)]))
+    if (late_s := _later_s(made, spec, kept, course, client)) > wanted.wait_s:
+        told["not_steered"] = f"in {', '.join(course.pods)} Slurm would start it {late_s:.0f} s later"
+        return spec
+    told |= {"pods": list(course.pods), "excluded": len(course.exclude), "why": list(course.why)}
+    told["later_s"] = late_s
+    return kept
+
+
+def _later_s(made: "Draft", spec: JobSpec, kept: JobSpec, course: "Course", client: SlurmClient) -> float:
+    """How much later Slurm would start the job in these pods; infinity when it does not say that it would."""
+    try:
+        anywhere, there = client.estimate(_script(made, spec)), client.estimate(_script(made, kept))
+    except SlurmError:
+        return float("inf")
+    if anywhere is None or there is None:
+        return 0.0 if course.now else float("inf")
+    late_s = there.start_time - anywhere.start_time
+    return late_s if late_s > _BETWEEN_TWO_ANSWERS_S else 0.0
+
+
+def _nodes(spec: JobSpec, client: SlurmClient) -> tuple[set[str], set[str]]:
+    """Names of nodes that the job could have now, and of those that it could have once others' jobs have ended."""
+    partitions = {one.name for one in chosen_partitions(spec, client.partitions())}
+    left_out = set(client.hostnames(spec.exclude)) if spec.exclude else set()
+    ours = [node for node in client.nodes() if partitions & set(node.partitions) and node.name not in left_out]
+    return _names(ours, _READY), _names(ours, _READY | _IN_USE)
+
+
+def _names(nodes: Sequence[Node], allowed: frozenset[str]) -> set[str]:
+    return {node.name for node in nodes if set(node.state.split("+")) <= allowed}
+
+
+def _script(made: "Draft", spec: JobSpec) -> str:
+    return render(
+        spec, name=made.plan.name, run_dir=made.run_dir, python=made.plan.python, secrets_file=made.secrets_file
+    )

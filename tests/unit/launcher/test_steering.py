@@ -1,0 +1,116 @@
+"""What a submission does for a job's place in the fabric."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.fakes.slurm import FakeSlurm
+
+from trainmaster.errors import SlurmUnreachable, SpecError
+from trainmaster.launcher import plan
+from trainmaster.launcher.placement import Placement
+from trainmaster.launcher.submit import steering, submission
+from trainmaster.launcher.submit.placement_cli import mesh_of
+from trainmaster.launcher.submit.spec import JobSpec
+from trainmaster.launcher.submit.spec_file import decode
+from trainmaster.launcher.submit.target import Program
+from trainmaster.slurm.values import Estimate, Node, Partition
+
+TOPOLOGY = """SwitchName=a1 Level=0 LinkSpeed=1 Nodes=n[1-4]
+SwitchName=b1 Level=0 LinkSpeed=1 Nodes=n[5-6]
+SwitchName=pa Level=1 LinkSpeed=1 Nodes=n[1-4] Switches=a1
+SwitchName=pb Level=1 LinkSpeed=1 Nodes=n[5-6] Switches=b1
+SwitchName=top Level=2 LinkSpeed=1 Nodes=n[1-6] Switches=pa,pb
+"""
+
+
+def cluster(*, busy: tuple[str, ...] = ()) -> FakeSlurm:
+    slurm = FakeSlurm(partitions=[Partition(name="gpu", total_nodes=6, default=True)])
+    slurm.switches = TOPOLOGY
+    slurm.existing_nodes = tuple(
+        Node(name=f"n{number}", state="ALLOCATED" if f"n{number}" in busy else "IDLE", partitions=("gpu",))
+        for number in range(1, 7)
+    )
+    return slurm
+
+
+def drafted(folder: Path, **values: object) -> submission.Draft:
+    target = Program(argv=("/bin/true",))
+    spec = JobSpec(**values)  # type: ignore[arg-type]
+    return submission.draft(target, spec, folder, uid="uid", python="/usr/bin/python3")
+
+
+def test_a_job_is_kept_to_its_pod_and_the_plan_forgets_it(tmp_path: Path) -> None:
+    made = steering.steered(drafted(tmp_path, nodes=2, exclude="n9", placement=Placement()), cluster())
+    assert "#SBATCH --exclude=n9,n[1-4]" in made.script
+    assert made.plan.exclude == "n9", "a requeue may go anywhere"
+    told = json.loads(made.files[steering.FILE])
+    assert told["pods"] == ["pb"] and "kept to pb" in steering.lines(told)[0]
+
+
+def test_without_a_placement_nothing_is_asked(tmp_path: Path) -> None:
+    slurm = cluster()
+    made = drafted(tmp_path, nodes=2)
+    assert steering.steered(made, slurm) is made and not slurm.calls
+
+
+def test_leaves_are_slurms_own_option(tmp_path: Path) -> None:
+    made = steering.steered(
+        drafted(tmp_path, nodes=2, placement=Placement(topology="off", leaves_max=1, wait_s=90)), cluster()
+    )
+    assert "#SBATCH --switches=1@0-00:01:30" in made.script
+
+
+def test_a_later_start_is_no_place_worth_having(tmp_path: Path) -> None:
+    class Later(FakeSlurm):
+        def estimate(self, script_text: str) -> Estimate | None:
+            return Estimate(start_time=1000.0 if "--exclude" in script_text else 400.0, nodes="", partition="gpu")
+
+    slurm = Later(partitions=cluster().existing)
+    slurm.switches, slurm.existing_nodes = TOPOLOGY, cluster().existing_nodes
+    made = steering.steered(drafted(tmp_path, nodes=2, placement=Placement()), slurm)
+    assert "--exclude" not in made.script and "600 s later" in json.loads(made.files[steering.FILE])["not_steered"]
+    patient = steering.steered(drafted(tmp_path, nodes=2, placement=Placement(wait_s=600)), slurm)
+    assert "--exclude" in patient.script
+
+
+@pytest.mark.parametrize("state", ["IDLE+DRAIN", "IDLE*", "DOWN", "IDLE+RESERVED"])
+def test_nodes_out_of_service_are_not_idle(tmp_path: Path, state: str) -> None:
+    slurm = cluster()
+    slurm.existing_nodes = tuple(
+        Node(name=node.name, state=state if node.name == "n6" else node.state, partitions=node.partitions)
+        for node in slurm.existing_nodes
+    )
+    made = steering.steered(drafted(tmp_path, nodes=2, placement=Placement()), slurm)
+    assert json.loads(made.files[steering.FILE])["pods"] == ["pa"]
+
+
+def test_a_cluster_without_switches_or_answers_still_gets_the_job(tmp_path: Path) -> None:
+    slurm = cluster()
+    slurm.switches = ""
+    made = steering.steered(drafted(tmp_path, nodes=2, placement=Placement()), slurm)
+    assert "no switches" in json.loads(made.files[steering.FILE])["not_steered"]
+    slurm = cluster()
+    slurm.fail["nodes"] = [SlurmUnreachable("slurmctld did not answer")]
+    made = steering.steered(drafted(tmp_path, nodes=2, placement=Placement()), slurm)
+    assert "did not answer" in json.loads(made.files[steering.FILE])["not_steered"]
+
+
+def test_it_travels_in_the_plan(tmp_path: Path) -> None:
+    wanted = Placement(mesh={"pp": 2, "dp": 2}, volumes={"pp": 3.0}, pods_max=2)
+    made = drafted(tmp_path, nodes=4, placement=wanted)
+    (tmp_path / "uid").mkdir()
+    plan.write(tmp_path / "uid", made.plan)
+    assert plan.read(tmp_path / "uid").placement == wanted
+
+
+def test_all_faults_at_once() -> None:
+    with pytest.raises(SpecError) as caught:
+        decode({"nodes": 2, "placement": {"topology": "on", "mesh": {"dp": 3}, "pods_max": 0, "leafs": 1}})
+    text = str(caught.value)
+    for word in ("'leafs'", "'on'", "pods_max", "dp 3 has 3 ranks"):
+        assert word in text
+
+
+def test_a_mesh_on_the_command_line() -> None:
+    assert mesh_of("tp=8, dp=4") == {"tp": 8, "dp": 4}
