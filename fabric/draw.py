@@ -1,0 +1,383 @@
+"""A fabric and the jobs on it as a picture: SVG text. Pure.
+
+Pods are panels, leaves blocks of nodes; a node takes the colour of its job. The bars above a leaf are its rails, red
+where a link of the rail is not sound; a node with such a link has a red corner. Lines are the edges of a job's ring
+that leave a leaf, heavy where they leave the pod.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+from trainmaster import templates
+from trainmaster.fabric.merge import Merged
+from trainmaster.fabric.model import Floats, Ints
+from trainmaster.fabric.order import Place, score
+from trainmaster.fabric.place import SOUND
+from trainmaster.fabric.tree import Tree
+
+# Red is kept for what is broken. Hues of Paul Tol's schemes, which colour-blind people tell apart, in an order in which
+# neighbours differ in lightness too.
+COLOURS = ("#4477aa", "#ddaa33", "#228833", "#aa4499", "#66ccee", "#882255", "#44bb99", "#332288", "#bbcc33", "#99592e")
+BROKEN = "#d62839"
+_ASPECT = 1.5
+_PAGE = 24.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job on the fabric, its nodes in rank order."""
+
+    name: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sound:
+    """How sound rails and uplinks are, where the source of a fabric tells."""
+
+    rails: Floats
+    """[nodes, rails] Scores; nan where a node has no such rail."""
+    bad_uplinks: Ints
+    """[leaves] Links from a leaf upwards that are not sound."""
+
+
+def sound_of(merged: Merged) -> Sound:
+    """The state of rails and uplinks of a fabric."""
+    fabric, layout, tree = merged.fabric, merged.layout, merged.tree
+    rail_of = np.zeros(len(fabric.hcas), dtype=np.int32)
+    for node in fabric.nodes():
+        rail_of[list(node.hcas)] = np.arange(len(node.hcas))
+    number = np.array([tree.index[name] for name in layout.nodes], dtype=np.int32)
+    rails = np.full((len(tree.nodes), int(rail_of[layout.on_hca].max(initial=0)) + 1), np.nan)
+    rails[number[layout.on_node], rail_of[layout.on_hca]] = fabric.links.score[layout.on_link]
+    # A node that lacks a rail of which nearly all others have one is no other kind of node: that rail is dead.
+    usual = np.isfinite(rails).mean(axis=0) > 0.5
+    rails = np.where(np.isnan(rails) & usual, 0.0, rails)
+    links, switches = fabric.links, len(fabric.switches)
+    bad = (links.score < SOUND) & (links.a < switches) & (links.b < switches)
+    leaves = np.concatenate([merged.leaf_of_switch[links.a[bad]], merged.leaf_of_switch[links.b[bad]]])
+    found = np.bincount(leaves[leaves >= 0], minlength=len(tree.leaves)).astype(np.int32)
+    return Sound(rails=rails, bad_uplinks=found)
+
+
+def colour_of(number: int) -> str:
+    """The colour of the n-th job; after the first ten they come again, lighter or darker."""
+    base, turn = COLOURS[number % len(COLOURS)], number // len(COLOURS)
+    if not turn:
+        return base
+    parts = [int(base[at : at + 2], 16) for at in (1, 3, 5)]
+    share, towards = (0.45, 255) if turn % 2 else (0.35, 0)
+    return "#" + "".join(f"{round(part + (towards - part) * share):02x}" for part in parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Grid:
+    """Sizes of everything, in pixels."""
+
+    cell: float
+    gap: float
+    across: int
+    """Nodes side by side in a leaf."""
+    leaf_width: float
+    leaf_height: float
+    leaves_across: int
+    pod_width: float
+    pod_height: float
+    pods_across: int
+    rail: float
+    named: bool
+    """Whether nodes have room for their names."""
+
+
+def _grid(tree: Tree, rails: int) -> _Grid:
+    nodes = len(tree.nodes)
+    cell = 34.0 if nodes <= 96 else 17.0 if nodes <= 600 else 10.0 if nodes <= 4500 else 6.0
+    gap = max(1.0, cell * 0.12)
+    widest = int(tree.leaf_sizes.max(initial=1))
+    across = widest if widest <= 4 else 4 if widest <= 8 else 8 if widest <= 32 else 16
+    rows = math.ceil(widest / across)
+    rail = max(3.0, cell * 0.22) if rails else 0.0
+    leaf_width = across * (cell + gap) + 3 * gap
+    leaf_height = rows * (cell + gap) + 13 + rail + 3 * gap
+    leaves = int(np.bincount(tree.pod_of_leaf, minlength=len(tree.pods)).max(initial=1))
+    leaves_across = _columns(leaves, leaf_width + 10, leaf_height + 10, aspect=1.3 if len(tree.pods) > 2 else 2.0)
+    pod_width = leaves_across * (leaf_width + 10) + 14
+    pod_height = math.ceil(leaves / leaves_across) * (leaf_height + 10) + 34
+    return _Grid(
+        cell=cell,
+        gap=gap,
+        across=across,
+        leaf_width=leaf_width,
+        leaf_height=leaf_height,
+        leaves_across=leaves_across,
+        pod_width=pod_width,
+        pod_height=pod_height,
+        pods_across=_columns(len(tree.pods), pod_width + 16, pod_height + 16, aspect=_ASPECT),
+        rail=rail,
+        named=cell >= 30 and max((len(name) for name in tree.nodes), default=0) <= 7,
+    )
+
+
+def _columns(count: int, width: float, height: float, *, aspect: float) -> int:
+    """How many columns bring a grid nearest to an aspect, with few empty places."""
+
+    def off(columns: int) -> float:
+        rows = math.ceil(count / columns)
+        return abs(math.log(columns * width / (rows * height) / aspect)) + 1.2 * (rows * columns / count - 1)
+
+    return min(range(1, max(1, count) + 1), key=off)
+
+
+def svg(tree: Tree, *, jobs: Sequence[Job] = (), sound: Sound | None = None, title: str = "") -> str:
+    """The picture.
+
+    Args:
+        tree: the fabric.
+        jobs: jobs to colour; nodes that the fabric does not have are left out.
+        sound: rails and uplinks; without it only nodes show that something is wrong.
+        title: a line above it.
+    """
+    rails = sound.rails.shape[1] if sound is not None else 0
+    grid = _grid(tree, rails)
+    job_of = {name: number for number, job in enumerate(jobs) for name in job.nodes if name in tree.index}
+    leaf_at, node_at, pods_at = _positions(tree, grid)
+    top = 74.0
+    width = max(grid.pods_across * (grid.pod_width + 16) - 16 + 2 * _PAGE, 860.0)
+    pods_down = math.ceil(max(1, len(tree.pods)) / grid.pods_across)
+    bottom = top + pods_down * (grid.pod_height + 16)
+    legend, legend_height = _legend(tree, jobs, width, bottom)
+    parts = [_head(width, bottom + legend_height + _PAGE), _title(tree, title, jobs)]
+    parts.append(f'<g transform="translate({_PAGE:g} {top:g})">')
+    parts += [_pod(tree, pod, pods_at[pod], grid) for pod in range(len(tree.pods))]
+    parts += [_leaf(tree, leaf, leaf_at[leaf], grid, sound) for leaf in range(len(tree.leaves))]
+    parts += [_node(tree, node, node_at[node], grid, job_of.get(name), jobs) for node, name in enumerate(tree.nodes)]
+    parts += [_ring(tree, number, job, node_at, grid) for number, job in enumerate(jobs)]
+    parts += ["</g>", *legend, "</svg>\n"]
+    return "\n".join(part for part in parts if part)
+
+
+def _positions(
+    tree: Tree, grid: _Grid
+) -> tuple[list[tuple[float, float]], list[tuple[float, float]], list[tuple[float, float]]]:
+    pods = [
+        ((pod % grid.pods_across) * (grid.pod_width + 16), (pod // grid.pods_across) * (grid.pod_height + 16))
+        for pod in range(len(tree.pods))
+    ]
+    leaves: list[tuple[float, float]] = []
+    seen: dict[int, int] = {}
+    for pod in tree.pod_of_leaf.tolist():
+        slot = seen[pod] = seen.get(pod, -1) + 1
+        x = pods[pod][0] + 12 + (slot % grid.leaves_across) * (grid.leaf_width + 10)
+        y = pods[pod][1] + 30 + (slot // grid.leaves_across) * (grid.leaf_height + 10)
+        leaves.append((x, y))
+    nodes: list[tuple[float, float]] = []
+    first = np.searchsorted(tree.leaf_of, np.arange(len(tree.leaves)))
+    for node, leaf in enumerate(tree.leaf_of.tolist()):
+        slot = node - int(first[leaf])
+        x = leaves[leaf][0] + 2 * grid.gap + (slot % grid.across) * (grid.cell + grid.gap)
+        y = leaves[leaf][1] + 13 + grid.rail + 2 * grid.gap + (slot // grid.across) * (grid.cell + grid.gap)
+        nodes.append((x, y))
+    return leaves, nodes, pods
+
+
+_STYLE = """
+text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
+.page{fill:#f6f7f9}.pod{fill:#fff;stroke:#d5dae1}.leaf{fill:#eef1f5}.free{fill:#d3dae3}.ink{fill:#1d2733}
+.soft{fill:#67737f}.rail{fill:#9fb2c6}.bad{fill:#d62839}.ring{fill:none;stroke-linecap:round;stroke-linejoin:round}
+"""
+
+
+def _head(width: float, height: float) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
+        f'viewBox="0 0 {width:.0f} {height:.0f}" role="img">\n<style>{_STYLE}</style>\n'
+        f'<rect class="page" width="{width:.0f}" height="{height:.0f}"/>'
+    )
+
+
+def _title(tree: Tree, title: str, jobs: Sequence[Job]) -> str:
+    busy = len({name for job in jobs for name in job.nodes if name in tree.index})
+    bad = int((tree.score < SOUND).sum())
+    facts = [_many(len(tree.nodes), "node"), _many(len(tree.leaves), "leaf"), _many(len(tree.pods), "pod")]
+    if tree.pod_oversubscription > 1.05 and len(tree.pods) > 1:
+        facts.append(f"{tree.pod_oversubscription:.3g}:1 between pods")
+    if jobs:
+        facts.append(f"{busy} in {_many(len(jobs), 'job')}")
+    words = f'<text class="soft" x="{_PAGE:g}" y="56" font-size="13">{escape(" · ".join(facts))}'
+    if bad:
+        words += f'<tspan fill="{BROKEN}" font-weight="600"> · {_many(bad, "node")} with links not sound</tspan>'
+    heading = escape(title or "The fabric")
+    return f'<text class="ink" x="{_PAGE:g}" y="36" font-size="20" font-weight="650">{heading}</text>{words}</text>'
+
+
+def _many(count: int, what: str) -> str:
+    plural = {"leaf": "leaves"}.get(what, f"{what}s")
+    return f"{count:,} {what if count == 1 else plural}"
+
+
+def _pod(tree: Tree, pod: int, at: tuple[float, float], grid: _Grid) -> str:
+    x, y = at
+    size = _many(int(tree.pod_sizes[pod]), "node")
+    return (
+        f'<rect class="pod" x="{x:.1f}" y="{y:.1f}" width="{grid.pod_width - 2:.1f}" height="{grid.pod_height:.1f}" '
+        f'rx="8"/><text class="ink" x="{x + 12:.1f}" y="{y + 20:.1f}" font-size="12.5" font-weight="600">'
+        f'{escape(tree.pods[pod])}<tspan class="soft" font-weight="400" dx="8">{size}</tspan></text>'
+    )
+
+
+def _leaf(tree: Tree, leaf: int, at: tuple[float, float], grid: _Grid, sound: Sound | None) -> str:
+    x, y = at
+    name = tree.leaves[leaf]
+    room = int(grid.leaf_width / 5.6)
+    shown = name if len(name) <= room else f"{name[: room - 1]}…"
+    parts = [
+        f'<rect class="leaf" x="{x:.1f}" y="{y:.1f}" width="{grid.leaf_width:.1f}" height="{grid.leaf_height:.1f}" '
+        f'rx="4"><title>{escape(name)}</title></rect>'
+        f'<text class="soft" x="{x + 2 * grid.gap:.1f}" y="{y + 10:.1f}" font-size="9.5">{escape(shown)}</text>'
+    ]
+    if sound is not None:
+        parts.append(_rails(tree, leaf, at, grid, sound))
+    return "".join(parts)
+
+
+def _rails(tree: Tree, leaf: int, at: tuple[float, float], grid: _Grid, sound: Sound) -> str:
+    """A bar for each rail of a leaf, and a mark for uplinks that are not sound."""
+    x, y = at
+    low, high = np.searchsorted(tree.leaf_of, [leaf, leaf + 1])
+    here = sound.rails[low:high]
+    width = (grid.leaf_width - 4 * grid.gap) / here.shape[1]
+    parts = []
+    for rail in range(here.shape[1]):
+        bad = int((here[:, rail] < SOUND).sum())
+        said = f"{tree.leaves[leaf]}, rail {rail}: " + (f"{_many(bad, 'link')} not sound" if bad else "sound")
+        parts.append(
+            f'<rect class="{"bad" if bad else "rail"}" x="{x + 2 * grid.gap + rail * width:.1f}" y="{y + 13:.1f}" '
+            f'width="{width - 1:.1f}" height="{grid.rail - 1:.1f}" rx="1"><title>{escape(said)}</title></rect>'
+        )
+    if uplinks := int(sound.bad_uplinks[leaf]):
+        parts.append(
+            f'<text x="{x + grid.leaf_width - 2 * grid.gap:.1f}" y="{y + 10:.1f}" font-size="9.5" text-anchor="end" '
+            f'fill="{BROKEN}" font-weight="700">▲{uplinks}<title>{_many(uplinks, "uplink")} not sound</title></text>'
+        )
+    return "".join(parts)
+
+
+def _node(tree: Tree, node: int, at: tuple[float, float], grid: _Grid, job: int | None, jobs: Sequence[Job]) -> str:
+    x, y, cell = *at, grid.cell
+    value = float(tree.score[node])
+    owner = jobs[job].name if job is not None else "free"
+    said = f"{tree.nodes[node]}: {owner}" + (f", links {100 * value:.0f} %" if value < SOUND else "")
+    fill = 'class="free"' if job is None else f'class="j{job}" fill="{colour_of(job)}"'
+    found = (
+        f'<rect {fill} x="{x:.1f}" y="{y:.1f}" width="{cell:.1f}" height="{cell:.1f}" rx="{cell * 0.16:.1f}" '
+        f'data-node="{escape(tree.nodes[node])}"><title>{escape(said)}</title></rect>'
+    )
+    if value < SOUND:
+        half = cell * 0.46
+        found += (
+            f'<path class="bad" d="M{x + cell - half:.1f} {y:.1f}h{half:.1f}v{half:.1f}z" stroke="#fff" '
+            f'stroke-width="{max(0.6, cell * 0.05):.1f}"><title>{escape(said)}</title></path>'
+        )
+    if grid.named:
+        ink = 'fill="#fff"' if job is not None else 'class="soft"'
+        found += (
+            f'<text {ink} x="{x + cell / 2:.1f}" y="{y + cell / 2 + 3:.1f}" font-size="8.5" text-anchor="middle" '
+            f'pointer-events="none">{escape(tree.nodes[node])}</text>'
+        )
+    return found
+
+
+def _ring(tree: Tree, number: int, job: Job, node_at: Sequence[tuple[float, float]], grid: _Grid) -> str:
+    """The edges of a ring that leave a leaf, as two paths: within pods and between them."""
+    nodes = [tree.index[name] for name in job.nodes if name in tree.index]
+    if len(nodes) < 2:
+        return ""
+    ends = list(zip(nodes, [*nodes[1:], nodes[0]], strict=True)) if len(nodes) > 2 else [(nodes[0], nodes[1])]
+    inside: list[str] = []
+    across: list[str] = []
+    half = grid.cell / 2
+    for one, two in ends:
+        if tree.leaf_of[one] == tree.leaf_of[two]:
+            continue
+        (x1, y1), (x2, y2) = node_at[one], node_at[two]
+        x1, y1, x2, y2 = x1 + half, y1 + half, x2 + half, y2 + half
+        # Bowed to one side, so that there and back do not lie on each other.
+        bow = 0.14
+        middle = ((x1 + x2) / 2 + (y2 - y1) * bow, (y1 + y2) / 2 - (x2 - x1) * bow)
+        path = f"M{x1:.1f} {y1:.1f}Q{middle[0]:.1f} {middle[1]:.1f} {x2:.1f} {y2:.1f}"
+        (inside if tree.pod_of[one] == tree.pod_of[two] else across).append(path)
+    colour = _darker(colour_of(number))
+    crowded = len(across) > 4 * max(1, len({int(tree.pod_of[node]) for node in nodes}))
+    thin = max(0.9, grid.cell * 0.06)
+    found = ""
+    for paths, wide, clear in (
+        (inside, thin, 0.55),
+        (across, thin * (1.1 if crowded else 2.2), 0.35 if crowded else 0.9),
+    ):
+        if paths:
+            found += (
+                f'<path class="ring j{number}" d="{"".join(paths)}" stroke="{colour}" stroke-width="{wide:.2f}" '
+                f'stroke-opacity="{clear}" pointer-events="none"/>'
+            )
+    return found
+
+
+def _darker(colour: str) -> str:
+    return "#" + "".join(f"{round(int(colour[at : at + 2], 16) * 0.62):02x}" for at in (1, 3, 5))
+
+
+def _legend(tree: Tree, jobs: Sequence[Job], width: float, top: float) -> tuple[list[str], float]:
+    """Jobs with what their placement is worth, and what the signs mean."""
+    signs = (
+        ('<rect class="free" x="{x}" y="{y}" width="11" height="11" rx="2"/>', "free node"),
+        ('<path class="bad" d="M{x} {y}h11v11z"/>', "links not sound"),
+        ('<rect class="rail" x="{x}" y="{y3}" width="11" height="4" rx="1"/>', "a leaf's rails"),
+        ('<path d="M{x} {y6}h11" stroke="#4a5562" stroke-width="2.4"/>', "ring edge between pods"),
+        ('<path d="M{x} {y6}h11" stroke="#4a5562" stroke-width="1" stroke-opacity=".6"/>', "between leaves"),
+    )
+    parts, x = [], _PAGE
+    for sign, words in signs:
+        drawn = sign.format(x=x, y=top + 8, y3=top + 11, y6=top + 14)
+        parts.append(f'{drawn}<text class="soft" x="{x + 17:.0f}" y="{top + 18:.0f}" font-size="11.5">{words}</text>')
+        x += 34 + 6.2 * len(words)
+    if not jobs:
+        return parts, 30.0
+    columns = max(1, int((width - 2 * _PAGE) // 400))
+    column = (width - 2 * _PAGE) / columns
+    for number, job in enumerate(jobs):
+        x, y = _PAGE + (number % columns) * column, top + 38 + (number // columns) * 19
+        parts.append(
+            f'<g class="legend" data-job="{number}"><rect x="{x:.1f}" y="{y:.1f}" width="11" height="11" rx="2" '
+            f'fill="{colour_of(number)}"/><text class="ink" x="{x + 17:.1f}" y="{y + 10:.1f}" font-size="12" '
+            f'font-weight="600">{escape(job.name)}<tspan class="soft" font-weight="400" dx="7">'
+            f"{escape(_worth(tree, job))}</tspan></text></g>"
+        )
+    return parts, 44.0 + math.ceil(len(jobs) / columns) * 19
+
+
+def _worth(tree: Tree, job: Job) -> str:
+    nodes = [tree.index[name] for name in job.nodes if name in tree.index]
+    places = [Place(int(tree.pod_of[node]), int(tree.leaf_of[node])) for node in nodes]
+    found = score(places)
+    words = [_many(len(nodes), "node"), _many(found.pods, "pod"), _many(found.leaves, "leaf")]
+    if found.ring_pod:
+        words.append(f"{found.ring_pod} ring edges between pods")
+    return ", ".join(words)
+
+
+def jobs_of(nodes_by_job: Mapping[str, Sequence[str]]) -> tuple[Job, ...]:
+    """Jobs from their names and nodes, the largest first."""
+    return tuple(
+        Job(name=name, nodes=tuple(nodes))
+        for name, nodes in sorted(nodes_by_job.items(), key=lambda item: (-len(item[1]), item[0]))
+    )
+
+
+def html(tree: Tree, *, jobs: Sequence[Job] = (), sound: Sound | None = None, title: str = "") -> str:
+    """The picture as a page of its own, in which a job can be seen alone and a node found. Arguments: see `svg`."""
+    picture = svg(tree, jobs=jobs, sound=sound, title=title)
+    return templates.render("fabric.html", picture=picture, title=title or "The fabric")
