@@ -159,16 +159,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="three seeds and short histories")
     parser.add_argument("--seeds", type=int, help="histories of each fabric and load (30)")
+    parser.add_argument("--load", type=float, action="append", help="offered load (0.7 and 0.9)")
+    parser.add_argument("--samples", type=int, help="states of each history that CP-SAT solves, 10 s at most each (8)")
     parser.add_argument("--fabric", action="append", choices=tuple(churn.FABRICS), help="only this one")
     args = parser.parse_args()
     seeds = args.seeds or (3 if args.quick else 30)
-    loads = (0.8,) if args.quick else (0.7, 0.9)
+    loads = args.load or ((0.8,) if args.quick else (0.7, 0.9))
     jobs, samples = (1200, 4) if args.quick else (6000, 8)
+    samples = samples if args.samples is None else args.samples
     figures: Figures = {"seeds": seeds}
     for fabric in args.fabric or churn.FABRICS:
         means, against = simulate(fabric, loads, seeds, jobs, samples)
         for load in loads:
-            print(table(means, fabric, load))
+            print(table(means, fabric, load), flush=True)
             here = f"{fabric.lower()}_load{round(100 * load)}"
             for size in (256, 512, 1024, 2048):
                 ours, slurm = (means[fabric, load, size, policy]["pods"] for policy in ("ours", "slurm"))

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainmaster.fabric import place_cli
+
 if TYPE_CHECKING:
     from trainmaster.fabric.lint import Finding
     from trainmaster.fabric.merge import Merged
@@ -54,6 +56,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _add_nodes(verb)
     _add_json(verb)
     verb.set_defaults(run=_lint)
+
+    place_cli.add(verbs, add_source)
 
 
 def add_source(verb: argparse.ArgumentParser) -> None:

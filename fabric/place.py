@@ -363,7 +363,8 @@ def _explain(
     if len(pods) > 1:
         most = np.sort(room)[::-1][: len(pods) - 1]
         if int(most.sum()) < len(nodes):
-            said.append(f"fewer pods cannot hold it: the {len(most)} with most room have {int(most.sum())} free nodes")
+            largest = "the pod with most room has" if len(most) == 1 else f"the {len(most)} with most room have"
+            said.append(f"fewer pods cannot hold it: {largest} {int(most.sum())} free nodes")
         else:
             said.append("fewer pods would mean more leaves, degraded nodes or torn groups than that is worth")
     degraded = nodes[tree.score[nodes] < SOUND]

@@ -152,7 +152,7 @@ class Commands:
         return tuple(parse.node(line) for line in done.stdout.splitlines() if line.startswith("NodeName="))
 
     def topology(self) -> str:
-        """`scontrol show topology`, which fails where there is no topology plug-in."""
+        """`scontrol show topology`, which fails on some versions where there is no topology plug-in."""
         try:
             return self._run("scontrol", "show", "topology").stdout
         except SlurmUnreachable:
@@ -169,10 +169,6 @@ class Commands:
         """`scontrol show reservation`."""
         lines = self._run("scontrol", "-o", "show", "reservation").stdout.splitlines()
         return tuple(parse.reservation(line) for line in lines if line.startswith("ReservationName="))
-
-    def topology(self) -> str:
-        """`scontrol show topology`: the switches that slurmctld runs with; empty without a topology."""
-        return self._run("scontrol", "show", "topology").stdout
 
     def estimate(self, script_text: str) -> Estimate | None:
         """`sbatch --test-only`, which tells on stderr."""

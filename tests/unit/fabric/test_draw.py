@@ -1,0 +1,69 @@
+"""Pictures: everything that is there is drawn, what is broken is red, and nothing in a name breaks out."""
+
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+
+from trainmaster.fabric import draw
+from trainmaster.fabric.generate import generate, parse_shape
+from trainmaster.fabric.merge import Merged, merge
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def fabric(shape: str = "pods:2x2x4,rails=2,over=2", *, broken_host: str = "") -> Merged:
+    found = generate(parse_shape(shape))
+    if broken_host:
+        links = found.links
+        number = next(at for at, hca in enumerate(found.hcas) if hca.host == broken_host) + len(found.switches)
+        score = links.score.copy()
+        score[(links.a == number) | (links.b == number)] = 0.5
+        found = replace(found, links=replace(links, score=score))
+    return merge(found)
+
+
+def picture(merged: Merged, *jobs: draw.Job) -> ElementTree.Element:
+    return ElementTree.fromstring(draw.svg(merged.tree, jobs=jobs, sound=draw.sound_of(merged), title="<&>"))
+
+
+def rings(root: ElementTree.Element) -> list[ElementTree.Element]:
+    return [path for path in root.iter(f"{SVG}path") if path.get("class", "").startswith("ring")]
+
+
+@pytest.mark.parametrize("shape", ["rail:1x4", "pods:3x2x4,rails=2", "fat:4x8", "rail:2x32"])
+def test_every_node_once(shape: str) -> None:
+    merged = fabric(shape)
+    nodes = [one.get("data-node") for one in picture(merged).iter(f"{SVG}rect") if one.get("data-node")]
+    assert sorted(nodes, key=str) == sorted(merged.tree.nodes)
+
+
+def test_a_broken_rail_is_red_on_its_leaf_and_its_node() -> None:
+    assert not [one for one in picture(fabric()).iter() if one.get("class") == "bad" and one.tag != f"{SVG}path"]
+    merged = fabric(broken_host=fabric().tree.nodes[5])
+    red = [one for one in picture(merged).iter() if one.get("class") == "bad"]
+    titles = [title.text or "" for one in red for title in one.iter(f"{SVG}title")]
+    assert any("rail 0: 1 link not sound" in title for title in titles)
+    assert any(merged.tree.nodes[5] in title for title in titles)
+
+
+def test_edges_that_leave_a_leaf_and_a_pod() -> None:
+    merged = fabric()
+    names = merged.tree.nodes
+    assert not rings(picture(merged, draw.Job(name="in one leaf", nodes=names[:4])))
+    (inside,) = rings(picture(merged, draw.Job(name="in one pod", nodes=names[:8])))
+    assert inside.get("d", "").count("M") == 2
+    both = rings(picture(merged, draw.Job(name="in two", nodes=names)))
+    assert [path.get("d", "").count("M") for path in both] == [2, 2]
+    assert float(both[1].get("stroke-width", "0")) > float(both[0].get("stroke-width", "0"))
+
+
+def test_names_are_text(tmp_path: object) -> None:
+    merged = fabric()
+    page = draw.html(merged.tree, jobs=[draw.Job(name="<script>alert(1)</script>", nodes=merged.tree.nodes[:2])])
+    assert "<script>alert" not in page and "&lt;script&gt;alert" in page
+    assert "http://" not in page.replace("http://www.w3.org/2000/svg", "") and "https://" not in page
+
+
+def test_colours_of_many_jobs_differ() -> None:
+    assert len({draw.colour_of(number) for number in range(30)}) == 30
