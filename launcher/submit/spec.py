@@ -58,7 +58,7 @@ class JobSpec(Traced):
     exclusive: bool | str = False
     """Whole nodes only; or Slurm's "user", "mcs" or "topo"."""
     placement: Placement | None = None
-    """Which pods and leaves of the fabric to prefer, and the mesh that ranks are ordered for (docs/fabric.md)."""
+    """Pods and leaves of the fabric to keep to, and the mesh that ranks are ordered for (docs/fabric-placement.md)."""
     runner: str | None = None
     """How ranks are started: "agent", "torchrun", "srun" or "mpi"; by default agent, or what the next two need."""
     mpi: str | None = None
