@@ -22,12 +22,9 @@ def record(line: str) -> dict[str, str]:
     >>> record("JobId=7 JobName=a b=c Reason=out of disk UserId=root(0)")["JobName"]
     'a b=c'
     """
-    found = list(_PAIR.finditer(line))
-    values: dict[str, str] = {}
-    for index, match in enumerate(found):
-        end = found[index + 1].start() if index + 1 < len(found) else len(line)
-        values.setdefault(match.group(1), line[match.end() : end].strip())
-    return values
+    # 12,500 nodes have half a million pairs: this leaves the work to the regular expression's own loop.
+    parts = _PAIR.split(line)
+    return dict(zip(parts[-2::-2], map(str.strip, parts[:0:-2]), strict=True))
 
 
 def _text(value: str | None) -> str:

@@ -76,6 +76,7 @@ def loaded(argv: list[str]) -> set[str]:
         ["install", "--help"],
         ["doctor", "--help"],
         ["controller", "--help"],
+        ["sim", "--help"],
     ],
     ids=" ".join,
 )

@@ -37,6 +37,10 @@ class Result:
     violated: int = 0
     persons: int = 0
     """How often a person had to act."""
+    lemons: frozenset[str] = frozenset()
+    lemon_failures: int = 0
+    condemned: set[str] = field(default_factory=set)
+    """Nodes that the controller took out as lemons."""
 
 
 class Run:
@@ -69,7 +73,7 @@ class Run:
         self._check_rules = check_rules
         lemons = round(world.lemon_share * size)
         self._lemons = frozenset(self._rng.sample(self._fleet.names, lemons))
-        self.result = Result()
+        self.result = Result(lemons=self._lemons)
 
     def _at(self, when: float, what: Callable[..., None], *about: Any) -> None:
         heapq.heappush(self._heap, (when, next(self._order), what, about))
@@ -115,6 +119,7 @@ class Run:
         fault = self._rng.choices(self._world.mix, [one.share for one in self._world.mix])[0]
         self.result.failures += 1
         node = self._victim()
+        self.result.lemon_failures += node in self._lemons
         lasting = self._rng.random() < fault.persistent
         if lasting:
             self._fleet.bad.add(node)
@@ -165,6 +170,9 @@ class Run:
         down = fault.name == "node_down"
         if down:
             self._fleet.set(node, state="DOWN*", reason="Not responding")
+            if node not in self._fleet.bad:
+                # It only rebooted, and is back by itself after a while.
+                self._at(self._now + self._world.again_mean_s, self._on_repaired, node)
         if down or self._care.requeue_on_exit:
             self._fleet.end(self._now, requeued=True)
             self._at(self._now + self._care.delay_s, self._on_eligible, self._attempt)
@@ -268,6 +276,8 @@ class Run:
         for act in plan.acts:
             self._fleet.apply(act, self._now)
             self._memory = effects.done(self._memory, act, self._now)
+            if act.kind is Kind.DRAIN and act.cause == "lemon":
+                self.result.condemned.update(act.nodes)
             if act.kind is Kind.HOLD:
                 bad = sorted(name for name in self._fleet.bad if name in self._fleet.placed)
                 self._call_person(bad[0] if bad else self._fleet.place[0])

@@ -20,6 +20,7 @@ NOUNS = {
     "doctor": ("trainmaster.slurm_plugins.doctor_cli", "what the running slurm.conf lacks, and what to write"),
     "install": ("trainmaster.slurm_plugins.install_cli", "put the hooks for Slurm in place, or take them away"),
     "controller": ("trainmaster.controller.controller_cli", "take bad nodes out, bring jobs back: for admins"),
+    "sim": ("trainmaster.controller.sim.sim_cli", "simulate a fleet under the controller's own decisions"),
     "lab": ("trainmaster.lab.cli", "a real Slurm cluster on this machine, with faults to inject"),
 }
 

@@ -1,0 +1,80 @@
+"""How well lemons are found: the posterior against the rule of three failures in 28 days, on fleets that are drawn."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trainmaster.controller.lemons import probability
+from trainmaster.controller.policy import Lemons
+
+RULE_FAILURES = 3
+"""Attributed failures in 28 days, as the plain rule has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LemonWorld:
+    """A fleet under jobs all the time. Rates are per 1,000 node-days."""
+
+    nodes: int = 2000
+    days: float = 28.0
+    lemon_share: float = 0.012
+    """RSC-1: 1.2 % of nodes."""
+    lemon_rate: float = 387.0
+    """RSC-1: what follows from 71 % of failures on 1.2 % of nodes; mild lemons: 50."""
+    base_rate: float = 1.9
+    right_node: float = 0.95
+    """Probability that a failure is put on the node that it came from, not on another (ours)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """Of one detector, over all fleets."""
+
+    found: int
+    wrong: int
+    missed: int
+
+    @property
+    def precision(self) -> float:
+        """Of those it named, the share that are lemons."""
+        named = self.found + self.wrong
+        return self.found / named if named else 1.0
+
+    @property
+    def recall(self) -> float:
+        """Of the lemons, the share that it named."""
+        there = self.found + self.missed
+        return self.found / there if there else 1.0
+
+
+def score(world: LemonWorld, limits: Lemons, *, seeds: Sequence[int]) -> tuple[Score, Score]:
+    """The posterior's score, and the plain rule's, on the same fleets."""
+    tallies = [[0, 0, 0], [0, 0, 0]]
+    for seed in seeds:
+        lemons, counts = draw(world, seed)
+        for node in range(world.nodes):
+            count = counts.get(node, 0)
+            likely = probability(float(count), world.days, limits) >= limits.probability_min
+            named = (likely and count >= limits.incidents_min, count >= RULE_FAILURES)
+            for tally, says in zip(tallies, named, strict=True):
+                if says:
+                    tally[0 if node in lemons else 1] += 1
+                elif node in lemons:
+                    tally[2] += 1
+    posterior, rule = (Score(found=found, wrong=wrong, missed=missed) for found, wrong, missed in tallies)
+    return posterior, rule
+
+
+def draw(world: LemonWorld, seed: int) -> tuple[frozenset[int], dict[int, int]]:
+    """Which nodes are lemons, and the failures that are put on each node."""
+    rng = random.Random(f"lemons {seed}")
+    lemons = frozenset(rng.sample(range(world.nodes), round(world.lemon_share * world.nodes)))
+    counts: dict[int, int] = {}
+    for node in range(world.nodes):
+        rate = (world.lemon_rate if node in lemons else world.base_rate) / 1000.0
+        at = rng.expovariate(rate)
+        while at < world.days:
+            blamed = node if rng.random() < world.right_node else rng.randrange(world.nodes)
+            counts[blamed] = counts.get(blamed, 0) + 1
+            at += rng.expovariate(rate)
+    return lemons, counts
