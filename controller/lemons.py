@@ -84,8 +84,6 @@ def blamed(blame: Blame | None, piece: Evidence, policy: Policy) -> Blame:
     """Blame with one more piece of evidence. Several signs of one failure count as the heaviest of them."""
     now = piece.at
     blame = blame or Blame(at=now)
-    if piece.weight <= 0:
-        return blame
     weight = faded(blame.weight, now - blame.at, policy.lemons)
     same = abs(now - blame.incident_at) <= policy.evidence.incident_s
     before = blame.incident_weight if same else 0.0

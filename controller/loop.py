@@ -12,7 +12,7 @@ from trainmaster.controller.decide import observe as take_in
 from trainmaster.controller.hooks import Hooks
 from trainmaster.controller.invariants import violations
 from trainmaster.controller.journal import ABANDONED, DONE, Intent, Journal
-from trainmaster.controller.memory import Evidence, Memory, Severity, put_nodes
+from trainmaster.controller.memory import Evidence, Memory, NodeState, Severity, put_nodes
 from trainmaster.controller.observe import Door
 from trainmaster.controller.policy import Policy
 from trainmaster.controller.snapshot import Snapshot
@@ -266,8 +266,8 @@ def _news(before: Memory, after: Memory) -> list[tuple[str, str, str, str]]:
                 key = f"{subject}|{piece.kind}|{piece.at:.3f}|{piece.what}"
                 weight = f" (weight {piece.weight:.2f})" if piece.weight else ""
                 rows.append((subject, f"evidence: {piece.kind}", f"{piece.what}{weight}", key))
-        if old is None or old.state is not record.state:
-            was = old.state if old is not None else "OK"
+        was = old.state if old is not None else NodeState.OK
+        if was is not record.state:
             rows.append((subject, f"{was} -> {record.state}", record.why, ""))
     for name, old in before.nodes.items():
         if name not in after.nodes:

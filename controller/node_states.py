@@ -49,7 +49,8 @@ def fold(
             blame.pop(name, None)
         seen = [*reported.get(name, ()), *seen]
         for piece in seen:
-            blame[name] = blamed(blame.get(name), piece, policy)
+            if piece.weight > 0:
+                blame[name] = blamed(blame.get(name), piece, policy)
         if drain is not None:
             drains.append(drain)
         records.append(_with(after, seen, policy, now))
