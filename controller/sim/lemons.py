@@ -13,7 +13,7 @@ RULE_FAILURES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LemonWorld:
-    """A fleet under jobs all the time. Rates are per 1,000 node-days."""
+    """A fleet whose nodes are under jobs for more or less of the time. Rates are per 1,000 node-days under jobs."""
 
     nodes: int = 2000
     days: float = 28.0
@@ -22,6 +22,8 @@ class LemonWorld:
     lemon_rate: float = 387.0
     """RSC-1: what follows from 71 % of failures on 1.2 % of nodes; mild lemons: 50."""
     base_rate: float = 1.9
+    busy_least: float = 0.2
+    """Nodes are under jobs for this share of the time up to all of it, evenly spread (ours)."""
     right_node: float = 0.95
     """Probability that a failure is put on the node that it came from, not on another (ours)."""
 
@@ -51,10 +53,10 @@ def score(world: LemonWorld, limits: Lemons, *, seeds: Sequence[int]) -> tuple[S
     """The posterior's score, and the plain rule's, on the same fleets."""
     tallies = [[0, 0, 0], [0, 0, 0]]
     for seed in seeds:
-        lemons, counts = draw(world, seed)
+        lemons, counts, exposure_days = draw(world, seed)
         for node in range(world.nodes):
             count = counts.get(node, 0)
-            likely = probability(float(count), world.days, limits) >= limits.probability_min
+            likely = probability(float(count), exposure_days[node], limits) >= limits.probability_min
             named = (likely and count >= limits.incidents_min, count >= RULE_FAILURES)
             for tally, says in zip(tallies, named, strict=True):
                 if says:
@@ -65,16 +67,17 @@ def score(world: LemonWorld, limits: Lemons, *, seeds: Sequence[int]) -> tuple[S
     return posterior, rule
 
 
-def draw(world: LemonWorld, seed: int) -> tuple[frozenset[int], dict[int, int]]:
-    """Which nodes are lemons, and the failures that are put on each node."""
+def draw(world: LemonWorld, seed: int) -> tuple[frozenset[int], dict[int, int], list[float]]:
+    """Which nodes are lemons, the failures that are put on each node, and its days under jobs."""
     rng = random.Random(f"lemons {seed}")
     lemons = frozenset(rng.sample(range(world.nodes), round(world.lemon_share * world.nodes)))
     counts: dict[int, int] = {}
+    exposure_days = [world.days * rng.uniform(world.busy_least, 1.0) for _ in range(world.nodes)]
     for node in range(world.nodes):
         rate = (world.lemon_rate if node in lemons else world.base_rate) / 1000.0
         at = rng.expovariate(rate)
-        while at < world.days:
+        while at < exposure_days[node]:
             blamed = node if rng.random() < world.right_node else rng.randrange(world.nodes)
             counts[blamed] = counts.get(blamed, 0) + 1
             at += rng.expovariate(rate)
-    return lemons, counts
+    return lemons, counts, exposure_days

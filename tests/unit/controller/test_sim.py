@@ -104,7 +104,7 @@ def test_lemons_are_taken_out_of_a_fleet_and_few_others_are() -> None:
 def test_the_detector_finds_lemons_and_names_few_others() -> None:
     posterior, rule = score(LemonWorld(), Lemons(), seeds=range(10))
     assert posterior.recall >= 0.9 and posterior.precision >= 0.85
-    assert posterior.recall >= rule.recall - 0.02
+    assert posterior.recall >= rule.recall + 0.05
     mild, mild_rule = score(LemonWorld(lemon_rate=50.0), Lemons(), seeds=range(10))
     assert mild.recall >= mild_rule.recall
 
