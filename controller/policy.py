@@ -132,8 +132,8 @@ class Lemons(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     prior: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.012
     """Share of lemons: 1.2 % of RSC-1's nodes."""
     probability_min: Share = 0.7
-    """`trainmaster sim lemons`: 98 % of those named are lemons and 93 % of RSC-1's kind are found, 84 % by the rule of
-    three failures in 28 days; of mild ones 7 %, by the rule 4 %."""
+    """`trainmaster sim lemons`: 98 % of those named are lemons and 93 % of RSC-1's kind are found, 86 % by the rule of
+    three failures in 28 days; of mild ones 10 %, by the rule 5 %."""
     incidents_min: AtLeastOne = 2
     """One failure condemns nobody."""
 
