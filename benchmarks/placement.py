@@ -1,7 +1,7 @@
 """Which pods and leaves jobs get by Slurm's rule and by ours, while other jobs come and go; against CP-SAT's optimum.
 
     python benchmarks/placement.py --quick     under a minute
-    python benchmarks/placement.py             half an hour of one core
+    python benchmarks/placement.py             an hour and more of one core
 
 Three fabrics of 32 nodes a leaf: F1, 16 leaves of a full bisection (512 nodes); F2, 8 pods of 12 leaves, 7:1 above them
 (3,072); F3, 33 such pods (12,672 nodes, 101,376 GPUs). Slurm's rule is a port (`measure/slurm_rule.py`), compared with

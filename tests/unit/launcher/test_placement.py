@@ -3,7 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainmaster.launcher.supervise.placement import first_free, in_fabric_order, keep_places, lay_out, switch_path
+from trainmaster.fabric.order import axes_of
+from trainmaster.launcher.supervise.placement import (
+    first_free,
+    in_fabric_order,
+    keep_places,
+    lay_out,
+    score_of,
+    switch_path,
+)
 
 TWO_LEAVES = {f"n{i:02}": f"spine.leaf{i % 2}.n{i:02}" for i in range(1, 9)}
 
@@ -74,3 +82,29 @@ def test_a_replica_of_its_own_stays_or_takes_the_first_free_place() -> None:
     assert first_free(free, before=("a/n10/0",)) == ("a/n10/0",)
     assert first_free(free, before=("a/n3/0",)) == ("a/n2/0",)
     assert first_free({}, before=()) is None
+
+
+def test_the_spare_comes_from_the_pod_with_fewest_nodes() -> None:
+    # One leaf each: without a look at pods, any of the single nodes could be the spare.
+    addresses = {f"a{i}": f"s.p1.la{i}.a{i}" for i in range(3)} | {f"b{i}": f"s.p2.lb{i}.b{i}" for i in range(2)}
+    layout = lay_out(addresses, 4)
+    assert layout is not None and layout.spares == ("b1",)
+
+
+def test_a_thousand_nodes_under_a_few_leaves() -> None:
+    # This took a look at all nodes for every pair of them.
+    addresses = {f"n{i:04}": f"s.p{i % 7}.l{i % 61}.n{i:04}" for i in range(1500)}
+    layout = lay_out(addresses, 1490)
+    assert layout is not None and len(layout.nodes) == 1490 and len(layout.spares) == 10
+
+
+def test_ranks_follow_the_mesh() -> None:
+    addresses = {f"n{i}": f"s.p{i // 4}.l{i // 2}.n{i}" for i in range(8)}
+    axes = axes_of({"pp": 2, "dp": 4})
+    layout = lay_out(addresses, 8, axes=axes)
+    assert layout is not None and layout.nodes[::2] == ("n0", "n1", "n2", "n3")
+    scored = score_of(addresses, layout.nodes, axes)
+    assert scored is not None and scored.pods == 2 and scored.axes["dp"][0] == 0
+    assert score_of({"n1": "n1"}, ("n1",)) is None, "there are no switches to speak of"
+    kept = keep_places({node: addresses[node] for node in layout.nodes}, 8, before=layout.nodes[::-1], axes=axes)
+    assert kept == layout.nodes[::-1], "who holds copies keeps its ranks"
