@@ -61,6 +61,7 @@ def _place(args: argparse.Namespace) -> int:
     from trainmaster.errors import FabricError
     from trainmaster.fabric.order import groups_of, score
     from trainmaster.fabric.place import place
+    from trainmaster.fabric.steer import pods_first
 
     tree = _merged(args).tree
     axes = _axes(args)
@@ -71,7 +72,7 @@ def _place(args: argparse.Namespace) -> int:
         busy |= {node.name for node in Commands().nodes() if node.state != "IDLE"}
     free = np.array([name not in busy for name in tree.nodes], dtype=bool)
     groups = groups_of(axes, leaf=int(tree.leaf_sizes.max()), pod=int(tree.pod_sizes.max()))
-    found = place(tree, free, args.count, spares=args.spares, groups=groups)
+    found = place(tree, free, args.count, spares=args.spares, weights=pods_first(tree), groups=groups)
     if found is None:
         raise FabricError(
             f"could not place {args.count} nodes and {args.spares} spares: {int(free.sum())} of {len(free)} are free",
@@ -150,10 +151,16 @@ def _job(text: str) -> "Job":
 
 
 def _merged(args: argparse.Namespace) -> "Merged":
+    from dataclasses import replace
+
     from trainmaster.errors import FabricError
     from trainmaster.fabric.cli import read_source
 
     merged = read_source(args)
+    if merged.fabric.source == "slurm":
+        # It has one line for however many cables, so nothing follows from their number.
+        tree = replace(merged.tree, leaf_oversubscription=1.0, pod_oversubscription=1.0)
+        merged = replace(merged, tree=tree)
     if not merged.tree.nodes:
         raise FabricError(
             "this fabric has no nodes", hint="name them with --guids, or see `trainmaster fabric discover`"

@@ -48,5 +48,6 @@ def test_draw(source: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[s
     out = tmp_path / "fabric.html"
     assert cli.main(["fabric", "draw", *source, "--output", str(out), "--job", "train=n[01-02]"]) == 0
     assert 'data-node="n12"' in out.read_text() and "train" in out.read_text()
+    assert ":1 between pods" not in out.read_text(), "Slurm's file says nothing of how many cables there are"
     assert cli.main(["fabric", "draw", *source, "--output", str(tmp_path / "x.png")]) == 2
     assert "--output" in capsys.readouterr().err
