@@ -47,6 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     verb = verbs.add_parser("diff", help="what would change against the topology that runs, or a file")
     add_source(verb)
+    verb.add_argument("--like", type=Path, metavar="FILE", help="a topology.conf whose names shall stay")
     verb.add_argument("--against", type=Path, metavar="FILE", help="a topology.conf; else what slurmctld runs with")
     _add_json(verb)
     verb.set_defaults(run=_diff)
@@ -288,18 +289,22 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _diff(args: argparse.Namespace) -> int:
+    from trainmaster.errors import FabricError
     from trainmaster.fabric.diff import diff
+    from trainmaster.fabric.emit import tree_conf
     from trainmaster.fabric.topology_conf import read_config, tree_of
     from trainmaster.slurm.commands import Commands
 
     text = _text(str(args.against)) if args.against else Commands().topology()
+    if not text.strip():
+        raise FabricError(
+            "slurmctld runs without a topology, or does not answer",
+            hint="`scontrol show config` tells TopologyPlugin; --against FILE compares with a file",
+        )
     old = tree_of(read_config(text))
     merged = read_source(args)
-    known = _nodes(args)
-    from trainmaster.fabric.emit import tree_conf
-
     # As it would be emitted, so that what is emitted differs in nothing from itself.
-    new = tree_of(read_config(tree_conf(merged.tree, slurm_nodes=known if known is not None else None)))
+    new = tree_of(read_config(tree_conf(merged.tree, slurm_nodes=_nodes(args))))
     changes = diff(old, new)
     if args.json:
         _print_json([_plain(one) for one in changes])
