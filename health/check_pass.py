@@ -14,6 +14,9 @@ from trainmaster.health.record import Any, NamedTuple
 from trainmaster.health.runner import Reading
 from trainmaster.health.state import State
 
+FAULTS = (ValueError, TypeError, KeyError, IndexError, AttributeError)
+"""What code raises that meets a form it does not know."""
+
 
 class Pass(NamedTuple):
     """All that came of it."""
@@ -40,7 +43,7 @@ def run(
     def place(source: Source) -> Place:
         return Place(root, profile, state.sources.get(source.name))
 
-    readings = runner.read_all(sources_of(checks), place, budget_s=budget_s)
+    readings = runner.read_all(sources_of(checks), place, budget_s=budget_s, stuck=state.stuck)
     now_s = now()
     findings = judge(checks, readings, profile=profile, state=state, now_s=now_s)
     known = {check.id: check for check in checks}
@@ -78,8 +81,12 @@ def judge(
             continue
         context = Context(profile, state.checks.get(check.id), now_s)
         try:
-            judged = check.judge(context, *values)
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            try:
+                judged = check.judge(context, *values)
+            except FAULTS:
+                # What was remembered may be of another version; without it the node can still be judged.
+                judged = check.judge(context._replace(memory=None), *values)
+        except FAULTS as error:
             # A fault of ours, or a tool whose output nobody has seen yet: it must not cost the other checks.
             detail = f"could not be judged: {type(error).__name__}: {error}"
             judged = [Finding(check.id, Verdict.UNKNOWN, Action.COMMENT, detail=detail)]
@@ -127,6 +134,15 @@ def remembered(
     kept = dict(state.checks)
     for check in checks:
         values, gone = _values(check, readings)
-        if check.remember is not None and gone is None:
+        if check.remember is None or gone is not None:
+            continue
+        try:
             kept[check.id] = check.remember(Context(profile, state.checks.get(check.id), now_s), *values)
-    return state._replace(sources=sources, checks=kept)
+        except FAULTS:
+            # Left behind by another version, perhaps: it begins anew at the next pass.
+            kept.pop(check.id, None)
+    stuck = {name: known for name, known in state.stuck.items() if name not in readings}
+    stuck.update(
+        {name: reading.value for name, reading in readings.items() if reading.state == "hung" and reading.value}
+    )
+    return state._replace(sources=sources, checks=kept, stuck=stuck)

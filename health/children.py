@@ -73,6 +73,21 @@ class Child:
             pass
 
 
+def identity(pid: int, proc: str = "/proc") -> list[int] | None:
+    """[pid, start time] of a process that is there and no zombie: with its start time no later one is meant."""
+    try:
+        with open(f"{proc}/{pid}/stat", encoding="utf-8", errors="replace") as stream:
+            rest = stream.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return [pid, int(rest[19])] if len(rest) > 19 and rest[0] not in "ZX" else None
+
+
+def lives(known: object) -> bool:
+    """Whether an abandoned process, as `identity` named it, is still there. Anything may stand in a state file."""
+    return isinstance(known, list) and len(known) == 2 and isinstance(known[0], int) and identity(known[0]) == known
+
+
 def reap(killed: Sequence[Child], limit_s: float = REAP_S) -> list[Child]:
     """Collect killed children; returns those that are still there and have to be abandoned."""
     deadline_s = time.monotonic() + limit_s

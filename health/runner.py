@@ -39,6 +39,7 @@ def read_all(
     *,
     budget_s: float = BUDGET_S,
     kill: Callable[[int, int], None] = os.killpg,
+    stuck: Mapping[str, Any] | None = None,
 ) -> dict[str, Reading]:
     """A reading of every source, by its name, within `budget_s` and half a second.
 
@@ -47,8 +48,16 @@ def read_all(
         place: where each looks.
         budget_s: for all together; each has its own deadline as well.
         kill: sends a signal to a process group; a test replaces it by something that does not kill.
+        stuck: by a source's name, the process that an earlier pass had to abandon (`Reading.value` of a hang). While it
+            lives the source still hangs, and is not asked: otherwise each pass would leave one more process behind.
     """
     race = _Race(time.monotonic() + budget_s, kill)
+    held = {name: known for name, known in (stuck or {}).items() if children.lives(known)}
+    for source in sources:
+        if source.name in held:
+            detail = f"process {held[source.name][0]} of an earlier pass still hangs"
+            race.readings[source.name] = Reading("hung", held[source.name], detail)
+    sources = [source for source in sources if source.name not in held]
     readers = [source for source in sources if source.read is not None]
     tasks: list[_Task] = [_Asker(source, place(source), race) for source in sources if source.ask is not None]
     if readers:
@@ -74,6 +83,9 @@ def read_all(
             task.step(time.monotonic())
     for child in children.reap(race.killed):
         race.abandoned.append(child.pid)
+        name = race.given_up.get(child.pid, "")
+        if name in race.readings:
+            race.readings[name] = race.readings[name]._replace(value=children.identity(child.pid))
     return race.readings
 
 
@@ -85,6 +97,8 @@ class _Race:
         self.kill = kill
         self.killed: list[Child] = []
         self.abandoned: list[int] = []
+        self.given_up: dict[int, str] = {}
+        """By a child's pid, the source on which it hangs."""
         self.readings: dict[str, Reading] = {}
 
     def deadline_s(self, source: Source, place: Place) -> float:
@@ -95,6 +109,7 @@ class _Race:
         where = child.where()
         child.kill(self.kill)
         self.killed.append(child)
+        self.given_up[child.pid] = source.name
         took_s = time.monotonic() - began_s
         detail = f"no answer within {took_s:.0f} s" + (f", in {where}" if where else "")
         # Cut off by the end of the pass, it may only have been slow; that must not drain a node.

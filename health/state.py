@@ -33,6 +33,8 @@ class State(NamedTuple):
     strikes: Mapping[str, list[float]] = {}
     """By a finding's key, when it was found (epoch seconds)."""
     passes: int = 0
+    stuck: Mapping[str, Any] = {}
+    """By a source's name, the process that hangs on it and could not be killed: [pid, start time]."""
     looked: Mapping[str, float] = {}
     """When the full set was last looked at (`health/schedule.py`)."""
 
@@ -55,10 +57,9 @@ def decode(text: str, boot_id: str) -> tuple[State, str]:
         return fresh, "the state was damaged"
     if raw.get("boot_id") != boot_id:
         return fresh, "the node has booted since"
-    # A state that an older version left behind has no such table.
-    looked = raw.get("looked")
-    looked = looked if isinstance(looked, dict) else {}
-    return State(boot_id, raw["sources"], raw["checks"], raw["strikes"], raw["passes"], looked), ""
+    # A state that an older version left behind has no such tables.
+    stuck, looked = (raw[key] if isinstance(raw.get(key), dict) else {} for key in ("stuck", "looked"))
+    return State(boot_id, raw["sources"], raw["checks"], raw["strikes"], raw["passes"], stuck, looked), ""
 
 
 def encode(state: State) -> str:

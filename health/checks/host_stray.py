@@ -58,7 +58,8 @@ def judge(context: Context, table: Any, value: Any) -> list[Finding]:
 def remember(context: Context, table: Any, value: Any) -> Any:
     """Since when each has been there."""
     before = context.memory if isinstance(context.memory, dict) else {}
-    return {name: before.get(name, context.now_s) for name in seen(table, value)}
+    # Never later than now: the clock may have been set back.
+    return {name: min(before.get(name, context.now_s), context.now_s) for name in seen(table, value)}
 
 
 CHECK = Check(

@@ -63,7 +63,7 @@ def changes(context: Context, value: Any) -> dict[str, Change]:
             if isinstance(before, dict):
                 added = added_since(before["counters"], port["counters"])
                 rated = added_since(before["rated"], port["counters"])
-                elapsed_s = max(0.0, context.now_s - before["rated_at_s"])
+                elapsed_s = context.now_s - before["rated_at_s"]
                 downs = [moment for moment in before["downs"] if 0 <= context.now_s - moment <= DOWNS_WINDOW_S]
             downs += [context.now_s] * min(added.get("link_downed", 0), 10)
             found[key] = Change(f"{device}/{number}", added, rated, elapsed_s, downs)
@@ -114,7 +114,8 @@ def remember(context: Context, value: Any) -> Any:
         for number, port in facts["ports"].items():
             key = f"{facts['node_guid']}/{number}"
             change, counters = found[key], port["counters"]
-            young = key in old and change.elapsed_s < RATE_AFTER_S
+            # A clock that was set back would keep a baseline of the future, and judge no rate until it is reached.
+            young = key in old and 0 <= change.elapsed_s < RATE_AFTER_S
             kept[key] = {
                 "counters": counters,
                 "rated": old[key]["rated"] if young else counters,

@@ -16,7 +16,10 @@ def judge(context: Context, value: Any) -> list[Finding]:
     found = []
     for name in sorted(expected):
         device, _, port = name.partition("/")
-        if device not in value:
+        if not value:
+            # All at once: the driver is not loaded (yet, or for the moment). It may come back without a boot.
+            found.append(fail(Action.DRAIN, "no adapter is here: is the driver loaded?", subject=name))
+        elif device not in value:
             found.append(fail(Action.DRAIN_REQUEUE, "the adapter is missing", subject=name))
         elif port and port not in value[device]["ports"]:
             found.append(fail(Action.DRAIN_REQUEUE, "the port is missing", subject=name))

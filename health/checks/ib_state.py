@@ -49,7 +49,8 @@ def remember(context: Context, value: Any) -> Any:
     """Since when each port has been in INIT."""
     since = context.memory if isinstance(context.memory, dict) else {}
     waiting = [name for name, port in expected_ports(context, value) if "INIT" in str(port["state"])]
-    return {name: since.get(name, context.now_s) for name in waiting}
+    # Never later than now: the clock may have been set back.
+    return {name: min(since.get(name, context.now_s), context.now_s) for name in waiting}
 
 
 CHECK = Check(

@@ -20,7 +20,8 @@ def judge(context: Context, value: Any) -> list[Finding]:
     found = []
     for name, counts in sorted(value["edac"].items()):
         uncorrected, corrected = counts.get("ue_count"), counts.get("ce_count")
-        if uncorrected:
+        # A count that an edac driver does not keep is shown as -1.
+        if uncorrected and uncorrected > 0:
             detail = f"{uncorrected} uncorrectable memory errors since the boot"
             found.append(fail(Action.DRAIN_RESET, detail, subject=name, value=uncorrected, threshold=0))
         then = before.get(name, {}).get("count", corrected)
@@ -37,7 +38,7 @@ def remember(context: Context, value: Any) -> Any:
     for name, counts in value["edac"].items():
         old = before.get(name)
         corrected = counts.get("ce_count") or 0
-        fresh = not old or context.now_s - old["at_s"] > DAY_S or corrected < old["count"]
+        fresh = not old or not 0 <= context.now_s - old["at_s"] <= DAY_S or corrected < old["count"]
         kept[name] = {"at_s": context.now_s, "count": corrected} if fresh else old
     return kept
 

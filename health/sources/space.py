@@ -31,7 +31,12 @@ def read(place: Place) -> Any:
     named = set(place.profile.table("mounts"))
     # A network mount that nobody named is not ours to ask.
     own = {path for path in ALWAYS if path in table and not table[path]["type"].startswith(_NETWORK)}
-    found = ask_all(sorted(named & set(table) | own), place.root, PATIENCE_S)
+    memory = place.memory if isinstance(place.memory, dict) else {}
+    held = {path: known for path, known in memory.items() if children.lives(known)}
+    asked = named & set(table) | own
+    found = ask_all(sorted(asked - set(held)), place.root, PATIENCE_S)
+    # Asked again, each would cost one more process that cannot be killed, in every pass.
+    found.update({path: {"hung": True, "in": "", "child": known} for path, known in held.items() if path in asked})
     for path, facts in found.items():
         if table[path]["type"] in _ALWAYS_FULL:
             facts.pop("used", None)
@@ -51,13 +56,22 @@ def ask_all(paths: list[str], root: str, patience_s: float) -> dict[str, Any]:
         while left:
             told = _line(child, min(time.monotonic() + patience_s, deadline_s))
             if told is None:
-                found[left.pop(0)] = {"hung": True, "in": child.where()}
+                found[left.pop(0)] = {"hung": True, "in": child.where(), "pid": child.pid}
                 break
             found[left.pop(0)] = json.loads(told) if told else {"error": "the process that asked died"}
         child.kill()
     found.update({path: {"error": "not asked: others hung"} for path in left})
-    children.reap(asked, 0.2)
+    alive = {child.pid for child in children.reap(asked, 0.2)}
+    for facts in found.values():
+        pid = facts.pop("pid", 0)
+        if pid in alive and (known := children.identity(pid)) is not None:
+            facts["child"] = known
     return found
+
+
+def remember(value: Any) -> Any:
+    """By mount, the process that hangs on it and could not be killed."""
+    return {path: facts["child"] for path, facts in value.items() if "child" in facts}
 
 
 def _line(child: Child, deadline_s: float) -> str | None:
@@ -97,5 +111,9 @@ def shares(status: os.statvfs_result) -> dict[str, Any]:
 
 
 SOURCE = Source(
-    name="fs.space", about="stat and statvfs of the mounts, in a child of their own", read=read, deadline_s=16.0
+    name="fs.space",
+    about="stat and statvfs of the mounts, in a child of their own",
+    read=read,
+    deadline_s=16.0,
+    remember=remember,
 )
