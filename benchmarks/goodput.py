@@ -13,7 +13,8 @@ other; and they begin 20 s apart, so that their faults do not coincide. What end
 as by somebody who never sleeps. A fault that is due while a run is down anyway is left out, which favours those that
 are down for long.
 
-Effective time: the steps done for the first time, times what a step takes when nothing disturbs, over the time.
+Effective time: the time in which steps were done for the first time, over all of it. A step that takes more than three
+times the usual is a pause, and what goes beyond is lost.
 The last line on stdout is one flat JSON object.
 """
 

@@ -39,6 +39,10 @@ def draw(seed: int, *, length_s: float, gap_s: float) -> tuple[Strike, ...]:
     return tuple(strikes)
 
 
+SLOW = 3.0
+"""A step may take this many times the usual before what goes beyond counts as lost: other work slows a machine down."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
     """What became of a run's time."""
@@ -48,11 +52,13 @@ class Use:
     """Steps that were done for the first time."""
     step_s: float
     """What a step takes while nothing disturbs."""
+    useful_s: float
+    """The time in which they were done."""
 
     @property
     def effective(self) -> float:
-        """The share of the time that new steps would have needed without any fault."""
-        return min(1.0, self.new_steps * self.step_s / self.length_s)
+        """The share of the time in which steps were done for the first time."""
+        return min(1.0, self.useful_s / self.length_s)
 
     @property
     def lost_s(self) -> float:
@@ -62,9 +68,16 @@ class Use:
 
 def use_of(steps: Sequence[Step], *, begin_s: float, end_s: float) -> Use:
     """The use of a run between two moments (epoch seconds), from the stamps of its steps."""
-    before = max((entry.step for entry in steps if entry.epoch_s <= begin_s), default=-1)
+    furthest = max((entry.step for entry in steps if entry.epoch_s <= begin_s), default=-1)
     within = [entry for entry in steps if begin_s < entry.epoch_s <= end_s]
-    furthest = max((entry.step for entry in within), default=before)
     # A pause shows in one gap; a step's usual time is the median of all.
     gaps = [later.epoch_s - earlier.epoch_s for earlier, later in pairwise(within) if later.step == earlier.step + 1]
-    return Use(length_s=end_s - begin_s, new_steps=max(0, furthest - before), step_s=median(gaps) if gaps else 0.0)
+    step_s = median(gaps) if gaps else 0.0
+    new_steps, useful_s, since_s = 0, 0.0, begin_s
+    for entry in within:
+        if entry.step > furthest:
+            new_steps += 1
+            useful_s += min(entry.epoch_s - since_s, SLOW * step_s)
+            furthest = entry.step
+        since_s = entry.epoch_s
+    return Use(length_s=end_s - begin_s, new_steps=new_steps, step_s=step_s, useful_s=useful_s)
