@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -31,6 +32,7 @@ LOG = logging.getLogger("trainmaster.requeue")
 PATIENCE_S = 900.0
 """A dead node can hold the job in COMPLETING until Slurm has marked it DOWN (SlurmdTimeout, 300 s in production)."""
 POLL_S = 0.25
+_QUICK_S = 1.5
 LAUNCHES_MAX = 3
 """How often a requeued job may fail to be launched before its failure is its end."""
 _REFUSAL_PAUSES_S = (1.0, 1.0, 2.0, 4.0, 8.0)
@@ -200,6 +202,18 @@ def put_back(client: SlurmClient, order: Order) -> None:
     client.requeue(order.job_id, incomplete=False, hold=order.hold)
 
 
+def leave_out(client: SlurmClient, order: Order) -> None:
+    """Tell Slurm which nodes to leave out, right after the requeue: who releases the job may not live to do it.
+
+    Slurm takes and keeps it while the job is COMPLETING (seen on 22.05.8).
+    """
+    if order.exclude or order.clear:
+        try:
+            client.update_job(order.job_id, ExcNodeList=order.exclude)
+        except SlurmError as error:
+            LOG.warning("job %s: the release will say which nodes to leave out: %s", order.job_id, error)
+
+
 def _leave_the_job() -> int:
     """Become nobody's child, so that the end of the job's process tree is not ours.
 
@@ -226,10 +240,14 @@ def main(argv: list[str]) -> int:
         values[key] = tuple(values.get(key, ()))
     order = Order(**values)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    # The requeue has Slurm end the job with SIGTERM to all of it; SIGKILL follows when the batch script has ended.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     foreground = _leave_the_job()
     client = Commands(timeout_s=20.0)
     try:
         ask(client, order)
+        # Without accounting Slurm tries for five seconds to change a job that has lost a node, in vain.
+        leave_out(Commands(timeout_s=_QUICK_S), order)
         os.close(foreground)
         for _ in range(LAUNCHES_MAX):
             if not carry_out(client, order):

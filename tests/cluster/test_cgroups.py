@@ -28,7 +28,7 @@ COUNTER = Path(__file__).parents[1] / "programs" / "counter.py"
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     # Nobody waits for these jobs, so they start again when their credentials have run out: 121 s by default.
-    with up(LabSpec(nodes=6, leaf=3, cgroups=True, settings={"AuthInfo": "cred_expire=8"})) as lab:
+    with up(LabSpec(nodes=6, leaf=3, cgroups=True, accounting=True, settings={"AuthInfo": "cred_expire=8"})) as lab:
         yield lab
 
 
@@ -51,6 +51,13 @@ def wait_for(job: TrainmasterJob[Any], state: str, *, count: int = 1, timeout_s:
             return found[count - 1]
         time.sleep(0.1)
     raise AssertionError(f"no {state} after {timeout_s:g} s: {[(e.state, e.cause) for e in job.events()]}")
+
+
+def queued(lab: Lab, job_id: str, key: str) -> str:
+    shown = subprocess.run(
+        ["scontrol", "show", "job", job_id], env=lab.env, capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    return dict(word.partition("=")[::2] for word in shown.split()).get(key, "")
 
 
 def test_nothing_outlives_a_job_here(lab: Lab, tmp_path: Path) -> None:
@@ -78,6 +85,7 @@ def test_a_job_that_nobody_waits_for_is_requeued_although_nothing_outlives_it(
     assert wait_for(job, "REQUEUED").detail["excluded"] == [victim]
     again = wait_for(job, "RUNNING", count=2)
     assert again.attempt == 1 and victim not in again.nodes
+    assert victim in queued(lab, job.job_id, "ExcNodeList"), "who releases a job is not there to say what to leave out"
     assert wait_for(job, "SUCCEEDED").step == 59
 
 
