@@ -1,5 +1,10 @@
 """Want of memory is told from other deaths by the job's own cgroup, of either version, and by the kernel's messages."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from trainmaster.launcher.exit_rules import Kind
@@ -128,6 +133,35 @@ def test_the_kernels_log_is_read_from_now_on_or_not_at_all(tmp_path):
     assert log.fresh() == ["3,2,3,-;new\n"]
     log.close()
     assert log.fresh() == []
+
+
+GROUPS = Path("/sys/fs/cgroup/memory")
+
+
+@pytest.mark.skipif(not os.access(GROUPS, os.W_OK), reason="needs root, and the memory controller of cgroups version 1")
+def test_a_real_kernel_kills_in_a_real_cgroup(tmp_path):
+    job = f"7{os.getpid()}"
+    group = GROUPS / f"job_{job}"
+    group.mkdir()
+    try:
+        (group / "memory.limit_in_bytes").write_text(str(20 << 20))
+        (tmp_path / "self").write_text(f"4:memory:/job_{job}\n")
+        own = MemoryKills(job, oom.counters(job, membership=tmp_path / "self"))
+        silent = MemoryKills(job, oom.counters(job, membership=tmp_path / "self"), Said())
+        others = MemoryKills("1", oom.counters("1", membership=tmp_path / "self"))
+        for kills in (own, silent, others):
+            kills.begin()
+        # A shell, which enters the cgroup before it has any memory to speak of.
+        eats = "import sys; sys.stdout.buffer.write(bytearray(200 << 20))"
+        line = f"echo $$ > {group}/cgroup.procs; exec {sys.executable} -S -c '{eats}'"
+        process = subprocess.Popen(["sh", "-c", line], stdout=subprocess.DEVNULL)
+        assert process.wait() == -9
+        assert own.evidence({process.pid}).ours
+        assert silent.evidence({process.pid}).ours, "by the count alone, where nobody may read the kernel's messages"
+        known = others.evidence({os.getpid()})
+        assert not known.ours and "not known" in known.text
+    finally:
+        group.rmdir()
 
 
 LIMITS = Limits(restarts_max=5, no_progress_max=3, requeues_max=5, backoff_s=1.0)
