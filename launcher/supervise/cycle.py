@@ -107,7 +107,8 @@ class Cycle:
         """Rank and node of those that hold the others up, when some ranks hang."""
         if self.hang is None:
             return ()
-        found = stacks.suspects(where for _, where in self.where.values())
+        ended = sum(1 for entry in self.exits.values() if entry.code == 0)
+        found = stacks.suspects((where for _, where in self.where.values()), ended=ended)
         return tuple((rank, self.where[rank][0]) for rank in found)
 
     def outcome(self, *, ending: str | None, notice: str | None, steps_ever: bool) -> Outcome:

@@ -72,11 +72,11 @@ def main_frames(text: str) -> list[str]:
     return [line.strip() for block in chosen for line in block[1:]]
 
 
-def suspects(all_of_them: Iterable[Where]) -> tuple[int, ...]:
-    """The ranks that do not wait for others while some do. Nobody, when all wait or none does. Pure."""
+def suspects(all_of_them: Iterable[Where], *, ended: int = 0) -> tuple[int, ...]:
+    """The ranks that do not wait for others while some do, or have `ended` well; nobody when all wait. Pure."""
     found = list(all_of_them)
     alone = tuple(sorted(where.rank for where in found if not waits(where)))
-    return alone if 0 < len(alone) < len(found) else ()
+    return alone if 0 < len(alone) < len(found) + ended else ()
 
 
 @dataclass(slots=True)

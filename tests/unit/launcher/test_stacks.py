@@ -89,6 +89,12 @@ def test_suspects_are_those_that_do_not_wait_while_others_do() -> None:
     assert suspects([Where(rank=rank, state="S", text=LOADING) for rank in (0, 1)]) == (), "nobody waits for them"
 
 
+def test_a_rank_that_stands_still_when_the_others_are_done_is_named() -> None:
+    """A rank that was stopped in its last step, the others having ended, was nobody's suspect."""
+    assert suspects([Where(rank=2, state="T", text="")], ended=2) == (2,)
+    assert suspects([Where(rank=2, state="S", text=ALL_REDUCE)], ended=2) == (), "it waits for what will not come"
+
+
 STUCK = """
 import ctypes, sys
 from trainmaster.launcher.rank import worker
