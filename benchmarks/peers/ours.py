@@ -11,6 +11,9 @@ from trainmaster.launcher import record
 from trainmaster.launcher.submit.executor import submit
 from trainmaster.launcher.submit.spec import JobSpec
 
+HANG_TIMEOUT_S = 10.0
+"""The others have time-outs as short as a careful person would make them; ours for the next step is half an hour."""
+
 
 @contextmanager
 def environment_of(lab: Lab, folder: Path) -> Iterator[None]:
@@ -52,6 +55,8 @@ def _submit(lab: Lab, work: Work, *, spares: int, warm: bool = True) -> int:
             warm=warm,
             restarts_max=1000,
             requeues_max=1000,
+            node_failures_max=1000,
+            hang_timeout_s=HANG_TIMEOUT_S,
         )
         job = submit([PYTHON, *work.words], spec=spec, folder=work.folder / "jobs")
     (work.folder / "run").symlink_to(job.run_dir)
