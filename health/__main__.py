@@ -18,7 +18,7 @@ if __name__ == "__main__":
 
 import time
 
-from trainmaster.health import acting, node, registry, report
+from trainmaster.health import acting, node, registry, report, runner
 
 FLAGS = ("json", "prometheus", "verbose", "forget", "act", "dry-run", "hourly")
 VALUES = ("set", "only", "skip", "profile", "state", "root", "budget", "textfile", "log")
@@ -51,6 +51,8 @@ def options_of(words: list[str], *, budget_s: float = node.Options().budget_s) -
     given = {name: values[-1] for name, values in options.items()}
     if fault:
         raise ValueError(fault)
+    if given.get("set") == "deep":
+        budget_s = runner.DEEP_BUDGET_S
     try:
         budget_s = float(given.get("budget", budget_s))
     except ValueError:

@@ -76,6 +76,17 @@ class Context(NamedTuple):
     uptime_s: float = 0.0
 
 
+class Compare(NamedTuple):
+    """What of a check's value can be held against a site's figure, or against other nodes of the same kind."""
+
+    figures: Callable[[Any], dict[str, float]]
+    """By "name subject" or "name", what was measured; more is better. Pure."""
+    share: float
+    """Of the median of the other nodes, below which a node is slow. What a site has named is held to SITE_SHARE."""
+    action: Action = Action.DRAIN
+    """What it asks for when it is slower than its peers."""
+
+
 class Check(NamedTuple):
     """One check. Its file is named after its id."""
 
@@ -91,3 +102,5 @@ class Check(NamedTuple):
     """How many passes must have found it before its action counts; until then it is a warning."""
     window_s: float = 0.0
     """The strikes are counted in this time; 0: in passes that follow one another."""
+    compare: Compare | None = None
+    """For deep checks, which measure."""

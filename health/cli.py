@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from trainmaster.health import validate_cli
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe `trainmaster health` to the parser."""
@@ -12,6 +14,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verb = verbs.add_parser("check", help="look at this node; exit code 0 ok, 1 warn, 2 fail, 3 unknown")
     add_options(verb)
     verb.set_defaults(run=_check)
+    verb = verbs.add_parser("validate", help="deep checks of many nodes as a Slurm job; drains who fails (admins)")
+    validate_cli.add_options(verb)
     verb = verbs.add_parser("genconf", help="a profile from this node, or what most of several profiles have")
     verb.add_argument("--root", default="", metavar="FOLDER", help="look below this folder instead of /")
     verb.add_argument("--fleet", nargs="+", metavar="FILE", help="profiles of other nodes; who differs goes to stderr")

@@ -19,6 +19,8 @@ from trainmaster.health.policy import MARK, Decision
 from trainmaster.health.record import NamedTuple
 
 GOOD_PASSES = 2
+VALIDATED = f"{MARK}deep."
+"""What a reason of `trainmaster health validate` begins with."""
 STORM_NODES = 3
 STORM_WINDOW_S = 600.0
 
@@ -127,6 +129,9 @@ def permitted(step: Step, view: NodeView) -> tuple[bool, Ledger]:
             # Resumed by hand, or taken over by somebody with a reason of their own: it is no longer ours.
             return False, Ledger()
         return True, Ledger()
+    if view.drained and view.reason.startswith(VALIDATED) and view.reason != step.ledger.reason:
+        # `health validate` resumes it once the node passes; a reason of this node's own would hide that.
+        return False, step.ledger._replace(reason="", note=f"drained by a validation: {view.reason[:80]}")
     if view.drained and not ours:
         return False, step.ledger._replace(reason="", note=f"drained by somebody else: {view.reason[:80]}")
     if view.drained and view.reason == step.reason:

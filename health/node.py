@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 
 from trainmaster.health import check_pass, ledger, profile, registry, runner, schedule, state
 from trainmaster.health.check_pass import Pass
@@ -36,8 +37,8 @@ class Options(NamedTuple):
     passes."""
 
 
-def run(options: Options) -> Pass:
-    """Look, judge and remember. Never raises for what it meets on the node."""
+def run(options: Options, begin: Callable[[str], None] = lambda name: None) -> Pass:
+    """Look, judge and remember; `begin` is told each deep source first. Never raises for what it meets on the node."""
     began_s = time.monotonic()
     found, faults = read_profile(options.root + options.profile)
     off = (*found.names("off"), *options.skip, *switched_off(options.root + DISABLED))
@@ -56,6 +57,7 @@ def run(options: Options) -> Pass:
             state=memory,
             root=options.root,
             budget_s=options.budget_s - (time.monotonic() - began_s),
+            begin=begin,
         )
         result = result._replace(state=result.state._replace(looked=looked))
         if not options.forget:

@@ -119,4 +119,5 @@ KINDS: dict[str, type] = {
     "requeue": bool,
     "deadlines_s": dict,
     "tools": dict,
+    "deep": dict,
 }

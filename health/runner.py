@@ -20,6 +20,8 @@ from trainmaster.health.record import Any, NamedTuple
 
 BUDGET_S = 45.0
 """slurmd kills a HealthCheckProgram after 60 s (slurm.conf(5)); what is left is for the report and the drain."""
+DEEP_BUDGET_S = 1800.0
+"""For the deep set, which no hook runs: each of its sources has a deadline of its own."""
 _TICK_S = 0.005
 
 

@@ -197,6 +197,19 @@ class Commands:
         """`scontrol update`."""
         self._run("scontrol", "update", f"JobId={job_id}", *(f"{key}={value}" for key, value in fields.items()))
 
+    def update_node(self, name: str, **fields: str) -> None:
+        """`scontrol update NodeName=…`, with the fields named as scontrol names them (`State="DRAIN"`)."""
+        self._run("scontrol", "update", f"NodeName={name}", *(f"{key}={value}" for key, value in fields.items()))
+
+    def create_reservation(self, name: str, **fields: str) -> None:
+        """`scontrol create reservation`, with the fields named as scontrol names them (`Nodes="n[1-4]"`)."""
+        pairs = (f"{key}={value}" for key, value in fields.items())
+        self._run("scontrol", "create", "reservation", f"ReservationName={name}", *pairs)
+
+    def delete_reservation(self, name: str) -> None:
+        """`scontrol delete`; refused while jobs run in it."""
+        self._run("scontrol", "delete", f"ReservationName={name}")
+
     def batch_script(self, job_id: int) -> str:
         """`scontrol write batch_script`."""
         return self._run("scontrol", "write", "batch_script", str(job_id), "-").stdout

@@ -1,7 +1,7 @@
 """The little of CUDA's driver API that the deep checks need, through ctypes: no toolkit, no torch, only the driver.
 
-One GPU, one thread, one stream. Standard library only; runs with `python3 -I -S`, also on Python 3.9.
-Source of the names and numbers: cuda.h of CUDA 12.
+One thread, one stream; of several GPUs in one process, `use` says which one is meant. Standard library only; runs with
+`python3 -I -S`, also on Python 3.9. Source of the names and numbers: cuda.h of CUDA 12.
 """
 
 from __future__ import annotations
@@ -77,6 +77,24 @@ class Gpu:
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         self._call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
         return free.value
+
+    def use(self) -> None:
+        """What follows is of this GPU; only needed where a process has opened several."""
+        self._call("cuCtxSetCurrent", self._context)
+
+    def reaches(self, other: Gpu) -> bool:
+        """Whether this GPU can read and write the other's memory by itself; if so, it may from now on."""
+        able = ctypes.c_int()
+        self._call("cuDeviceCanAccessPeer", ctypes.byref(able), self._device, other._device)
+        if able.value:
+            self.use()
+            self._call("cuCtxEnablePeerAccess", other._context, 0)
+        return bool(able.value)
+
+    def to_peer(self, other: Gpu, target: int, source: int, size: int) -> None:
+        """Begin to copy from this GPU's memory to the other's."""
+        into = (ctypes.c_uint64(target), other._context)
+        self._call("cuMemcpyPeerAsync", *into, ctypes.c_uint64(source), self._context, ctypes.c_size_t(size), None)
 
     def take(self, size: int) -> int:
         """Memory of the GPU, by its address; `give_back` ends it."""

@@ -15,8 +15,8 @@ SECONDS = 4.0
 _SCRIPT = "deep/gpu.py"
 
 
-def ask(place: Place) -> Generator[list[str], Completed, Any]:
-    """Yields the commands; returns {"gpus": [figures]}."""
+def idle_gpus(place: Place) -> Generator[list[str], Completed, int]:
+    """How many GPUs there are to be loaded; raises Absent when they are not to be."""
     if place.root:
         raise Absent("a fake root has no GPU to load")
     program = gpu_query.tool(place)
@@ -25,6 +25,12 @@ def ask(place: Place) -> Generator[list[str], Completed, Any]:
     if busy:
         # Its memory would be tested away from under it, and the figures would mean nothing.
         raise Absent(f"process {busy[0]} uses a GPU; this loads them, and is for idle nodes")
+    return count
+
+
+def ask(place: Place) -> Generator[list[str], Completed, Any]:
+    """Yields the commands; returns {"gpus": [figures]}."""
+    count = yield from idle_gpus(place)
     script = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), _SCRIPT)
     seconds = place.profile.threshold("deep.gpu.seconds", SECONDS)
     done = yield [sys.executable, "-I", "-S", script, f"0-{max(count - 1, 0)}", str(seconds)]

@@ -12,17 +12,15 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainmaster.launcher.diagnose import pairs, schedule
+from trainmaster.health.deep import pairs, tournament
 from trainmaster.launcher.node import ports
 
 TASK = "task.json"
 HEALTH_BUDGET_S = 20.0
-WRITE_EVERY_S = 5.0
 SOLO_S = 0.4
 """How long the fixed work is repeated."""
 _BLOCK = bytes(1 << 20)
@@ -141,33 +139,18 @@ def _torch() -> Any:
 
 def _play(task: Task, told: Told, folder: Path, means: pairs.Means, began_s: float) -> None:
     """The rounds of the tournament."""
-    round_s = 2 * task.pair_s + 0.3
 
-    def rounds(nodes: Sequence[str]) -> int:
-        left_s = 0.8 * task.limit_s - (time.monotonic() - began_s)
-        return schedule.fitting(schedule.count(len(nodes)), round_s=round_s, left_s=left_s)
+    def tell(rounds: int) -> None:
+        told.rounds = rounds
+        told.write(folder)
 
-    patience_s = task.limit_s / 3
-    found = means.gather(patience_s=patience_s, rounds=rounds)
-    if found is None:
-        told.ready, told.note = False, "it came when the tournament had begun without it"
+    played = tournament.play(
+        told.node, means, told.pairs, pair_s=task.pair_s, limit_s=task.limit_s, began_s=began_s, tell=tell
+    )
+    told.rounds, told.note = played.rounds, played.note
+    if not played.nodes:
+        told.ready = False
         return
-    told.rounds = found["rounds"]
-    wrote_s = time.monotonic()
-    for meetings in schedule.rounds(found["nodes"], found["rounds"]):
-        partner = schedule.partner_of(told.node, meetings)
-        if partner is None:
-            continue
-        try:
-            meeting = means.meet(partner, patience_s=patience_s / 2)
-            told.pairs[partner] = pairs.time_pair(meeting, pair_s=task.pair_s)
-        except (RuntimeError, OSError) as error:
-            told.pairs[partner] = None
-            told.note = f"with {partner}: {str(error).splitlines()[0][:200]}"
-        if time.monotonic() - wrote_s > WRITE_EVERY_S:
-            # Thousands of nodes do this in step, on storage that others use as well.
-            wrote_s = time.monotonic()
-            told.write(folder)
     means.close()
 
 

@@ -1,23 +1,14 @@
 """From what the nodes measured to the nodes, or the pair, that are to blame. Pure."""
 
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
-from trainmaster.launcher.diagnose.schedule import Pair
-from trainmaster.launcher.robust import z_scores
+from trainmaster.health.deep import peers
+from trainmaster.health.deep.schedule import Pair
 
-NODES_MIN = 3
-"""Of two nodes nobody can say which one is slow."""
-PAIRS_MIN = 6
-"""With fewer pairs of good nodes, one among them cannot stand out: those of four nodes."""
-Z_MIN = 4.0
-SOLO_FACTOR, NODE_FACTOR, PAIR_FACTOR = 1.3, 1.5, 2.0
-"""So many times the median time is slow: for a node's own work, for a node with most of its partners, for a pair."""
-_SIGMA_FLOOR = 0.05
-Key = TypeVar("Key", str, Pair)
+SOLO_FACTOR = 1.3
+"""So many times the median time is slow, for a node's own work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +54,7 @@ class Verdict:
 
 def pair_times(reports: Mapping[str, NodeReport]) -> dict[Pair, float | None]:
     """The time of each pair that was tried: that of the slower side; None when either side did not get through."""
-    found: dict[Pair, float | None] = {}
-    for report in reports.values():
-        for partner, seconds in report.pairs.items():
-            pair = (report.node, partner) if report.node < partner else (partner, report.node)
-            before = found.get(pair, 0.0)
-            found[pair] = None if seconds is None or before is None else max(seconds, before)
-    return found
+    return peers.of_pairs({report.node: report.pairs for report in reports.values()})
 
 
 def judge(nodes: Sequence[str], reports: Mapping[str, NodeReport]) -> Verdict:
@@ -79,39 +64,18 @@ def judge(nodes: Sequence[str], reports: Mapping[str, NodeReport]) -> Verdict:
     _blame_checks(nodes, reports, guilty, notes)
     _blame_silence(nodes, reports, guilty, notes)
     solo = {report.node: report.solo_s for report in reports.values() if report.solo_s is not None}
-    for node, times in _outliers(solo, factor=SOLO_FACTOR, count_min=NODES_MIN).items():
+    for node, times in peers.outliers(solo, factor=SOLO_FACTOR).items():
         why = f"its own work takes {times:.1f} times the median"
         guilty.setdefault(node, Guilty(nodes=(node,), why=why, slow=True))
-    times_of = {pair: seconds for pair, seconds in pair_times(reports).items() if seconds is not None}
-    # The lower quartile, since whatever disturbs a measurement makes it longer: a node that is slow is so even with its
-    # best partners, and one that has met slow ones is quick with the others.
-    scores = {
-        node: sorted(mine)[(len(mine) - 1) // 4]
-        for node in nodes
-        if (mine := [seconds for pair, seconds in times_of.items() if node in pair])
-    }
-    for node, times in _outliers(scores, factor=NODE_FACTOR, count_min=NODES_MIN).items():
+    tried = pair_times(reports)
+    for node, times in peers.slow_nodes(nodes, tried).items():
         why = f"an all-reduce takes {times:.1f} times the median, even with its best partners"
         guilty.setdefault(node, Guilty(nodes=(node,), why=why, slow=True))
-    good = {pair: seconds for pair, seconds in times_of.items() if not guilty.keys() & set(pair)}
     pairs = tuple(
         Guilty(nodes=pair, why=f"an all-reduce takes {times:.1f} times the median, only with each other", slow=True)
-        for pair, times in sorted(_outliers(good, factor=PAIR_FACTOR, count_min=PAIRS_MIN).items())
+        for pair, times in peers.slow_pairs(set(nodes) - guilty.keys(), tried).items()
     )
     return Verdict(nodes=tuple(guilty[node] for node in nodes if node in guilty), pairs=pairs, notes=tuple(notes))
-
-
-def _outliers(values: Mapping[Key, float], *, factor: float, count_min: int) -> dict[Key, float]:
-    """Those that stand out from the rest, with how many times the median they are."""
-    if len(values) < count_min:
-        return {}
-    median = statistics.median(values.values())
-    scores = z_scores(values, floor=_SIGMA_FLOOR)
-    return {
-        key: value / median
-        for key, value in values.items()
-        if median > 0 and value >= factor * median and scores[key] >= Z_MIN
-    }
 
 
 def _blame_checks(
@@ -141,17 +105,12 @@ def _blame_silence(
             guilty.setdefault(node, Guilty(nodes=(node,), why="it did not answer"))
         elif node not in ready:
             guilty.setdefault(node, Guilty(nodes=(node,), why="it was not ready in time, when most others were"))
-    tried = pair_times(reports)
-    cut = [node for node in ready if _got_through(node, tried) == 0 and any(node in pair for pair in tried)]
+    cut = peers.cut_off((node for node in nodes if node in ready), pair_times(reports))
     if len(cut) <= len(ready) / 2:
         for node in cut:
             guilty.setdefault(node, Guilty(nodes=(node,), why="it got through to none of its partners"))
     elif cut:
         notes.append("most nodes got through to nobody: the means of the tournament failed, not a node")
-
-
-def _got_through(node: str, tried: Mapping[Pair, float | None]) -> int:
-    return sum(1 for pair, seconds in tried.items() if node in pair and seconds is not None)
 
 
 def to_leave(verdict: Verdict, *, spares: int) -> tuple[str, ...]:

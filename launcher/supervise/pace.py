@@ -9,7 +9,7 @@ itself raises the bar.
 import statistics
 from dataclasses import dataclass, field, replace
 
-from trainmaster.launcher.robust import z_scores
+from trainmaster.health.robust import z_scores
 
 RANKS_MIN = 3
 """Of two ranks nobody can say which is the slow one."""

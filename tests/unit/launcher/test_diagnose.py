@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from trainmaster.launcher.diagnose import node, schedule
+from trainmaster.health.deep import schedule
+from trainmaster.launcher.diagnose import node
 from trainmaster.launcher.diagnose.node import Task
 from trainmaster.launcher.diagnose.session import Session, command
 from trainmaster.launcher.diagnose.verdict import Guilty, NodeReport, Verdict, judge, pair_times, to_leave

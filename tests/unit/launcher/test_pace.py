@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from trainmaster.launcher.robust import z_scores
+from trainmaster.health.robust import z_scores
 from trainmaster.launcher.supervise.pace import STEPS_MIN, Pace, PaceWatch, judged
 
 WINDOW_S = 10.0

@@ -3,6 +3,8 @@
 Each pair has a group of its own, so a node that does not answer holds up only those that have to meet it.
 """
 
+from __future__ import annotations
+
 import json
 import time
 from collections.abc import Mapping
@@ -25,7 +27,7 @@ class Meeting(Protocol):
         """One all-reduce of the whole size, to its end."""
 
     def agree(self, value: float) -> float:
-        """The mean of both sides' values, the same on both."""
+        """The mean of all sides' values, the same on all."""
 
 
 class Means(Protocol):
@@ -38,6 +40,9 @@ class Means(Protocol):
 
     def meet(self, partner: str, *, patience_s: float) -> Meeting:
         """Come together with a partner. Raises RuntimeError or OSError when it does not come."""
+
+    def together(self, *, patience_s: float) -> Meeting:
+        """Come together with all who took part. Raises RuntimeError or OSError when somebody does not come."""
 
     def close(self) -> None:
         """All rounds are over here."""
@@ -114,16 +119,24 @@ class TorchMeans:
             at["host"], at["port"], is_master=False, wait_for_workers=False, timeout=timedelta(seconds=left_s)
         )
 
-    def meet(self, partner: str, *, patience_s: float) -> "TorchMeeting":
+    def meet(self, partner: str, *, patience_s: float) -> TorchMeeting:
         """As `Means` has it."""
-        two = sorted((self._node, partner))
-        store = self._dist.PrefixStore("-".join(two), self._store)
-        rank, patience = two.index(self._node), timedelta(seconds=patience_s)
+        return self._group_of(sorted((self._node, partner)), patience_s)
+
+    def together(self, *, patience_s: float) -> TorchMeeting:
+        """As `Means` has it."""
+        return self._group_of(self._who, patience_s)
+
+    def _group_of(self, nodes: list[str], patience_s: float) -> TorchMeeting:
+        # A group of all has another name than one of two, also where there are only two.
+        store = self._dist.PrefixStore("all" if nodes is self._who else "-".join(nodes), self._store)
+        rank, size, patience = nodes.index(self._node), len(nodes), timedelta(seconds=patience_s)
         if self._gpu:
             options = self._dist.ProcessGroupNCCL.Options()
             options._timeout = patience
-            return TorchMeeting(self._torch, self._dist.ProcessGroupNCCL(store, rank, 2, options), device="cuda")
-        return TorchMeeting(self._torch, self._dist.ProcessGroupGloo(store, rank, 2, patience), device="cpu")
+            group = self._dist.ProcessGroupNCCL(store, rank, size, options)
+            return TorchMeeting(self._torch, group, size, device="cuda")
+        return TorchMeeting(self._torch, self._dist.ProcessGroupGloo(store, rank, size, patience), size, device="cpu")
 
     def close(self) -> None:
         """The store stays until all have done with it."""
@@ -134,10 +147,10 @@ class TorchMeans:
 
 
 class TorchMeeting:
-    """A process group of two."""
+    """A process group of two, or of all."""
 
-    def __init__(self, torch: Any, group: Any, *, device: str) -> None:
-        self._torch, self._group, self._device = torch, group, device
+    def __init__(self, torch: Any, group: Any, size: int, *, device: str) -> None:
+        self._torch, self._group, self._size, self._device = torch, group, size, device
         self._values = torch.ones(GPU_ELEMENTS if device == "cuda" else ELEMENTS, device=device)
 
     def reduce(self) -> None:
@@ -151,7 +164,7 @@ class TorchMeeting:
         """As `Meeting` has it."""
         told = self._torch.tensor([value], dtype=self._torch.float64, device=self._device)
         self._group.allreduce([told]).wait()
-        return float(told[0]) / 2
+        return float(told[0]) / self._size
 
 
 class MpiMeans:
@@ -174,18 +187,22 @@ class MpiMeans:
         found: dict[str, Any] = world.bcast({"nodes": nodes, "rounds": rounds(nodes)}, root=0)
         return found
 
-    def meet(self, partner: str, *, patience_s: float) -> "MpiMeeting":
+    def meet(self, partner: str, *, patience_s: float) -> MpiMeeting:
         """As `Means` has it."""
         two = sorted((self._ranks[self._node], self._ranks[partner]))
         world = self._mpi.COMM_WORLD
         return MpiMeeting(self._mpi, world.Create_group(world.Get_group().Incl(two), tag=two[0]))
+
+    def together(self, *, patience_s: float) -> MpiMeeting:
+        """As `Means` has it."""
+        return MpiMeeting(self._mpi, self._mpi.COMM_WORLD)
 
     def close(self) -> None:
         """Nothing: MPI's own end waits for the others."""
 
 
 class MpiMeeting:
-    """A communicator of two."""
+    """A communicator of two, or of all."""
 
     def __init__(self, mpi: Any, comm: Any) -> None:
         from array import array
@@ -200,7 +217,7 @@ class MpiMeeting:
 
     def agree(self, value: float) -> float:
         """As `Meeting` has it."""
-        return float(self._comm.allreduce(value)) / 2
+        return float(self._comm.allreduce(value)) / float(self._comm.Get_size())
 
 
 def means_of(kind: str, *, folder: Path, node: str, addresses: Mapping[str, str]) -> Means | None:

@@ -1,5 +1,7 @@
 """Who meets whom, and when: a tournament in which every pair of nodes meets once. Pure."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 Pair = tuple[str, str]
@@ -22,7 +24,7 @@ def rounds(nodes: Sequence[str], most: int | None = None) -> tuple[tuple[Pair, .
     found = []
     for _ in range(count(len(nodes)) if most is None else min(most, count(len(nodes)))):
         half = len(seats) // 2
-        facing = zip(seats[:half], reversed(seats[half:]), strict=True)
+        facing = zip(seats[:half], reversed(seats[half:]))  # noqa: B905 - new in 3.10
         found.append(tuple((one, other) for one, other in facing if one is not None and other is not None))
         seats = [seats[0], seats[-1], *seats[1:-1]]
     return tuple(found)

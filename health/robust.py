@@ -1,5 +1,7 @@
 """How far values lie from the rest of them, when some may be wild. Pure; standard library only."""
 
+from __future__ import annotations
+
 import statistics
 from collections.abc import Hashable, Mapping
 from typing import TypeVar
