@@ -89,7 +89,7 @@ def run_validate(args: argparse.Namespace) -> int:
         signal.signal(number, _interrupt)
     try:
         if not args.dry_run:
-            for name in sweep(client):
+            for name in sweep(client, folder):
                 print(f"removed the reservation {name}, which an earlier validation left behind", file=sys.stderr)
         found = plan(client, args.nodes, options)
         if args.dry_run:

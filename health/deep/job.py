@@ -31,6 +31,7 @@ PATIENCE = 3.0
 """So many times as long as most nodes took, and MORE_S, the others may take."""
 MORE_S = 60.0
 GRACE_S = 5.0
+BEAT_S = 5.0
 REFERENCES = 3
 """Nodes that did not stand out, which those that did meet in the second look."""
 SLURM_S = 20.0
@@ -73,11 +74,16 @@ def run_part(folder: str, task: Task, nodes: Sequence[str], part: str) -> None:
         some = task._replace(nodes=tuple(nodes), addresses={node: task.addresses[node] for node in nodes})
         tasks.write(into, some)
     began_s = time.monotonic()
+    top = Path(folder).parent if Path(folder).name == tasks.AGAIN else Path(folder)
+    beat_s = 0.0
     srun = subprocess.Popen(command(folder, task, nodes, part), stdin=subprocess.DEVNULL, start_new_session=True)
     most_s = 0.0
     while srun.poll() is None:
         time.sleep(0.2)
         passed_s = time.monotonic() - began_s
+        if passed_s >= beat_s:
+            beat_s = passed_s + BEAT_S
+            (top / tasks.ALIVE).write_text(str(time.monotonic()))
         over = sum(1 for node in nodes if (told := reports.read(into, node)) is not None and told.over)
         if over == len(nodes) and passed_s > most_s + GRACE_S and most_s:
             break
@@ -101,8 +107,8 @@ def _end(srun: subprocess.Popen[bytes]) -> None:
 
 def look_of(folder: str, task: Task) -> Look:
     """What the nodes have told in a folder."""
-    found = {part: _told(f"{folder}/{part}", task.nodes) for part in task.means}
-    return Look(_told(folder, task.nodes), {part: told for part, told in found.items() if told})
+    found = {part: _told(f"{folder}/{part}", task.nodes) for part in task.means if len(task.nodes) > 1}
+    return Look(_told(folder, task.nodes), found)
 
 
 def _told(folder: str, nodes: Sequence[str]) -> dict[str, reports.Told]:

@@ -157,10 +157,18 @@ def _add_pairs(means: str, told: Mapping[str, Told], found: dict[str, list[Findi
     if not times:
         said = sorted({one.note for one in told.values() if one.note})
         notes += [f"{means}: {words}" for words in said[:3]] if said else [f"{means}: no pair met"]
+        for findings in found.values():
+            findings.append(unknown(Action.COMMENT, f"no pair met by {means}")._replace(check=REACH))
         return
+    playing = {node for pair in times for node in pair}
+    for node in sorted(set(told) - playing):
+        words = told[node].note or f"no end to {told[node].doing}"
+        found[node].append(unknown(Action.COMMENT, f"it took no part by {means}: {words}")._replace(check=REACH))
     cut = peers.cut_off(told, times)
     if len(cut) > len(told) / 2 or len(told) - len(cut) < peers.NODES_MIN - 1:
         notes += [f"{means}: {len(cut)} of {len(told)} nodes got through to nobody: the means failed"] if cut else []
+        for node in cut:
+            found[node].append(unknown(Action.COMMENT, f"no pair met by {means}")._replace(check=REACH))
         cut = []
     for node in cut:
         detail = f"by {means} it gets through to none of its partners"

@@ -7,8 +7,9 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-FILE, ENDED, AGAIN = "task.json", "ended.json", "again"
-"""In a folder that all nodes see: the task, what the job says when it is over, and the folder of the second look."""
+FILE, ENDED, AGAIN, ALIVE = "task.json", "ended.json", "again", "alive"
+"""In a folder that all nodes see: the task, what the job says when it is over, the folder of the second look, and a
+file that changes as long as the job's first node lives."""
 
 
 class Task(NamedTuple):

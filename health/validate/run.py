@@ -1,6 +1,7 @@
 """`trainmaster health validate`: choose, look, judge, and act. The shell around the pure parts."""
 
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +14,19 @@ from trainmaster.health.validate import reserve
 from trainmaster.health.validate.choose import Choice, choose, kinds
 from trainmaster.health.validate.consequence import Step, bounded, consequence
 from trainmaster.health.validate.outcome import Outcome
-from trainmaster.health.validate.work import LOG, Group, Options, Plan, Work
+from trainmaster.health.validate.work import LOG, CannotValidate, Group, Options, Plan, Work
 from trainmaster.slurm.commands import Commands
 
 
 def plan(client: Commands, names: str, options: Options) -> Plan:
-    """Look at the nodes, and change nothing. Raises SlurmError for names that Slurm does not know."""
-    nodes = client.nodes(names)
+    """Look at the nodes, and change nothing. Raises CannotValidate for names that Slurm does not know."""
+    known = {node.name: node for node in client.nodes()}
+    asked = tuple(dict.fromkeys(client.hostnames(names)))
+    if strange := [name for name in asked if name not in known]:
+        raise CannotValidate(
+            f"could not validate {names}: Slurm knows no {', '.join(strange[:8])}", hint="sinfo -N lists the nodes"
+        )
+    nodes = [known[name] for name in asked]
     reservations = client.reservations()
     nodes_of = {one.name: client.hostnames(one.nodes) for one in reservations if one.nodes and one.state == "ACTIVE"}
     choice = choose(nodes, within=options.within, held=reserve.holders(reservations, nodes_of))
@@ -32,13 +39,18 @@ def plan(client: Commands, names: str, options: Options) -> Plan:
     return Plan(choice=Choice(taken=taken, lifts=lifts, left={**choice.left, **stray}), groups=groups)
 
 
-def sweep(client: Commands) -> tuple[str, ...]:
-    """Remove reservations that earlier validations have left behind; what cannot be removed now is left to the next."""
+def sweep(client: Commands, folder: Path) -> tuple[str, ...]:
+    """Remove reservations that earlier validations have left behind, and their files in `folder`.
+
+    What cannot be removed now is left to the next.
+    """
     gone = []
     for name in reserve.stale(client.reservations(), client.jobs(), now_s=time.time()):
         try:
             client.delete_reservation(name)
             gone.append(name)
+            for left in folder.glob(f".{name}-*"):
+                shutil.rmtree(left, ignore_errors=True)
         except SlurmError as error:
             LOG.warning("a reservation that was left behind stays: %s", error.message)
     return tuple(gone)

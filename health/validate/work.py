@@ -25,6 +25,8 @@ LOG = logging.getLogger("trainmaster.validate")
 HELD_BACK_S = 60
 """A job that waits for drains to be lifted starts by itself after so long, should nobody tell it to."""
 POLL_S = 0.5
+SILENT_S = 90.0
+"""Longer than network file systems keep what they know of a file (60 s)."""
 _CANCEL_S = 45.0
 
 
@@ -79,6 +81,10 @@ class Group:
     job_id: int = 0
     started: bool = False
     over: bool = False
+    beat: tuple[str, float] = ("", 0.0)
+    """What the file that changes said last, and since when (monotonic)."""
+    silent: bool = False
+    """Its first node is gone: Slurm lets a job run on without its batch step, for ever."""
 
 
 class Work:
@@ -191,10 +197,23 @@ class Work:
         elif job.state == "RUNNING" and not group.started:
             group.started = True
             self.put_back(group.kind.names)
+        elif group.started and self._silent(group):
+            LOG.warning("job %d: its first node %s says nothing any more", group.job_id, group.kind.names[0])
+            group.over = group.silent = True
         elif late and not group.started:
             LOG.warning("job %d did not start in %.0f s (%s)", group.job_id, self._options.wait_s, job.reason)
             self._client.cancel(group.job_id)
             group.over = True
+
+    def _silent(self, group: Group) -> bool:
+        try:
+            said = (group.folder / tasks.ALIVE).read_text()
+        except OSError:
+            said = ""
+        now = time.monotonic()
+        if not group.beat[1] or said != group.beat[0]:
+            group.beat = (said, now)
+        return now - group.beat[1] > SILENT_S
 
     def put_back(self, names: Sequence[str] | None = None) -> None:
         """Drain again what was lifted and is not drained, with the reason that it had."""
