@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -89,7 +90,7 @@ def run_validate(args: argparse.Namespace) -> int:
         signal.signal(number, _interrupt)
     try:
         if not args.dry_run:
-            for name in sweep(client, folder):
+            for name in sweep(client, folder, now_s=time.time()):
                 print(f"removed the reservation {name}, which an earlier validation left behind", file=sys.stderr)
         found = plan(client, args.nodes, options)
         if args.dry_run:

@@ -39,13 +39,13 @@ def plan(client: Commands, names: str, options: Options) -> Plan:
     return Plan(choice=Choice(taken=taken, lifts=lifts, left={**choice.left, **stray}), groups=groups)
 
 
-def sweep(client: Commands, folder: Path) -> tuple[str, ...]:
+def sweep(client: Commands, folder: Path, *, now_s: float) -> tuple[str, ...]:
     """Remove reservations that earlier validations have left behind, and their files in `folder`.
 
     What cannot be removed now is left to the next.
     """
     gone = []
-    for name in reserve.stale(client.reservations(), client.jobs(), now_s=time.time()):
+    for name in reserve.stale(client.reservations(), client.jobs(), now_s=now_s):
         try:
             client.delete_reservation(name)
             gone.append(name)

@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainmaster.health import registry
@@ -172,6 +172,7 @@ def test_a_tournament_that_did_not_take_place_is_not_known_rather_than_bad() -> 
 figure = st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.integers(-5, 5), st.none(), st.booleans())
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(figure, st.sampled_from([reports.OVER, "deep.cpu", reports.CHECKS])), max_size=9))
 def test_whatever_is_told_no_verdict_falls_over_and_never_on_most(values: list[tuple[Any, str]]) -> None:
     nodes = names(len(values))
@@ -184,6 +185,7 @@ def test_whatever_is_told_no_verdict_falls_over_and_never_on_most(values: list[t
     assert len(drained) <= len(nodes) / 2
 
 
+@settings(max_examples=40)
 @given(st.integers(3, 40), st.floats(0.0, 0.1), st.integers(0, 1000))
 def test_nodes_that_differ_by_noise_alone_are_all_well(count: int, noise: float, seed: int) -> None:
     rng = random.Random(seed)
@@ -191,6 +193,7 @@ def test_nodes_that_differ_by_noise_alone_are_all_well(count: int, noise: float,
     assert suspects(judge(names(count), Look(nodes))) == ((), ())
 
 
+@settings(max_examples=40)
 @given(st.integers(4, 40), st.floats(0.05, 0.6), st.integers(0, 1000))
 def test_one_that_is_slow_among_many_is_always_found(count: int, share: float, seed: int) -> None:
     rng = random.Random(seed)
@@ -214,6 +217,7 @@ def test_what_is_told_comes_back_as_it_was() -> None:
     assert reports.decode(reports.encode(one)) == one
 
 
+@settings(max_examples=40)
 @given(st.one_of(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=5).map(str)))
 def test_a_damaged_report_is_none(text: str) -> None:
     assert reports.decode(text) is None

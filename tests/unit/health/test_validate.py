@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainmaster.health import ledger
@@ -134,6 +134,7 @@ def test_other_checks_than_deep_ones_are_left_to_the_node_itself() -> None:
     assert consequence(node(), (fail(Action.DRAIN, "79")._replace(check="gpu.xid"),)).kind == "nothing"
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 60), st.integers(1, 1000))
 def test_never_more_than_a_storm(failing: int, looked_at: int) -> None:
     steps = [consequence(node(f"n{number}"), BAD) for number in range(failing)]
