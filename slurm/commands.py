@@ -197,10 +197,6 @@ class Commands:
         """`scontrol update`."""
         self._run("scontrol", "update", f"JobId={job_id}", *(f"{key}={value}" for key, value in fields.items()))
 
-    def update_node(self, name: str, **fields: str) -> None:
-        """`scontrol update NodeName=…`, with the fields named as scontrol names them (`State="DRAIN"`)."""
-        self._run("scontrol", "update", f"NodeName={name}", *(f"{key}={value}" for key, value in fields.items()))
-
     def create_reservation(self, name: str, **fields: str) -> None:
         """`scontrol create reservation`, with the fields named as scontrol names them (`Nodes="n[1-4]"`)."""
         pairs = (f"{key}={value}" for key, value in fields.items())

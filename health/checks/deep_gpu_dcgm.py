@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from trainmaster.health.check import Check, Context
 from trainmaster.health.finding import Action, Finding, fail, warn
+from trainmaster.health.record import Any
 from trainmaster.health.sources import dcgm
 
 HARMLESS = {0, 1, 5}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from trainmaster.health.check import Check, Compare, Context
 from trainmaster.health.figures import below, numbers
 from trainmaster.health.finding import Finding
+from trainmaster.health.record import Any
 from trainmaster.health.sources import gpu_load
 
 ID = "deep.gpu.pcie"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from trainmaster.health.check import Check, Context
 from trainmaster.health.finding import Action, Finding, fail, unknown
+from trainmaster.health.record import Any
 from trainmaster.health.sources import host_load
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-from typing import Any
 
 from trainmaster.health.check import Check, Context
 from trainmaster.health.finding import Action, Finding, fail, unknown
+from trainmaster.health.record import Any
 from trainmaster.health.sources import storage_load
 
 BROKEN = {errno.EIO, errno.EROFS, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ENOTCONN, errno.EHOSTDOWN}

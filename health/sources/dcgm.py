@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator
-from typing import Any
 
 from trainmaster.health import children
 from trainmaster.health.check import Absent, Completed, Place, Source, SourceFault
+from trainmaster.health.record import Any
 from trainmaster.health.sources import gpu_load
 
 LEVEL = 1

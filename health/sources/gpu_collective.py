@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator
-from typing import Any
 
 from trainmaster.health.check import Absent, Completed, Missing, Place, Source
+from trainmaster.health.record import Any
 from trainmaster.health.sources import gpu_load
 from trainmaster.health.sources.host_load import parse, script
 

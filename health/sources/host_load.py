@@ -6,9 +6,9 @@ import json
 import os
 import sys
 from collections.abc import Generator
-from typing import Any
 
 from trainmaster.health.check import Completed, Place, Source, SourceFault
+from trainmaster.health.record import Any
 
 SECONDS = 10.0
 """How long the pattern test takes memory, unless the site says otherwise."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Generator
-from typing import Any
 
 from trainmaster.health.check import Absent, Completed, Place, Source, SourceFault
+from trainmaster.health.record import Any
 from trainmaster.health.sources.host_load import script
 
 MIB = 256

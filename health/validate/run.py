@@ -132,9 +132,9 @@ def _act(client: Commands, outcome: Outcome, options: Options) -> tuple[dict[str
     for step in steps:
         try:
             if step.kind == "drain":
-                client.update_node(step.node, State="DRAIN", Reason=step.reason)
+                client.update_nodes(step.node, State="DRAIN", Reason=step.reason)
             elif step.kind == "resume":
-                client.update_node(step.node, State="RESUME")
+                client.update_nodes(step.node, State="RESUME")
             done[step.node] = step
         except SlurmError as error:
             words = f"could not {step.kind} it: {error.message}"

@@ -129,7 +129,7 @@ class Work:
             now = self._client.nodes(node)[0]
             if "DRAIN" in now.state and now.reason == reason:
                 self._lifted[node] = reason
-                self._client.update_node(node, State="RESUME")
+                self._client.update_nodes(node, State="RESUME")
         for group in self._groups:
             if set(group.kind.names) & set(self._lifted):
                 self._try_update(group.job_id, StartTime="now")
@@ -220,7 +220,7 @@ class Work:
         for node in [node for node in self._lifted if names is None or node in names]:
             try:
                 if "DRAIN" not in self._client.nodes(node)[0].state:
-                    self._client.update_node(node, State="DRAIN", Reason=self._lifted[node])
+                    self._client.update_nodes(node, State="DRAIN", Reason=self._lifted[node])
                 del self._lifted[node]
             except SlurmError as error:
                 LOG.warning("could not drain %s again: %s", node, error.message)

@@ -36,7 +36,7 @@ def watched(lab: Lab, tmp_path: Path) -> Iterator[Watched]:
     assert watched.client.reservations() == () and list(tmp_path.glob(".hc-*")) == []
     for node in watched.client.nodes():
         if "DRAIN" in node.state:
-            watched.client.update_node(node.name, State="RESUME")
+            watched.client.update_nodes(node.name, State="RESUME")
 
 
 def argv(lab: Lab, folder: Path, nodes: str, *words: str) -> list[str]:
@@ -78,7 +78,7 @@ def test_a_slow_node_is_drained_and_resumed_when_it_is_mended(lab: Lab, watched:
 
 
 def test_a_foreign_drain_is_left_out_and_a_busy_node_too(lab: Lab, watched: Watched, tmp_path: Path) -> None:
-    watched.client.update_node("n02", State="DRAIN", Reason="bad DIMM, ticket 7")
+    watched.client.update_nodes("n02", State="DRAIN", Reason="bad DIMM, ticket 7")
     job = watched.submit("sleep 300", "--nodelist=n04")
     until(lambda: watched.job(job).state == "RUNNING", "the job runs")
     code, found = validate(lab, tmp_path, "n[02-04]", "--means", "none", "--only", "deep.cpu")
@@ -105,7 +105,7 @@ def test_two_at_once_do_not_share_a_node(lab: Lab, watched: Watched, tmp_path: P
 def test_whatever_ends_it_a_drain_that_was_lifted_stands_again(
     lab: Lab, watched: Watched, tmp_path: Path, number: signal.Signals
 ) -> None:
-    watched.client.update_node("n02", State="DRAIN", Reason=OURS)
+    watched.client.update_nodes("n02", State="DRAIN", Reason=OURS)
     line = argv(lab, tmp_path, "n[01-02]", "--means", "none")
     tool = subprocess.Popen(
         line, env=lab.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=as_in_a_terminal
