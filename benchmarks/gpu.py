@@ -9,6 +9,7 @@ they hold most of the GPU's memory. What has to hold:
 - every job ends well, tiny_gpt among them, over NCCL (one rank) and over gloo (two ranks that share the GPU);
 - a restarted rank was forked warm from a process that had not touched CUDA, and finds the dead rank's memory free;
 - CUDA_VISIBLE_DEVICES in a rank is what Slurm allotted;
+- the deep health checks pass, as a Slurm job (`trainmaster health validate`) and, of NCCL, by themselves;
 - all that also with a module that calls torch.cuda.is_available() when it is imported, as torch.compile's does.
 
 Progress goes to stderr; the last line on stdout is one flat JSON object, of seconds and MiB. Exit code 1 when something
@@ -231,6 +232,50 @@ def tiny_gpt(folder: Path, report: Report, *, gpus: int, on_gpu: bool) -> None:
     report.hold(any(line["cycle"] == 1 for line in lines(metrics)), "tiny_gpt: was never restarted")
 
 
+def deep_checks(lab: Lab, folder: Path, report: Report, *, on_gpu: bool) -> None:
+    """`health validate` of the lab's node, and what it leaves out on one GPU: NCCL alone, copies to a second one."""
+    say("deep: health validate of the node as a Slurm job")
+    place = folder / "deep"
+    place.mkdir()
+    words = ["health", "validate", "n01", "--json", "--no-act", "--means", "none", "--folder", str(place)]
+    # Half of the memory of a machine that others use as well.
+    words += [] if on_gpu else ["--skip", "deep.memory.patterns"]
+    done = subprocess.run(
+        [sys.executable, "-m", "trainmaster", *words], env=lab.env, capture_output=True, text=True, check=False
+    )
+    try:
+        told = json.loads(done.stdout)["nodes"]["n01"]
+    except (ValueError, KeyError):
+        report.hold(False, f"deep: validate ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+        return
+    bad = [f"{one['id']}: {one['detail']}" for one in told["findings"] if one["verdict"] not in ("ok", "skip", "warn")]
+    report.hold(not bad, f"deep: {'; '.join(bad)}")
+    for figures in told["figures"].values():
+        for figure, value in figures.items():
+            report.figures["deep_" + figure.replace(" ", "_").replace("/", "_").lower()] = value
+    report.hold(not on_gpu or "deep.gpu.pcie" in told["figures"], "deep: the GPU was not looked at")
+    script = ROOT / "health" / "deep"
+    count = _gpu_count() if on_gpu else 2
+    backend = "nccl" if on_gpu else "gloo"
+    for name, argv in (
+        ("collective", [str(script / "collective.py"), str(max(1, count)), backend, "1"]),
+        ("peers", ["-I", "-S", str(ROOT / "src/trainmaster/health/deep/peers_gpu.py"), str(count)]),
+    ):
+        if name == "peers" and not on_gpu:
+            continue
+        done = subprocess.run([sys.executable, *argv], capture_output=True, text=True, check=False, timeout=LIMIT_S)
+        found = json.loads(done.stdout.splitlines()[-1]) if done.stdout.strip() else {"error": done.stderr[-300:]}
+        report.hold("error" not in found and not found.get("wrong"), f"deep: {name}: {found}")
+        report.figures |= {f"deep_{name}_{key}": found[key] for key in ("bus_gbps", "ranks") if key in found}
+        rates = found.get("peers") or {}
+        report.figures |= {"deep_peer_min_gbps": min(rates.values())} if rates else {}
+
+
+def _gpu_count() -> int:
+    done = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
+    return len(done.stdout.splitlines())
+
+
 def sees_cuda() -> bool:
     """Whether torch in this interpreter can use a GPU; asked in a child, so that no context stays here."""
     code = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)"
@@ -264,13 +309,15 @@ def run_all(lab: Lab, folder: Path, report: Report, args: argparse.Namespace) ->
             report.hold(False, str(error))
     if not args.only or "tiny_gpt" in args.only:
         tiny_gpt(folder, report, gpus=gpus, on_gpu=on_gpu)
+    if not args.only or "deep" in args.only:
+        deep_checks(lab, folder, report, on_gpu=on_gpu)
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer kills")
     parser.add_argument("--cpu", action="store_true", help="without a GPU: tries the script, and measures nothing")
-    parser.add_argument("--only", action="append", default=[], help="nccl, shared, module, cold or tiny_gpt")
+    parser.add_argument("--only", action="append", default=[], help="nccl, shared, module, cold, tiny_gpt or deep")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave the jobs' files there")
     args = parser.parse_args(argv)
     if not args.cpu and not sees_cuda():

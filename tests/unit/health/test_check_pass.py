@@ -56,7 +56,13 @@ def test_every_check_has_a_test(check: Check) -> None:
     assert check.about and not check.about.endswith(".")
 
 
-@pytest.mark.parametrize("path", sorted(HEALTH.rglob("*.py")), ids=lambda path: str(path.relative_to(HEALTH)))
+# All but `trainmaster health validate` itself, which runs where the command does; its nodes' part is in health/deep.
+NODE_SIDE = [
+    path for path in sorted(HEALTH.rglob("*.py")) if not path.relative_to(HEALTH).parts[0].startswith("validate")
+]
+
+
+@pytest.mark.parametrize("path", NODE_SIDE, ids=lambda path: str(path.relative_to(HEALTH)))
 def test_it_is_python_3_9(path: Path) -> None:
     tree = ast.parse(path.read_text(), feature_version=(3, 9))
     words = {node.arg for node in ast.walk(tree) if isinstance(node, ast.keyword)}
