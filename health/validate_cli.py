@@ -1,16 +1,11 @@
 """`trainmaster health validate`: its options, and what it prints."""
 
 import argparse
-import os
-import signal
-import sys
-import time
-from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from trainmaster.health.validate.choose import Kind
     from trainmaster.health.validate.work import Options, Plan
@@ -40,9 +35,9 @@ def add_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--limit-s", type=float, default=600.0, metavar="S", help="of each part, for a node (600)")
     verb.add_argument("--wait-s", type=float, default=300.0, metavar="S", help="for the job to start (300)")
     text = "a folder that all nodes see, for what they tell (default: here)"
-    verb.add_argument("--folder", type=Path, metavar="FOLDER", help=text)
+    verb.add_argument("--folder", default=".", metavar="FOLDER", help=text)
     text = "on the nodes, with torch or mpi4py if they shall meet (default: this one)"
-    verb.add_argument("--python", default=sys.executable, metavar="FILE", help=text)
+    verb.add_argument("--python", default="", metavar="FILE", help=text)
     verb.add_argument("--profile", default="", metavar="FILE", help="what a node should have, as JSON, on each node")
     text = "look below this folder; $SLURMD_NODENAME in it is the node's name (for labs)"
     verb.add_argument("--root", default="", metavar="FOLDER", help=text)
@@ -54,6 +49,12 @@ def add_options(verb: argparse.ArgumentParser) -> None:
 
 def run_validate(args: argparse.Namespace) -> int:
     """Validate and print. Exit code 0 ok, 1 warn, 2 a node failed, 3 something is not known."""
+    import os
+    import signal
+    import sys
+    import time
+    from pathlib import Path
+
     from trainmaster.errors import SlurmError, UsageError
     from trainmaster.health.finding import Verdict
     from trainmaster.health.validate import outcome as outcomes
@@ -63,13 +64,13 @@ def run_validate(args: argparse.Namespace) -> int:
     from trainmaster.slurm.commands import Commands
     from trainmaster.slurm.parse import user_name
 
-    folder = (args.folder or Path.cwd()).absolute()
+    folder = Path(args.folder).absolute()
     if not folder.is_dir():
         raise UsageError(f"could not validate: {folder} is no folder", hint="name one that all nodes see")
     client = Commands()
     options = Options(
         folder=folder,
-        python=args.python,
+        python=args.python or sys.executable,
         user=user_name(os.getuid()),
         partition=args.partition,
         within=args.within,
@@ -115,17 +116,17 @@ def run_validate(args: argparse.Namespace) -> int:
     return code
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def _interrupt(number: int, frame: "FrameType | None") -> None:
     raise KeyboardInterrupt
 
 
 def _means(args: argparse.Namespace, client: "Commands") -> "Callable[[Kind], tuple[str, ...]]":
     """By what the nodes of a kind meet. Nothing of it is imported here: the nodes say themselves what they lack."""
-    if args.means == "none" or args.set != "deep" or (args.only and not any(one == "deep" for one in args.only)):
-        return lambda kind: ()
     if args.means != "auto":
-        chosen = ("mpi", "torch") if args.means == "both" else (args.means,)
+        chosen = {"both": ("mpi", "torch"), "none": ()}.get(args.means, (args.means,))
         return lambda kind: chosen
+    if args.set != "deep" or (args.only and not {"deep", "deep.pair"}.intersection(args.only)):
+        return lambda kind: ()
     from importlib.util import find_spec
 
     # Another Python than ours may have what ours lacks; then somebody has to name it.
