@@ -157,7 +157,7 @@ def test_a_rank_that_memory_killed_ends_out_of_memory(tmp_path):
     error = job.exception()
     assert states(job)[-1] == ("OUT_OF_MEMORY", "no_progress"), states(job)
     assert ("RESTARTING", "out_of_memory") in states(job)
-    assert "oom_kill" in str(error) and "SIGKILL" in str(error)
+    assert "the kernel killed it for want of memory" in str(error) and "SIGKILL" in str(error)
 
 
 def test_a_rank_that_was_killed_by_hand_does_not(tmp_path):
