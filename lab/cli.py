@@ -277,7 +277,7 @@ def _fault(args: argparse.Namespace) -> int:
         if args.json:
             _print_json([{"name": fault.name, "target": str(fault.target), "help": fault.help} for fault in FAULTS])
         for fault in () if args.json else FAULTS:
-            print(f"{fault.name:<18}{fault.target!s:<18}{fault.help}")
+            print(f"{fault.name:<18}{fault.target!s:<26}{fault.help}")
         return 0
     _sweep()
     given = {
