@@ -101,6 +101,7 @@ def test_two_at_once_do_not_share_a_node(lab: Lab, watched: Watched, tmp_path: P
     assert {told["verdict"] for told in json.loads(out)["nodes"].values()} == {"ok"}
 
 
+@pytest.mark.slow  # it looks for a moment that passes between two looks on an idle machine
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_whatever_ends_it_a_drain_that_was_lifted_stands_again(
     lab: Lab, watched: Watched, tmp_path: Path, number: signal.Signals
