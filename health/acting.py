@@ -39,7 +39,7 @@ def look_and_act(options: node.Options, *, act: bool, dry_run: bool = False, tex
         dry_run: with `act`: only say what would be done.
         textfile: where node_exporter's textfile collector reads; replaced at once.
     """
-    result = node.run(options)
+    result = node.run(options._replace(acts=act and not dry_run))
     folder = options.root + options.state
     boot_id = result.state.boot_id
     said, remarked, requeued, ledger = "", "", "", Ledger()

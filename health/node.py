@@ -35,6 +35,8 @@ class Options(NamedTuple):
     passing: bool = False
     """Before a job: what counts by the pass (strikes) is not counted on, since a hundred short jobs are no hundred
     passes."""
+    acts: bool = False
+    """What this pass finds is acted upon in Slurm."""
 
 
 def run(options: Options, begin: Callable[[str], None] = lambda name: None) -> Pass:
@@ -61,7 +63,7 @@ def run(options: Options, begin: Callable[[str], None] = lambda name: None) -> P
         )
         result = result._replace(state=result.state._replace(looked=looked))
         if not options.forget:
-            store.save(result.state._replace(strikes=memory.strikes) if options.passing else result.state)
+            store.save(_to_keep(result.state, memory, options))
     finally:
         store.close()
     notes = [f"profile: {fault}" for fault in faults] + ([store.trouble] if store.trouble else [])
@@ -71,6 +73,14 @@ def run(options: Options, begin: Callable[[str], None] = lambda name: None) -> P
     told = tuple(Finding("node.health", Verdict.WARN, Action.COMMENT, "", note) for note in notes)
     decision = result.decision._replace(findings=result.decision.findings + told)
     return result._replace(decision=decision._replace(exit_code=max(decision.exit_code, 1)))
+
+
+def _to_keep(seen: state.State, memory: state.State, options: Options) -> state.State:
+    """What the next pass is to know of this one."""
+    if memory.acts and not options.acts:
+        return memory._replace(stuck=seen.stuck)  # a look by hand: the hook has still to see all of this
+    strikes = memory.strikes if options.passing else seen.strikes
+    return seen._replace(strikes=strikes, acts=options.acts)
 
 
 def _turn(options: Options, memory: state.State) -> schedule.Turn:

@@ -11,6 +11,7 @@ import json
 import os
 import select
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 
 from trainmaster.health import children
@@ -125,7 +126,7 @@ def _patience_s(source: Source, place: Place) -> float:
     return float(chosen) if isinstance(chosen, (int, float)) and chosen > 0 else source.deadline_s
 
 
-class _Task:
+class _Task(ABC):
     """Something under way: it has descriptors to listen to, a deadline, and an end."""
 
     over = False
@@ -140,9 +141,9 @@ class _Task:
         if descriptor in self.child.open:
             self.child.hear(descriptor)
 
+    @abstractmethod
     def step(self, now_s: float) -> None:
         """Do what can be done without waiting."""
-        raise NotImplementedError
 
 
 class _Asker(_Task):

@@ -37,6 +37,8 @@ class State(NamedTuple):
     """By a source's name, the process that hangs on it and could not be killed: [pid, start time]."""
     looked: Mapping[str, float] = {}
     """When the full set was last looked at (`health/schedule.py`)."""
+    acts: bool = False
+    """A hook that acts in Slurm goes by it: who only looks leaves it alone, or the hook misses what that pass saw."""
 
 
 def decode(text: str, boot_id: str) -> tuple[State, str]:
@@ -59,7 +61,8 @@ def decode(text: str, boot_id: str) -> tuple[State, str]:
         return fresh, "the node has booted since"
     # A state that an older version left behind has no such tables.
     stuck, looked = (raw[key] if isinstance(raw.get(key), dict) else {} for key in ("stuck", "looked"))
-    return State(boot_id, raw["sources"], raw["checks"], raw["strikes"], raw["passes"], stuck, looked), ""
+    acts = raw.get("acts") is True
+    return State(boot_id, raw["sources"], raw["checks"], raw["strikes"], raw["passes"], stuck, looked, acts), ""
 
 
 def encode(state: State) -> str:

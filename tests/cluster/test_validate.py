@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,20 @@ def test_two_at_once_do_not_share_a_node(lab: Lab, watched: Watched, tmp_path: P
     assert {told["verdict"] for told in json.loads(out)["nodes"].values()} == {"ok"}
 
 
-@pytest.mark.slow  # it looks for a moment that passes between two looks on an idle machine
+@contextmanager
+def slow_prolog(lab: Lab) -> Iterator[None]:
+    """Jobs begin some seconds after they are given their nodes, so that the moment before can be caught."""
+    prolog, kept = lab.folder / "prolog", lab.folder / "prolog.kept"
+    text = prolog.read_text()
+    prolog.rename(kept)  # a shell reads its script while it runs
+    prolog.write_text(text.replace("#!/bin/sh\n", "#!/bin/sh\nsleep 5\n", 1))
+    prolog.chmod(0o755)
+    try:
+        yield
+    finally:
+        kept.replace(prolog)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_whatever_ends_it_a_drain_that_was_lifted_stands_again(
     lab: Lab, watched: Watched, tmp_path: Path, number: signal.Signals
@@ -111,9 +125,10 @@ def test_whatever_ends_it_a_drain_that_was_lifted_stands_again(
     tool = subprocess.Popen(
         line, env=lab.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=as_in_a_terminal
     )
-    # At the moment when the drain has been lifted and the job does not run yet.
-    until(lambda: "n02" not in drained(watched), "the drain is lifted")
-    os.kill(tool.pid, number)
+    with slow_prolog(lab):
+        # At the moment when the drain has been lifted and the job does not run yet.
+        until(lambda: "n02" not in drained(watched), "the drain is lifted")
+        os.kill(tool.pid, number)
     assert tool.wait(timeout=120) == (130 if number is signal.SIGINT else -signal.SIGKILL)
     # With nobody left to tell the job to start, it does so by itself after a minute at most.
     until(lambda: drained(watched) == {"n02": OURS}, "the drain stands again", timeout_s=120)

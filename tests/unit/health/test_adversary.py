@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from recorded_h100 import DRAIN, REQUEUE, judge, told
-from trainmaster.health import check_pass, children, runner
+from trainmaster.health import acting, check_pass, children, node, runner
 from trainmaster.health.check import Check, Context, Place, Source
 from trainmaster.health.checks import host_stray, ib_counters, ib_present, ib_state
 from trainmaster.health.finding import Finding, warn
 from trainmaster.health.profile import Profile
 from trainmaster.health.sources import space
 from trainmaster.health.state import State
+from trainmaster.lab import fakeroot
 
 
 def wait(place: Place) -> Any:
@@ -123,3 +124,22 @@ def test_adapters_whose_driver_is_not_loaded_yet_come_back_without_a_boot() -> N
     expected = {"mlx5_0": {}, "mlx5_1/1": {}}
     assert told(judge(ib_present.CHECK, {}, ib=expected)) == [DRAIN, DRAIN]
     assert told(judge(ib_present.CHECK, adapter(0), ib=expected)) == [REQUEUE]
+
+
+def test_a_look_by_hand_leaves_to_the_hook_what_it_was_the_first_to_see(tmp_path: Path) -> None:
+    fakeroot.create(tmp_path, node_name="n01", gpus=2)
+    counters = [tmp_path / f"sys/class/infiniband/mlx5_{number}/ports/1/counters" for number in range(2)]
+    look = node.Options(root=str(tmp_path), only=("ib.counters",))
+    hook = look._replace(acts=True)
+
+    def faults(options: node.Options) -> set[str]:
+        return {finding.key for finding in node.run(options).decision.findings if finding.bad}
+
+    assert not faults(look) and not faults(hook)
+    (counters[0] / "local_link_integrity_errors").write_text("4\n")
+    (first,) = faults(look)
+    assert faults(hook) == {first}
+    (counters[1] / "local_link_integrity_errors").write_text("4\n")
+    dry = acting.look_and_act(look, act=True, dry_run=True).result.decision.findings
+    assert len({finding.key for finding in dry if finding.bad} - {first}) == 1
+    assert len(faults(hook) - {first}) == 1, "a dry run does not take it either"
