@@ -22,8 +22,10 @@ import numpy as np
 from measure import churn
 from measure.figures import Figures, goal, last_line
 
-from trainmaster.fabric import order
+from trainmaster.fabric.crossings import Place, ring_crossings
+from trainmaster.fabric.mesh import axes_of, between_nodes
 from trainmaster.fabric.model import Ints
+from trainmaster.fabric.order import arrange
 from trainmaster.fabric.place import place
 from trainmaster.fabric.tree import Tree
 
@@ -53,18 +55,18 @@ def crossings(tree: Tree, taken: Ints, shuffler: random.Random) -> dict[str, flo
     mixed = list(range(len(pods)))
     shuffler.shuffle(mixed)
     return {
-        "ring_pod": order.ring_crossings(pods),
-        "ring_leaf": order.ring_crossings(leaves),
-        "ring_pod_names": order.ring_crossings([pods[at] for at in mixed]),
-        "ring_leaf_names": order.ring_crossings([leaves[at] for at in mixed]),
+        "ring_pod": ring_crossings(pods),
+        "ring_leaf": ring_crossings(leaves),
+        "ring_pod_names": ring_crossings([pods[at] for at in mixed]),
+        "ring_leaf_names": ring_crossings([leaves[at] for at in mixed]),
     }
 
 
 def meshed(tree: Tree, taken: Ints) -> dict[str, float]:
     """Volume x crossings of TP8 x DP x PP8 along the fabric (SwitchAsNodeRank), and by the best order of its axes."""
     pods, leaves = units(tree, taken)
-    axes = order.between_nodes(order.axes_of({"tp": 8, "pp": 8, "dp": len(pods) // 8}), 8)
-    found = order.arrange([order.Place(*both) for both in zip(pods, leaves, strict=True)], axes)
+    axes = between_nodes(axes_of({"tp": 8, "pp": 8, "dp": len(pods) // 8}), 8)
+    found = arrange([Place(*both) for both in zip(pods, leaves, strict=True)], axes)
     return {"mesh_as_given": found.cost_as_given, "mesh_ours": found.cost}
 
 

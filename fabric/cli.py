@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainmaster.fabric import place_cli
+from trainmaster.fabric.source_cli import add_nodes, add_source, nodes_of, read_source, text_of
 
 if TYPE_CHECKING:
     from trainmaster.fabric.lint import Finding
-    from trainmaster.fabric.merge import Merged
     from trainmaster.fabric.model import Fabric
     from trainmaster.fabric.tree import Tree
 
@@ -54,99 +54,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     verb = verbs.add_parser("lint", help="what is wrong with a topology.conf, why, and how to mend it")
     verb.add_argument("file", type=Path, metavar="FILE", help="topology.conf")
-    _add_nodes(verb)
+    add_nodes(verb)
     _add_json(verb)
     verb.set_defaults(run=_lint)
 
-    place_cli.add(verbs, add_source)
-
-
-def add_source(verb: argparse.ArgumentParser) -> None:
-    """The options that say where a fabric is read from; `read_source` takes them."""
-    verb.add_argument(
-        "--from",
-        action="append",
-        default=[],
-        dest="sources",
-        metavar="FILE",
-        help="output of ibnetdiscover [-p], scontrol show topology, UFM, LLDP, or a saved fabric; - for stdin; several "
-        "are joined. Without it ibnetdiscover is run here",
-    )
-    verb.add_argument("--format", default="", metavar="NAME", help="what the files are, when it is not to be guessed")
-    verb.add_argument(
-        "--adapter", action="append", default=[], metavar="DEV[:PORT]", help="run ibnetdiscover from these"
-    )
-    verb.add_argument("--guids", type=Path, metavar="FILE", help="lines HOST DEVICE GUID, for adapters without a name")
-    verb.add_argument("--counters", type=Path, metavar="FILE", help="output of ibqueryerrors, to score links by errors")
-    verb.add_argument("--counters-before", type=Path, metavar="FILE", help="the same from earlier: errors since then")
-    verb.add_argument("--hours", type=float, default=1.0, help="in how many hours the errors came about (1)")
-    _add_nodes(verb)
-
-
-def read_source(args: argparse.Namespace) -> "Merged":
-    """The fabric of these options, scored and merged. Raises FabricError."""
-    from trainmaster.errors import UsageError
-    from trainmaster.fabric.counters import growth, read_counters
-    from trainmaster.fabric.describe import read_guids
-    from trainmaster.fabric.discover import discover
-    from trainmaster.fabric.health import scored
-    from trainmaster.fabric.live import ibnetdiscover
-    from trainmaster.fabric.merge import merge
-
-    if args.hours <= 0:
-        raise UsageError(f"--hours {args.hours:g} is no time", hint="how long the counters have counted")
-    if args.counters_before and not args.counters:
-        raise UsageError("--counters-before needs --counters", hint="the later output")
-    texts = [_text(name) for name in args.sources] if args.sources else ibnetdiscover(args.adapter)
-    guids = read_guids(_text(str(args.guids))) if args.guids else None
-    fabric = discover(texts, source=args.format, guids=guids, slurm_nodes=_nodes(args) or ())
-    counters = None
-    if args.counters:
-        counters = read_counters(_text(str(args.counters)), fabric)
-        if args.counters_before:
-            counters = growth(read_counters(_text(str(args.counters_before)), fabric), counters)
-    args.counted = counters
-    like = _tree_of_file(args.like) if getattr(args, "like", None) else None
-    return merge(scored(fabric, counters, hours=args.hours), like=like)
-
-
-def _add_nodes(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--slurm", action="store_true", help="compare with the nodes of the Slurm that runs")
-    verb.add_argument("--nodes", default="", metavar="LIST", help="compare with these nodes, such as n[001-128]")
+    place_cli.add(verbs)
 
 
 def _add_json(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print one JSON value")
-
-
-def _nodes(args: argparse.Namespace) -> tuple[str, ...] | None:
-    """The nodes to compare with; None when nobody asked to."""
-    from trainmaster.errors import UsageError
-    from trainmaster.fabric.topology_conf import unfold
-    from trainmaster.slurm.commands import Commands
-
-    if args.nodes:
-        try:
-            return unfold(args.nodes)
-        except ValueError as error:
-            raise UsageError(f"--nodes {args.nodes[:80]} is no list of nodes: {error}") from None
-    return tuple(node.name for node in Commands().nodes()) if args.slurm else None
-
-
-def _text(name: str) -> str:
-    from trainmaster.errors import FabricError
-
-    try:
-        raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    except OSError as error:
-        raise FabricError(f"{name} cannot be read: {error.strerror}") from None
-    return raw.decode(errors="replace")
-
-
-def _tree_of_file(path: Path) -> "Tree":
-    from trainmaster.fabric.topology_conf import read_config, tree_of
-
-    return tree_of(read_config(_text(str(path))))
 
 
 def _discover(args: argparse.Namespace) -> int:
@@ -154,10 +70,10 @@ def _discover(args: argparse.Namespace) -> int:
     from trainmaster.fabric.health import ailments
     from trainmaster.fabric.sources.saved import write
 
-    merged = read_source(args)
-    fabric, tree = merged.fabric, merged.tree
-    findings = inspect(merged, slurm_nodes=_nodes(args))
-    sick = ailments(fabric, args.counted, hours=args.hours)
+    read = read_source(args)
+    fabric, tree = read.merged.fabric, read.merged.tree
+    findings = inspect(read.merged, slurm_nodes=read.slurm_nodes)
+    sick = ailments(fabric, read.counters, hours=args.hours)
     if args.save:
         args.save.write_text(write(fabric))
     if args.json:
@@ -204,7 +120,7 @@ def _counts(fabric: "Fabric", tree: "Tree") -> dict[str, Any]:
 def _show(args: argparse.Namespace) -> int:
     from trainmaster.fabric.topology_conf import fold
 
-    tree = read_source(args).tree
+    tree = read_source(args).merged.tree
     rows = [
         {
             "pod": tree.pods[tree.pod_of_leaf[leaf]],
@@ -226,9 +142,9 @@ def _show(args: argparse.Namespace) -> int:
 def _health(args: argparse.Namespace) -> int:
     from trainmaster.fabric.health import ailments
 
-    merged = read_source(args)
-    sick = ailments(merged.fabric, args.counted, hours=args.hours)
-    tree = merged.tree
+    read = read_source(args)
+    sick = ailments(read.merged.fabric, read.counters, hours=args.hours)
+    tree = read.merged.tree
     nodes = {node: round(float(tree.score[number]), 3) for number, node in enumerate(tree.nodes)}
     nodes = {node: score for node, score in nodes.items() if score < 1}
     if args.json:
@@ -248,8 +164,8 @@ def _emit(args: argparse.Namespace) -> int:
     from trainmaster.fabric.emit import block_conf, topology_yaml, tree_conf
     from trainmaster.fabric.lint import Severity, lint
 
-    tree = read_source(args).tree
-    nodes = _nodes(args)
+    read = read_source(args)
+    tree, nodes = read.merged.tree, read.slurm_nodes
     if args.form == "yaml":
         text = topology_yaml(tree, slurm_nodes=nodes, base=args.base)
     elif args.form == "block":
@@ -295,16 +211,16 @@ def _diff(args: argparse.Namespace) -> int:
     from trainmaster.fabric.topology_conf import read_config, tree_of
     from trainmaster.slurm.commands import Commands
 
-    text = _text(str(args.against)) if args.against else Commands().topology()
+    text = text_of(str(args.against)) if args.against else Commands().topology()
     if not text.strip():
         raise FabricError(
             "slurmctld runs without a topology, or does not answer",
             hint="`scontrol show config` tells TopologyPlugin; --against FILE compares with a file",
         )
     old = tree_of(read_config(text))
-    merged = read_source(args)
+    read = read_source(args)
     # As it would be emitted, so that what is emitted differs in nothing from itself.
-    new = tree_of(read_config(tree_conf(merged.tree, slurm_nodes=_nodes(args))))
+    new = tree_of(read_config(tree_conf(read.merged.tree, slurm_nodes=read.slurm_nodes)))
     changes = diff(old, new)
     if args.json:
         _print_json([_plain(one) for one in changes])
@@ -319,7 +235,7 @@ def _diff(args: argparse.Namespace) -> int:
 def _lint(args: argparse.Namespace) -> int:
     from trainmaster.fabric.lint import Severity, lint
 
-    findings = lint(_text(str(args.file)), slurm_nodes=_nodes(args))
+    findings = lint(text_of(str(args.file)), slurm_nodes=nodes_of(args))
     if args.json:
         _print_json([_plain(one) for one in findings])
     else:

@@ -13,9 +13,9 @@ from html import escape
 import numpy as np
 
 from trainmaster import templates
+from trainmaster.fabric.crossings import Place, score
 from trainmaster.fabric.merge import Merged
 from trainmaster.fabric.model import Floats, Ints
-from trainmaster.fabric.order import Place, score
 from trainmaster.fabric.place import SOUND
 from trainmaster.fabric.tree import Tree
 

@@ -154,7 +154,7 @@ class _Uplinks:
         link = np.concatenate([layout.trunk_link, layout.trunk_link])
         chosen = (levels[up[0]] == 0) & (levels[up[1]] == 1)
         unit, spine = unit_of_switch[up[0][chosen]], up[1][chosen]
-        rate = np.maximum(fabric.links.gbps[link[chosen]], 1e-9)
+        rate = fabric.links.gbps[link[chosen]]
         unit_of, spine_of, cables = tally(unit, spine)
         _, _, gbps = tally(unit, spine, rate)
         return cls(unit=unit_of, spine=spine_of, cables=cables, gbps=gbps, switches=len(levels))
@@ -192,7 +192,7 @@ def _islands(layout: Layout, unit_of_switch: Ints, pod_of_unit: Ints) -> Ints:
 
 
 def _leaf_oversubscription(fabric: Fabric, layout: Layout, unit_of_node: Ints, uplinks: _Uplinks, units: int) -> float:
-    rate = np.maximum(fabric.links.gbps[layout.on_link], 1e-9)
+    rate = fabric.links.gbps[layout.on_link]
     down = summed(unit_of_node[layout.on_node], rate, units)
     up = summed(uplinks.unit, uplinks.gbps, units)
     return _ratio(down, up)
@@ -204,17 +204,17 @@ def _pod_oversubscription(
     pods = int(pod_of_unit.max(initial=-1)) + 1
     pod_of_switch = uplinks.pod_of_switch(pod_of_unit)
     low, high = layout.low, layout.high
-    rate = np.maximum(fabric.links.gbps[layout.trunk_link], 1e-9)
+    rate = fabric.links.gbps[layout.trunk_link]
     up = np.zeros(pods)
     for one, other in ((low, high), (high, low)):
         top = (levels[one] == 1) & (levels[other] == 2) & (pod_of_switch[one] >= 0)
         up += summed(pod_of_switch[one[top]], rate[top], pods)
-    down_rate = np.maximum(fabric.links.gbps[layout.on_link], 1e-9)
+    down_rate = fabric.links.gbps[layout.on_link]
     down = summed(pod_of_unit[unit_of_node[layout.on_node]], down_rate, pods)
     return _ratio(down, up)
 
 
 def _ratio(down: Floats, up: Floats) -> float:
-    """The median of down through up where there is an up, at least 1."""
+    """The median of down through up where there is an up, at least 1; also where no rate is known, as from Slurm."""
     known = (up > 0) & (down > 0)
     return max(1.0, round(float(np.median(down[known] / up[known])), 2)) if known.any() else 1.0

@@ -5,18 +5,19 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+from trainmaster.fabric.source_cli import add_source, read_source
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trainmaster.fabric.crossings import Place
     from trainmaster.fabric.draw import Job
     from trainmaster.fabric.merge import Merged
-    from trainmaster.fabric.order import Axis, Place
+    from trainmaster.fabric.mesh import Axis
     from trainmaster.fabric.tree import Tree
 
-    Adder = Callable[[argparse.ArgumentParser], None]
 
-
-def add(verbs: Any, add_source: "Adder") -> None:
+def add(verbs: Any) -> None:
     """Describe the verbs."""
     verb = verbs.add_parser("place", help="the best nodes for a job, and why these")
     add_source(verb)
@@ -59,7 +60,8 @@ def _place(args: argparse.Namespace) -> int:
     import numpy as np
 
     from trainmaster.errors import FabricError
-    from trainmaster.fabric.order import groups_of, score
+    from trainmaster.fabric.crossings import score
+    from trainmaster.fabric.mesh import groups_of
     from trainmaster.fabric.place import place
     from trainmaster.fabric.steer import pods_first
 
@@ -97,7 +99,8 @@ def _place(args: argparse.Namespace) -> int:
 
 def _order(args: argparse.Namespace) -> int:
     from trainmaster.errors import FabricError
-    from trainmaster.fabric.order import hostfile, rank_map, score
+    from trainmaster.fabric.crossings import score
+    from trainmaster.fabric.order import hostfile, rank_map
 
     tree = _merged(args).tree
     axes = _axes(args)
@@ -151,16 +154,9 @@ def _job(text: str) -> "Job":
 
 
 def _merged(args: argparse.Namespace) -> "Merged":
-    from dataclasses import replace
-
     from trainmaster.errors import FabricError
-    from trainmaster.fabric.cli import read_source
 
-    merged = read_source(args)
-    if merged.fabric.source == "slurm":
-        # It has one line for however many cables, so nothing follows from their number.
-        tree = replace(merged.tree, leaf_oversubscription=1.0, pod_oversubscription=1.0)
-        merged = replace(merged, tree=tree)
+    merged = read_source(args).merged
     if not merged.tree.nodes:
         raise FabricError(
             "this fabric has no nodes", hint="name them with --guids, or see `trainmaster fabric discover`"
@@ -170,7 +166,7 @@ def _merged(args: argparse.Namespace) -> "Merged":
 
 def _axes(args: argparse.Namespace) -> "tuple[Axis, ...]":
     from trainmaster.errors import UsageError
-    from trainmaster.fabric.order import axes_of, between_nodes
+    from trainmaster.fabric.mesh import axes_of, between_nodes
 
     if not args.mesh:
         return ()
@@ -200,7 +196,7 @@ def _in_order(tree: "Tree", names: "Sequence[str]", axes: "Sequence[Axis]") -> l
 
 
 def _places(tree: "Tree", names: "Sequence[str]") -> "list[Place]":
-    from trainmaster.fabric.order import Place
+    from trainmaster.fabric.crossings import Place
 
     numbers = [tree.index[name] for name in names]
     return [Place(int(tree.pod_of[number]), int(tree.leaf_of[number])) for number in numbers]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from trainmaster.fabric.order import Axis, axes_of, between_nodes
+from trainmaster.fabric.mesh import Axis, axes_of, between_nodes
 
 TOPOLOGIES = ("auto", "off")
 

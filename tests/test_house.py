@@ -58,7 +58,7 @@ STANDARD_LIBRARY_ONLY = (
         )
     ),
     *(f"launcher/roles/{name}.py" for name in ("registry", "role_plan", "role_env")),
-    "fabric/order.py",
+    *(f"fabric/{name}.py" for name in ("order", "mesh", "crossings")),
 )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainmaster.errors import SlurmError, TrainmasterError
-from trainmaster.fabric.order import groups_of
+from trainmaster.fabric.mesh import groups_of
 from trainmaster.launcher import placement as placements
 from trainmaster.launcher.placement import Placement
 from trainmaster.launcher.submit.refusal import chosen_partitions

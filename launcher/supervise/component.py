@@ -6,7 +6,7 @@ Standard library only.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from trainmaster.fabric.order import Score
+from trainmaster.fabric.crossings import Score
 from trainmaster.launcher import placement as placements
 from trainmaster.launcher import plan as plans
 from trainmaster.launcher import record, runner

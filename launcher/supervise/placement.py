@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from trainmaster.fabric.order import Axis, Place, Score, arrange, score
+from trainmaster.fabric.crossings import Place, Score, score
+from trainmaster.fabric.mesh import Axis
+from trainmaster.fabric.order import arrange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from tests.real_lab import small, until
 
-from trainmaster.fabric.order import Place, arrange, axes_of, between_nodes
+from trainmaster.fabric.crossings import Place
+from trainmaster.fabric.mesh import axes_of, between_nodes
+from trainmaster.fabric.order import arrange
 from trainmaster.lab.cluster import Lab, LabSpec, up
 from trainmaster.launcher.follow.lie import lie_of, words_of
 from trainmaster.launcher.placement import Placement

@@ -4,19 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainmaster.fabric.order import (
-    Axis,
-    Place,
-    arrange,
-    axes_of,
-    axis_crossings,
-    between_nodes,
-    groups_of,
-    hostfile,
-    rank_map,
-    score,
-    tree_edges,
-)
+from trainmaster.fabric.crossings import Place, axis_crossings, score, tree_edges
+from trainmaster.fabric.mesh import Axis, axes_of, between_nodes, groups_of
+from trainmaster.fabric.order import arrange, hostfile, rank_map
 
 
 def line(*sizes: int) -> list[Place]:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainmaster.fabric.order import axes_of
+from trainmaster.fabric.mesh import axes_of
 from trainmaster.launcher.supervise.placement import (
     first_free,
     in_fabric_order,
