@@ -4,7 +4,6 @@ An intent is written before its act. Whoever starts after a kill finds the open 
 holds, and goes on from there. The file may be deleted: what matters then is found in Slurm again (`rebuild`).
 """
 
-import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 import msgspec
 
 from trainmaster.controller.acts import Act
+from trainmaster.controller.holder import alive
 from trainmaster.controller.memory import Blame, Drain, JobRecord, Memory, NodeRecord, Running
 from trainmaster.errors import ControllerError, LeaseLost
 
@@ -71,28 +71,6 @@ class Event:
     subject: str
     what: str
     detail: str
-
-
-def process_name(pid: int | None = None) -> str:
-    """A process so that no other, on this machine or later, is taken for it: `host:pid:start`."""
-    pid = os.getpid() if pid is None else pid
-    return f"{os.uname().nodename}:{pid}:{_started(pid)}"
-
-
-def _started(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
-def alive(holder: str) -> bool | None:
-    """Whether a holder still runs; None when it is on another machine."""
-    host, _, rest = holder.partition(":")
-    pid, _, started = rest.partition(":")
-    if host != os.uname().nodename or not pid.isdecimal():
-        return None
-    return started != "" and _started(int(pid)) == started
 
 
 class Journal:

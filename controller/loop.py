@@ -9,6 +9,7 @@ from trainmaster.controller import acting, effects, observe, rebuild, suspects
 from trainmaster.controller.acts import Act, Kind, Plan
 from trainmaster.controller.decide import decide
 from trainmaster.controller.decide import observe as take_in
+from trainmaster.controller.holder import process_name
 from trainmaster.controller.hooks import Hooks
 from trainmaster.controller.invariants import violations
 from trainmaster.controller.journal import ABANDONED, DONE, Intent, Journal
@@ -69,7 +70,7 @@ class Controller:
 
     def start(self) -> None:
         """Take the lease and load what was remembered. Raises ControllerError."""
-        self._journal.take_lease(_holder(), now=self._now(), patience_s=LEASE_PATIENCE_S)
+        self._journal.take_lease(process_name(), now=self._now(), patience_s=LEASE_PATIENCE_S)
         self._memory = self._journal.load()
         self._offsets = self._journal.offsets()
 
@@ -247,12 +248,6 @@ class Controller:
                 self._memory = self._journal.load()
                 pause_s = self._policy.tick_s
             wait(pause_s)
-
-
-def _holder() -> str:
-    from trainmaster.controller.journal import process_name
-
-    return process_name()
 
 
 def _news(before: Memory, after: Memory) -> list[tuple[str, str, str, str]]:

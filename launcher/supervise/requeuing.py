@@ -4,6 +4,7 @@ Standard library only.
 """
 
 import os
+import subprocess
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -33,6 +34,7 @@ class Requeuing:
             self._census = Census(slurm_side.component_ids(os.environ) or (job.job_id,), own=self._own)
         self._exclude = ""
         self._clear = False
+        self._asking: subprocess.Popen[bytes] | None = None
 
     @property
     def ready(self) -> bool:
@@ -83,10 +85,15 @@ class Requeuing:
             detail["not_excluded"] = spared
         return detail | ({"held": True} if self._verdict.decision.hold else {})
 
+    @property
+    def asked(self) -> bool:
+        """Whether Slurm was asked for the requeue, so that the job may end."""
+        return self._asking is None or self._asking.poll() is not None
+
     def leave(self) -> None:
-        """Start the process that requeues the job and outlives it. Call `settle` first."""
+        """Start the process that requeues the job and outlives it. Call `settle` first, and wait for `asked`."""
         now = time.time()
-        slurm_side.leave_requeuer(
+        self._asking = slurm_side.leave_requeuer(
             self.job.run_dir,
             self.job.job_id,
             restarts=self.job.attempt,

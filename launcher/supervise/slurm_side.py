@@ -247,8 +247,8 @@ def leave_requeuer(
     components: Sequence[int] = (),
     clear: bool = False,
     hold: bool = False,
-) -> None:
-    """Start the process that requeues this job and outlives it (`requeue`); returns once Slurm was asked.
+) -> subprocess.Popen[bytes]:
+    """Start the process that requeues this job and outlives it (`requeue`). What is returned ends once Slurm was asked.
 
     Args:
         run_dir: The job's folder.
@@ -270,11 +270,10 @@ def leave_requeuer(
         "components": list(components),
     }
     with (run_dir / "batch.out").open("ab") as log:
-        subprocess.run(
+        return subprocess.Popen(
             [sys.executable, "-P", "-m", "trainmaster.launcher.supervise.requeue", str(run_dir), json.dumps(order)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            check=False,
             start_new_session=True,
         )

@@ -341,6 +341,8 @@ class Supervisor:
             if waited_s < RECORD_PATIENCE_S:
                 return
             self.exit_code = EXIT_NOT_RECORDED
+        if self.requeuing is not None and not self.requeuing.asked:
+            return  # with control groups nothing outlives this process
         if self.job.epoch:
             # We are the child of an agent. Slurm believes that this job runs until somebody says otherwise.
             self._end_job()

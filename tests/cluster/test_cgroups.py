@@ -105,3 +105,22 @@ def test_a_spare_takes_over_here_too(lab: Lab, tmp_path: Path) -> None:
     again = wait_for(job, "RUNNING", count=2)
     assert (again.attempt, again.cycle) == (0, 1) and set(again.nodes) == {first.nodes[0], *first.spares}
     assert wait_for(job, "SUCCEEDED").step == 59
+
+
+def test_a_supervisor_that_waits_for_slurmctld_is_not_taken_for_dead(lab: Lab, tmp_path: Path) -> None:
+    job = counter(tmp_path, heartbeat_timeout_s=3.0)
+    victim = wait_for(job, "PROGRESS").nodes[1]
+    lab.fault("slurmctld-freeze")
+    try:
+        lab.fault("node-death", victim)
+        # Longer than any agent waits for a sign of life.
+        time.sleep(12)
+    finally:
+        lab.fault("slurmctld-thaw")
+    again = wait_for(job, "RUNNING", count=2)
+    assert again.attempt == 1 and victim not in again.nodes
+    assert wait_for(job, "SUCCEEDED").step == 59
+    assert [event.state for event in job.events() if event.attempt == 0].count("STARTING") == 1
+    assert [(event.attempt, event.state) for event in job.events()].count((0, "REQUEUED")) == 1
+    logs = [path.read_text() for path in job.run_dir.glob("agent-*.log")]
+    assert not any("lost the supervisor" in text for text in logs), logs
