@@ -6,12 +6,11 @@ slurmd would wait for us.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Generator
 
+from trainmaster.health import kept, locks, registry, runner
 from trainmaster.health import ledger as ledgers
-from trainmaster.health import locks, registry, runner
 from trainmaster.health.check import Completed, Place, Source, SourceFault
 from trainmaster.health.ledger import Ledger, Step
 from trainmaster.health.policy import Decision
@@ -49,7 +48,8 @@ def enforce(decision: Decision, *, folder: str, node: str, boot_id: str, dry_run
         if step.kind != "nothing":
             said, after = _carry_out(step, node, dry_run)
         if after != old and not dry_run:
-            _write(path, ledgers.encode(after))
+            # When that fails the drain stands in Slurm with our mark, which is the truth anyway.
+            kept.replace(path, ledgers.encode(after))
     return said, after
 
 
@@ -127,14 +127,3 @@ def _with_seconds(text: str) -> str:
             continue
         lines.append(f"{name}|{seconds}|{reason}")
     return "\n".join(lines)
-
-
-def _write(path: str, text: str) -> None:
-    """Replace the file at once. When that fails the drain stands in Slurm with our mark, which is the truth anyway."""
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        with open(path + ".new", "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.replace(path + ".new", path)
-    except OSError:
-        return

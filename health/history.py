@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 
+from trainmaster.health import kept
 from trainmaster.health.finding import DRAINS, Action, Finding, Verdict
 from trainmaster.health.record import Any
 
@@ -77,7 +78,7 @@ def record(
         said: what was done in Slurm, if anything was.
         rests: by the id under which trouble with a source is told, the checks that rest on it.
     """
-    old = _read(f"{folder}/{NOW}")
+    old = kept.table(f"{folder}/{NOW}")
     looked = judged(findings)
     looked |= {name for name, checks in rests.items() if any(check in looked for check in checks)}
     new = standing(findings)
@@ -151,15 +152,6 @@ def _sound(raw: Any) -> Standing:
         for key, words in raw.items()
         if isinstance(words, list) and len(words) == 3 and all(isinstance(word, str) for word in words)
     }
-
-
-def _read(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            found = json.load(stream)
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _append(path: str, lines: Sequence[str]) -> None:

@@ -7,12 +7,11 @@ else wrote is neither overwritten nor cleared.
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from collections.abc import Generator, Sequence
 
-from trainmaster.health import policy, runner
+from trainmaster.health import kept, policy, runner
 from trainmaster.health.check import Completed, Place, Source, SourceFault
 from trainmaster.health.finding import Action, Finding
 from trainmaster.health.record import Any, NamedTuple
@@ -77,26 +76,15 @@ def make(findings: Sequence[Finding], *, folder: str, node: str) -> str:
     reading = runner.read_all([source], lambda source: Place(), budget_s=PATIENCE_S)["slurm"]
     if reading.state != "ok":
         # Not remembered: the next pass tries again, a minute from now at the earliest.
-        _write(path, old._replace(at_s=remark.at_s))
+        kept.replace(path, json.dumps(old._replace(at_s=remark.at_s)._asdict()))
         return ""
-    _write(path, remark)
+    kept.replace(path, json.dumps(remark._asdict()))
     return str(reading.value)
 
 
 def _read(path: str) -> Remark:
+    raw = kept.table(path)
     try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            raw = json.load(stream)
         return Remark(tuple(str(key) for key in raw["keys"]), str(raw["text"]), float(raw["at_s"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return Remark()
-
-
-def _write(path: str, remark: Remark) -> None:
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        with open(path + ".new", "w", encoding="utf-8") as stream:
-            json.dump(remark._asdict(), stream)
-        os.replace(path + ".new", path)
-    except OSError:
-        return

@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Collection, Generator, Mapping, Sequence
 
-from trainmaster.health import files, ledger, runner
+from trainmaster.health import files, kept, ledger, runner
 from trainmaster.health.check import Completed, Place, Source, SourceFault
 from trainmaster.health.finding import Action, Finding
 from trainmaster.health.record import Any, NamedTuple
@@ -134,7 +134,7 @@ def requeue(findings: Sequence[Finding], *, folder: str, node: str, boot_id: str
     """
     path = f"{folder}/{FILE}"
     now_s = time.time()
-    memory = opened(_read(path), findings, boot_id, now_s)
+    memory = opened(kept.table(path), findings, boot_id, now_s)
     causes = due(memory, findings, boot_id, now_s)
     if not causes or not reason:
         return ""
@@ -161,7 +161,7 @@ def requeue(findings: Sequence[Finding], *, folder: str, node: str, boot_id: str
                 told.append(f"left job {one.job} alone: {why_not}")
                 continue
             memory[cause]["jobs"].append(one.leader)
-            if not _write(path, memory):
+            if not kept.replace(path, json.dumps(memory)):
                 # Not to be able to write it down might mean to do it again and again.
                 told.append(f"left job {one.job} alone: {path} cannot be written")
                 continue
@@ -174,7 +174,7 @@ def requeue(findings: Sequence[Finding], *, folder: str, node: str, boot_id: str
 
     source = Source(name="slurm", about="squeue, scontrol", ask=ask, deadline_s=PATIENCE_S)
     reading = runner.read_all([source], lambda source: Place(), budget_s=PATIENCE_S)["slurm"]
-    _write(path, memory)
+    kept.replace(path, json.dumps(memory))
     return "; ".join(reading.value) if reading.state == "ok" else ""
 
 
@@ -184,23 +184,3 @@ def _sound(entry: Any) -> bool:
         and isinstance(entry.get("since_s"), (int, float))
         and isinstance(entry.get("jobs"), list)
     )
-
-
-def _read(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            found = json.load(stream)
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _write(path: str, memory: Memory) -> bool:
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        with open(path + ".new", "w", encoding="utf-8") as stream:
-            json.dump(memory, stream)
-        os.replace(path + ".new", path)
-    except OSError:
-        return False
-    return True

@@ -8,6 +8,7 @@ from typing import Any
 
 from trainmaster.lab.cluster import Lab
 from trainmaster.launcher.follow.job import TrainmasterJob
+from trainmaster.launcher.record import Event
 from trainmaster.launcher.submit.spec import JobSpec
 from trainmaster.slurm.commands import Commands
 from trainmaster.slurm.values import Job, Node
@@ -34,6 +35,17 @@ def small(**values: Any) -> JobSpec:
 def states(job: TrainmasterJob[Any]) -> list[str]:
     """The states in a job's record."""
     return [event.state for event in job.events()]
+
+
+def wait_for(job: TrainmasterJob[Any], state: str, *, count: int = 1, timeout_s: float = 120.0) -> Event:
+    """The `count`-th event of this state in the job's record. Slurm is not asked, as by somebody who has gone home."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        found = [event for event in job.events() if event.state == state]
+        if len(found) >= count:
+            return found[count - 1]
+        time.sleep(0.05)
+    raise AssertionError(f"no {state} after {timeout_s:g} s: {[(event.state, event.cause) for event in job.events()]}")
 
 
 class Watched:

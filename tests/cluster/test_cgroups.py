@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from real_lab import wait_for
 from trainmaster.lab import jobgroups
 from trainmaster.lab.cluster import Lab, LabSpec, up
 from trainmaster.launcher.follow.job import TrainmasterJob
-from trainmaster.launcher.record import Event
 from trainmaster.launcher.submit.executor import submit
 from trainmaster.launcher.submit.spec import JobSpec
 
@@ -40,17 +40,6 @@ def in_the_lab(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 def counter(folder: Path, steps: int = 60, **spec: Any) -> TrainmasterJob[None]:
     values: dict[str, Any] = {"nodes": 2, "time": 10, "mem": "1G"} | spec
     return submit([sys.executable, str(COUNTER), str(steps)], spec=JobSpec(**values), folder=folder)
-
-
-def wait_for(job: TrainmasterJob[Any], state: str, *, count: int = 1, timeout_s: float = 120.0) -> Event:
-    """What the record says; Slurm is not asked, as by somebody who has gone home."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        found = [event for event in job.events() if event.state == state]
-        if len(found) >= count:
-            return found[count - 1]
-        time.sleep(0.1)
-    raise AssertionError(f"no {state} after {timeout_s:g} s: {[(e.state, e.cause) for e in job.events()]}")
 
 
 def queued(lab: Lab, job_id: str, key: str) -> str:

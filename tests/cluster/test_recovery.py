@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from real_lab import wait_for
 from trainmaster.lab.cluster import Lab, LabSpec, up
 from trainmaster.launcher.follow.job import TrainmasterJob
 from trainmaster.launcher.node import processes
-from trainmaster.launcher.record import Event
 from trainmaster.launcher.submit.executor import submit
 from trainmaster.launcher.submit.spec import JobSpec
 
@@ -33,16 +33,6 @@ def counter(folder: Path, *options: object, steps: int = 80, **spec: Any) -> Tra
     values: dict[str, Any] = {"nodes": 3, "time": 10, "mem": "1G"} | spec
     program = [sys.executable, str(COUNTER), str(steps), *map(str, options)]
     return submit(program, spec=JobSpec(**values), folder=folder)
-
-
-def wait_for(job: TrainmasterJob[Any], state: str, *, count: int = 1, timeout_s: float = 120.0) -> Event:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        found = [event for event in job.events() if event.state == state]
-        if len(found) >= count:
-            return found[count - 1]
-        time.sleep(0.05)
-    raise AssertionError(f"no {state} after {timeout_s:g} s: {story(job)}")
 
 
 def story(job: TrainmasterJob[Any]) -> list[tuple[str, str | None]]:

@@ -9,21 +9,6 @@ from fakes.slurm import FakeSlurm
 from trainmaster import cli
 from trainmaster.slurm.values import Node
 
-TOPOLOGY = """SwitchName=a1 Nodes=n[01-04]
-SwitchName=a2 Nodes=n[05-08]
-SwitchName=b1 Nodes=n[09-12]
-SwitchName=pa Switches=a1,a2
-SwitchName=pb Switches=b1
-SwitchName=top Switches=pa,pb
-"""
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> list[str]:
-    path = tmp_path / "topology.conf"
-    path.write_text(TOPOLOGY)
-    return ["--from", str(path)]
-
 
 @pytest.fixture
 def slurm(monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
@@ -77,7 +62,7 @@ def test_emitted_differs_in_nothing_from_itself(
     assert cli.main(["fabric", "diff", "--from", str(out), "--against", str(out)]) == 0
     assert capsys.readouterr().out == "nothing changes\n"
     assert cli.main(["fabric", "lint", str(out)]) == 0
-    out.write_text(TOPOLOGY.replace("pa,pb", "pa,pc"))
+    out.write_text(Path(source[1]).read_text().replace("pa,pb", "pa,pc"))
     assert cli.main(["fabric", "lint", str(out)]) == 1
     assert "pc" in capsys.readouterr().out
     assert cli.main(["fabric", "lint", str(tmp_path / "none")]) == 2
