@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainmaster.fabric.place import Weights, place, weights_for
+from trainmaster.fabric.allot import Weights, weights_for
+from trainmaster.fabric.place import place
 from trainmaster.fabric.tree import Tree
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from measure import slurm_rule
+from trainmaster.fabric.allot import allot, weights_for
 from trainmaster.fabric.model import Ints
-from trainmaster.fabric.place import allot, weights_for
 from trainmaster.fabric.tree import Tree
 
 EXPONENT = 0.6

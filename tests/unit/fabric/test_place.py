@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainmaster.fabric.place import Weights, allot, cost_of, place, weights_for
+from trainmaster.fabric.allot import Weights, allot, weights_for
+from trainmaster.fabric.place import cost_of, place
 from trainmaster.fabric.tree import Tree
 from trainmaster.fabric.tree import arrange as tree_of
 
