@@ -22,6 +22,17 @@ def until(condition: Callable[[], bool], what: str, *, timeout_s: float = 90.0) 
         time.sleep(0.05)
 
 
+def clear(lab: Lab) -> None:
+    """Cancel every job of a lab, wait until they are gone, and take back drains."""
+    client = Commands(env=lab.env)
+    for job in client.jobs():
+        client.cancel(job.job_id)
+    until(lambda: not client.jobs(), "the jobs of the first try are gone")
+    for node in client.nodes():
+        if "DRAIN" in node.state:
+            client.update_nodes(node.name, State="RESUME")
+
+
 def as_in_a_terminal() -> None:
     """For `preexec_fn`: a suite that runs in the background (`make test &`) has SIGINT ignored, and so its children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
