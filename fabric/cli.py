@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainmaster.fabric import place_cli
+from trainmaster.fabric import place_cli, plan_cli
 from trainmaster.fabric.source_cli import add_nodes, add_source, nodes_of, read_source, text_of
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verb.set_defaults(run=_lint)
 
     place_cli.add(verbs)
+    plan_cli.add(verbs)
 
 
 def _add_json(verb: argparse.ArgumentParser) -> None:
@@ -163,6 +164,7 @@ def _emit(args: argparse.Namespace) -> int:
     from trainmaster.errors import FabricError
     from trainmaster.fabric.emit import block_conf, topology_yaml, tree_conf
     from trainmaster.fabric.lint import Severity, lint
+    from trainmaster.fabric.replace import replace
 
     read = read_source(args)
     tree, nodes = read.merged.tree, read.slurm_nodes
@@ -179,7 +181,7 @@ def _emit(args: argparse.Namespace) -> int:
     before = args.output.read_text() if args.output and args.output.exists() else ""
     changed = before != text
     if args.output and changed and not args.dry_run:
-        _replace(args.output, text)
+        replace(args.output, text)
     if args.json:
         _print_json({"text": text, "output": args.output, "changed": changed})
     elif not args.output:
@@ -188,20 +190,6 @@ def _emit(args: argparse.Namespace) -> int:
         word = "would be " if args.dry_run and changed else "is " if changed else "is un"
         print(f"{args.output} {word}{'written' if changed else 'changed'}: {len(text.splitlines())} lines")
     return 0
-
-
-def _replace(path: Path, text: str) -> None:
-    """slurmctld may read the file at any time: it sees the old or the new one, never half of one."""
-    from trainmaster.errors import FabricError
-
-    fresh = path.with_name(f".{path.name}.new")
-    try:
-        fresh.write_text(text)
-        if path.exists():
-            fresh.chmod(path.stat().st_mode & 0o777)
-        fresh.replace(path)
-    except OSError as error:
-        raise FabricError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _diff(args: argparse.Namespace) -> int:

@@ -50,6 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verb.add_argument("--accounting", action="store_true", help="with slurmdbd on a MariaDB of its own")
     verb.add_argument("--netns", action="store_true", help="each node in its own network namespace (root)")
     verb.add_argument("--cgroups", action="store_true", help="jobs in control groups, as on real clusters (root)")
+    verb.add_argument("--job-submit", type=Path, metavar="FILE", help="a job_submit.lua for slurmctld")
     verb.add_argument("--dry-run", action="store_true", help="only show the configuration that would be written")
     _add_json(verb)
     verb.set_defaults(run=_up)
@@ -177,6 +178,7 @@ def _up(args: argparse.Namespace) -> int:
         netns=args.netns,
         cgroups=args.cgroups,
         real_gpus=args.real_gpus,
+        job_submit=args.job_submit,
         name=args.name or ("" if folder else _DEFAULT_NAME),
         folder=folder,
     )

@@ -212,7 +212,7 @@ def node_lines(site: Site, nodes: Sequence[NodePlan], *, own_names: bool) -> tup
         own_names: the nodes have host names of their own (network namespaces), not this machine's.
     """
     lines = []
-    for _, members in groupby(nodes, key=lambda node: node.partition):
+    for _, members in groupby(nodes, key=lambda node: (node.partition, node.features)):
         chosen = list(members)
         first = chosen[0]
         addresses = [site.node_addresses[node.name] for node in chosen]

@@ -4,7 +4,10 @@ import os
 import pwd
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
+from trainmaster.errors import LabError
 from trainmaster.lab import accounting, config, daemons, fakeroot, install, jobgroups, munge
 from trainmaster.lab.config import Site
 from trainmaster.lab.spec import LabSpec, NodePlan
@@ -39,12 +42,18 @@ def configuration(lab: LabState, spec: LabSpec, nodes: Sequence[NodePlan]) -> di
     site = site_of(lab)
     settings = {"ProctrackType": "proctrack/cgroup"} | dict(spec.settings) if spec.cgroups else spec.settings
     groups = jobgroups.mount_point(lab.folder) if spec.cgroups else None
+    scripts = {}
+    if spec.job_submit is not None:
+        settings = {"JobSubmitPlugins": "lua"} | dict(settings)
+        scripts["job_submit.lua"] = _job_submit(spec.job_submit).replace("/run/trainmaster", f"{lab.folder}/run")
+        nodes = _labelled(spec.fabric, nodes) if spec.fabric else nodes
     texts = {
         "slurm.conf": config.slurm_conf(site, nodes, topology=spec.leaf > 0, own_names=spec.netns, overrides=settings),
         "gres.conf": config.gres_conf(site, nodes, real=spec.real_gpus),
         "cgroup.conf": config.cgroup_conf(site.slurm_version, groups),
         "prolog": config.hook(site, "prolog"),
         "epilog": config.hook(site, "epilog"),
+        **scripts,
     }
     if spec.leaf > 0:
         if spec.fabric:
@@ -54,6 +63,23 @@ def configuration(lab: LabState, spec: LabSpec, nodes: Sequence[NodePlan]) -> di
     if lab.dbd_port is not None:
         texts["slurmdbd.conf"] = accounting.slurmdbd_conf(site)
     return texts
+
+
+def _job_submit(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise LabError(f"the lab's job_submit.lua {path} cannot be read: {error.strerror}") from None
+
+
+def _labelled(shape: str, nodes: Sequence[NodePlan]) -> list[NodePlan]:
+    from trainmaster.fabric.foresight import label
+    from trainmaster.fabric.topology_conf import read_config, tree_of
+
+    # As Slurm will tell it, so that pods have the names that it knows.
+    tree = tree_of(read_config(_topology_of_fabric(shape, [node.name for node in nodes])))
+    pods = {node: tree.pods[int(tree.pod_of[number])] for node, number in tree.index.items()}
+    return [replace(node, features=(*node.features, label(pods[node.name]))) for node in nodes]
 
 
 def _topology_of_fabric(shape: str, nodes: Sequence[str]) -> str:

@@ -49,8 +49,13 @@ class Job:
     end_time: float | None = None
     preempt_time: float | None = None
     excluded_nodes: str = ""
+    required_nodes: str = ""
     features: str = ""
     """The constraint that it was submitted with."""
+    prefer: str = ""
+    """The constraint that Slurm tries first (`--prefer`)."""
+    priority: int = 0
+    reservation: str = ""
     batch_host: str = ""
     std_out: str = ""
     work_dir: str = ""

@@ -26,6 +26,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print one JSON value")
     verb.set_defaults(run=_hooks)
 
+    verb = verbs.add_parser("job-submit", help="job_submit.lua, which keeps jobs to pods by `trainmaster fabric plan`")
+    verb.add_argument("--output", type=Path, required=True, metavar="FILE", help="job_submit.lua beside slurm.conf")
+    verb.add_argument(
+        "--placements", type=Path, metavar="FILE", help="what `fabric plan` writes (/run/trainmaster/placements)"
+    )
+    verb.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    verb.add_argument("--json", action="store_true", help="print one JSON value")
+    verb.set_defaults(run=_job_submit)
+
 
 def _require_unused(prefix: Path) -> None:
     """Raise InstallError while the running Slurm names these hooks: a prolog without its file drains nodes."""
@@ -88,4 +97,21 @@ def _hooks(args: argparse.Namespace) -> int:
         return 0
     print("add to slurm.conf on all nodes, then `scontrol reconfigure` and `trainmaster doctor`:\n")
     print(install.fragment_text(prefix), end="")
+    return 0
+
+
+def _job_submit(args: argparse.Namespace) -> int:
+    import json
+    import sys
+
+    from trainmaster.slurm_plugins import job_submit
+
+    placements = args.placements or job_submit.PLACEMENTS
+    changed = job_submit.install(args.output, job_submit.text(placements), dry_run=args.dry_run)
+    if args.json:
+        print(json.dumps({"output": str(args.output), "placements": str(placements), "changed": changed}))
+        return 0
+    word = "would be written" if args.dry_run and changed else "is written" if changed else "is as it should be"
+    print(f"{args.output} {word}", file=sys.stderr)
+    print("JobSubmitPlugins=lua")
     return 0

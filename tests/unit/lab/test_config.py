@@ -11,6 +11,7 @@ from trainmaster.errors import LabError
 from trainmaster.lab import accounting, config, files
 from trainmaster.lab.config import Site
 from trainmaster.lab.spec import LabSpec, parse_partition, plan_nodes
+from trainmaster.lab.state import LabState
 
 KINDS = LabSpec(partitions=tuple(map(parse_partition, ("gpu:6x8", "highmem:2", "cpu:1"))))
 
@@ -125,3 +126,26 @@ def test_a_key_is_never_there_twice() -> None:
     lines = [line.partition("=")[0].lower() for line in slurm_conf(KINDS, {"SLURMDTIMEOUT": "1"}).splitlines()]
     keys = [key for key in lines if key and not key.startswith(("#", "nodename", "partitionname"))]
     assert len(keys) == len(set(keys))
+
+
+def test_a_job_submit_plugin_comes_with_the_pods_as_features(tmp_path: Path) -> None:
+    plugin = tmp_path / "mine.lua"
+    plugin.write_text('local PLACEMENTS = "/run/trainmaster/placements"\n')
+    spec = LabSpec(fabric="pods:2x1x2,rails=1", gpus=0, job_submit=plugin)
+    nodes = plan_nodes(spec)
+    state = LabState(
+        name="mine",
+        folder=Path("/tmp/labs/mine"),
+        conf=Path("/tmp/labs/mine/slurm.conf"),
+        slurm_version="22.05.8",
+        controller_port=20_000,
+        dbd_port=None,
+        node_ports={node.name: 20_001 + index for index, node in enumerate(nodes)},
+    )
+    texts = files.configuration(state, spec, nodes)
+    assert texts["job_submit.lua"] == 'local PLACEMENTS = "/tmp/labs/mine/run/placements"\n'
+    assert "JobSubmitPlugins=lua" in texts["slurm.conf"]
+    lines = [line for line in texts["slurm.conf"].splitlines() if line.startswith("NodeName=")]
+    assert [line.split()[0] for line in lines] == ["NodeName=n[01-02]", "NodeName=n[03-04]"]
+    assert [line.split("Feature=")[1] for line in lines] == ["cpu,ib,tm-pod01", "cpu,ib,tm-pod02"]
+    assert "JobSubmitPlugins" not in files.configuration(state, LabSpec(nodes=4), nodes)["slurm.conf"]

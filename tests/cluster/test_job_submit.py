@@ -1,0 +1,131 @@
+"""The look-up in slurmctld: what `trainmaster fabric plan` works out is what jobs on a real Slurm prefer."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.real_lab import Watched, until
+
+from trainmaster.cli import main
+from trainmaster.lab.cluster import LabSpec, up
+
+pytestmark = pytest.mark.cluster
+
+PLUGIN = Path(__file__).parents[2] / "slurm_plugins" / "job_submit.lua"
+PODS = {"tm-pod01": {"n01", "n02", "n03", "n04"}, "tm-pod02": {"n05", "n06", "n07", "n08"}}
+ALL = "tm-pod01|tm-pod02"
+
+
+class Planned(Watched):
+    """A lab of two pods with the plug-in."""
+
+    @property
+    def placements(self) -> Path:
+        return self.lab.folder / "run" / "placements"
+
+    def plan(self, *options: str) -> None:
+        assert main(["fabric", "plan", "--output", str(self.placements), *options]) == 0
+        # The plug-in looks at the file once a second.
+        time.sleep(1.1)
+
+    def take(self, nodes: int, *options: str) -> int:
+        """A job that keeps whole nodes until it is cancelled."""
+        return self.submit("sleep 600", f"--nodes={nodes}", "--exclusive", "--mem=0", "--time=10", *options)
+
+    def running(self, job_id: int) -> set[str]:
+        """The nodes of a job that has to start."""
+        until(lambda: self.job(job_id).state == "RUNNING", f"job {job_id} runs")
+        return set(self.client.hostnames(self.job(job_id).nodes))
+
+    def pending(self, job_id: int) -> str:
+        """What a job that waits prefers."""
+        job = self.job(job_id)
+        assert job.state == "PENDING", job
+        return job.prefer
+
+    def said(self, words: str) -> int:
+        return (self.lab.folder / "log" / "slurmctld.log").read_text().count(words)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planned]:
+    settings = {"SchedulerParameters": "bf_interval=2"}
+    spec = LabSpec(fabric="pods:2x2x2,rails=1", gpus=0, job_submit=PLUGIN, settings=settings)
+    with up(spec) as lab, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(lab.conf))
+        yield Planned(lab, tmp_path_factory.mktemp("jobs"))
+
+
+@pytest.fixture(autouse=True)
+def empty(lab: Planned) -> Iterator[None]:
+    yield
+    for job in lab.client.jobs():
+        lab.client.cancel(job.job_id)
+    until(lambda: all(node.state == "IDLE" for node in lab.client.nodes()), "the lab is empty")
+    lab.placements.unlink(missing_ok=True)
+    time.sleep(1.1)
+
+
+def test_jobs_go_where_the_plan_says_and_not_two_to_one_place(lab: Planned) -> None:
+    assert lab.running(lab.take(4)), "without a file as ever"
+    assert lab.said("jobs are not kept to pods") == 1
+    lab.plan()
+    first, second = lab.take(2), lab.take(2)
+    assert lab.running(first) | lab.running(second) in PODS.values()
+    # Running jobs show what they were started with as their constraint.
+    assert lab.job(first).features in PODS
+    third = lab.take(3)
+    assert lab.pending(third) == "", "no pod has room for it: nothing is known that would help"
+
+
+def test_a_wrong_answer_costs_nothing(lab: Planned) -> None:
+    lab.plan()
+    before = lab.running(lab.take(3, "--nodelist=n01,n02,n03")) | lab.running(lab.take(2, "--nodelist=n07,n08"))
+    # Only three nodes are left, in two pods; the plan still promises a whole one.
+    job = lab.take(3)
+    assert lab.running(job) == {f"n0{number}" for number in range(1, 9)} - before
+
+
+def test_waiting_jobs_are_told_and_one_that_changes_is_not_held(lab: Planned) -> None:
+    blocker = lab.take(8)
+    lab.running(blocker)
+    job, other = lab.take(4), lab.take(2, "--dependency=afterany:999999", "--hold")
+    lab.plan("--waiting")
+    lab.plan("--waiting")
+    assert lab.pending(job) in PODS and lab.pending(other) == ""
+    lab.client.update_job(job, NumNodes="6-6")
+    assert lab.pending(job) == ALL
+    lab.client.cancel(blocker)
+    assert len(lab.running(job)) == 6
+
+
+def test_a_job_whose_constraint_changes_gets_what_it_asks_for(lab: Planned) -> None:
+    blocker = lab.take(8)
+    lab.running(blocker)
+    job = lab.take(2)
+    lab.plan("--waiting")
+    lab.plan()
+    assert lab.pending(job) in PODS
+    lab.client.update_job(job, Features="ib")
+    assert lab.pending(job) == "ib"
+
+
+def test_a_file_that_is_of_no_use_stops_no_job(lab: Planned) -> None:
+    for text in ("", "trainmaster-placements 1 made=1 expires=2\nend 1\n", "\x00" * 4096):
+        lab.placements.write_text(text)
+        time.sleep(1.1)
+        assert lab.running(lab.take(2))
+
+
+def test_jobs_and_nodes_keep_what_the_plan_needs_when_slurmctld_starts_again(lab: Planned) -> None:
+    blocker = lab.take(8)
+    lab.running(blocker)
+    job = lab.take(4)
+    lab.plan("--waiting")
+    assert lab.pending(job) in PODS
+    lab.lab.stop_process("slurmctld")
+    lab.lab.start_slurmctld()
+    assert lab.pending(job) in PODS
+    lab.client.cancel(blocker)
+    assert lab.running(job) in PODS.values()

@@ -1,0 +1,214 @@
+"""job_submit.lua under the interpreters that Slurm is built with, on a stub of what slurmctld offers."""
+
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from trainmaster.cli import main
+from trainmaster.slurm_plugins import job_submit
+
+LUA = Path(__file__).parents[3] / "slurm_plugins" / "job_submit.lua"
+STUB = Path(__file__).with_name("slurm_stub.lua")
+
+# Three pods with 2, 4 and 4 free nodes; `high` has other features.
+BODY = """\
+pod tm-a
+pod tm-b
+pod tm-c
+part batch gpu,ib 2,4,4
+size 2 1;2;3
+size 4 2;3
+size 6 1,2
+part high h200 0,4,4
+size 4 2
+ours 17 19
+"""
+
+
+def placements(body: str = BODY, *, made: int = 990, expires: int = 1050) -> str:
+    head = f"trainmaster-placements 1 made={made} expires={expires}\n"
+    return head + body + f"end {1 + body.count(chr(10))}\n"
+
+
+@pytest.fixture(params=["lua5.1", "lua5.3"])
+def lua(request: pytest.FixtureRequest) -> str:
+    if shutil.which(request.param) is None:
+        pytest.skip(f"{request.param} is not here; scripts/setup installs it")
+    return str(request.param)
+
+
+class Slurmctld:
+    """The plug-in beside a file of placements."""
+
+    def __init__(self, lua: str, folder: Path) -> None:
+        self.lua, self.folder = lua, folder
+        self.file = folder / "placements"
+        self.plugin = folder / "job_submit.lua"
+        self.plugin.write_text(LUA.read_text().replace("/run/trainmaster/placements", str(self.file)))
+
+    def run(self, script: str) -> list[str]:
+        """What the lines of a script print."""
+        test = self.folder / "test.lua"
+        test.write_text(script)
+        done = subprocess.run(
+            [self.lua, STUB, self.plugin, test], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    def submit(self, fields: str) -> str:
+        return self.run(f"print(submit{{{fields}}})")[0]
+
+
+@pytest.fixture
+def slurmctld(lua: str, tmp_path: Path) -> Slurmctld:
+    found = Slurmctld(lua, tmp_path)
+    found.file.write_text(placements())
+    return found
+
+
+def test_a_job_prefers_the_pods_of_its_size(slurmctld: Slurmctld) -> None:
+    assert slurmctld.submit("min_nodes=2, max_nodes=2") == "tm-a"
+    assert slurmctld.submit("min_nodes=3") == "tm-b"
+    assert slurmctld.submit("min_nodes=2, max_nodes=4") == "tm-b"
+    assert slurmctld.submit("min_nodes=5") == "tm-a|tm-b"
+    assert slurmctld.submit("min_nodes=4, partition='high', features='h200'") == "tm-b"
+
+
+def test_what_was_given_out_is_gone_until_the_next_plan(slurmctld: Slurmctld) -> None:
+    said = slurmctld.run("for _ = 1, 6 do print(submit{min_nodes=2}) end print(submit{min_nodes=4, partition='high'})")
+    assert said == ["tm-a", "tm-b", "tm-b", "tm-c", "tm-c", "nil", "nil"]
+    slurmctld.file.write_text(placements())
+    new = placements(made=1001, expires=1060).replace("\n", "\\n")
+    said = slurmctld.run(
+        "print(submit{min_nodes=4}) print(submit{min_nodes=4}) print(submit{min_nodes=4})"
+        f"local file = io.open('{slurmctld.file}', 'w') file:write('{new}') file:close() clock = clock + 1 "
+        "print(submit{min_nodes=4})"
+    )
+    assert said == ["tm-b", "tm-c", "nil", "tm-b"]
+
+
+LEFT_ALONE = (
+    "min_nodes=1",
+    "",
+    "min_nodes=7",
+    "min_nodes=2, partition='batch,high'",
+    "min_nodes=2, partition='unknown'",
+    "min_nodes=2, req_nodes='n01'",
+    "min_nodes=2, reservation='maintenance'",
+    "min_nodes=2, features='h200'",
+    "min_nodes=2, features='gpu|cpu'",
+    "min_nodes=2, features='[gpu]'",
+    "min_nodes=2, features='gpu*2'",
+    "min_nodes=2, exc_nodes='switch{a}'",
+    "min_nodes=2, exc_nodes='n[01-'",
+    "min_nodes=2, exc_nodes='n[1-999999999]'",
+    "min_nodes=4, exc_nodes='n[01-03]'",
+)
+
+
+def test_a_job_that_is_not_ours_to_place_is_left_alone(slurmctld: Slurmctld) -> None:
+    said = slurmctld.run("\n".join(f"print(submit{{{fields}}})" for fields in LEFT_ALONE))
+    assert dict(zip(LEFT_ALONE, said, strict=True)) == dict.fromkeys(LEFT_ALONE, "nil")
+    assert slurmctld.submit("min_nodes=2, prefer='h200'") == "h200"
+
+
+def test_a_constraint_that_all_nodes_meet_and_few_excluded_nodes_are_no_hindrance(slurmctld: Slurmctld) -> None:
+    assert slurmctld.submit("min_nodes=2, features='gpu&ib'") == "tm-a"
+    # Both might be in pod a.
+    assert slurmctld.submit("min_nodes=2, exc_nodes='n[01-02]'") == "tm-b"
+    assert slurmctld.submit("min_nodes=3, exc_nodes='gpu07'") == "tm-b"
+    assert slurmctld.submit("min_nodes=4, exc_nodes='gpu07'") == "nil"
+
+
+def test_a_waiting_job_of_ours_that_changes_may_go_anywhere(slurmctld: Slurmctld) -> None:
+    everything = "tm-a|tm-b|tm-c"
+    said = slurmctld.run(
+        "print(modify({min_nodes=8}, {job_id=17, min_nodes=4}))"
+        "print(modify({partition='high'}, {job_id=19, min_nodes=4}))"
+        "print(modify({features='h200'}, {job_id=19, min_nodes=4}))"
+        "print(modify({min_nodes=8}, {job_id=19, min_nodes=4, features='gpu'}))"
+        "print(modify({min_nodes=2}, {job_id=17, min_nodes=4}))"
+        "print(modify({min_nodes=8}, {job_id=18, min_nodes=4}))"
+        "print(modify({min_nodes=8, prefer='h200'}, {job_id=17, min_nodes=4}))"
+    )
+    assert said == [everything, everything, "h200", "gpu", "nil", "nil", "h200"]
+
+
+def test_a_file_that_is_missing_old_or_of_another_kind_is_no_use_and_said_once(slurmctld: Slurmctld) -> None:
+    tell = (
+        "for _ = 1, 3 do print(submit{min_nodes=2}) clock = clock + 1 end "
+        "for _, words in ipairs(logged) do print(words) end"
+    )
+    for text, word in (
+        (placements(expires=1000), "out of date"),
+        (placements(made=2000, expires=3000), "out of date"),
+        (placements().replace("placements 1", "placements 2"), "of version 2"),
+        ("", "torn"),
+        ("hello\n", "not a file of placements"),
+        ("\x00\xff" * 500, "torn"),
+    ):
+        slurmctld.file.write_text(text)
+        said = slurmctld.run(tell)
+        assert said[:3] == ["nil"] * 3 and len(said) == 4 and word in said[3]
+    slurmctld.file.unlink()
+    said = slurmctld.run(tell)
+    assert said[:3] == ["nil"] * 3 and len(said) == 4 and "is not there" in said[3]
+
+
+def test_a_file_that_comes_and_goes_is_seen(slurmctld: Slurmctld) -> None:
+    path = slurmctld.file
+    said = slurmctld.run(
+        f"os.rename('{path}', '{path}.x') print(submit{{min_nodes=2}}) os.rename('{path}.x', '{path}')"
+        "print(submit{min_nodes=2}) clock = clock + 1 print(submit{min_nodes=2}) "
+        "clock = 1050 print(submit{min_nodes=2})"
+        "print(#logged)"
+    )
+    assert said == ["nil", "nil", "tm-a", "nil", "3"]
+
+
+def test_no_torn_or_damaged_file_is_an_error(slurmctld: Slurmctld) -> None:
+    whole = placements()
+    damaged = [whole[:length] for length in range(0, len(whole) - 1, 7)]
+    dice = random.Random(7)
+    for _ in range(40):
+        at = dice.randrange(len(whole))
+        damaged.append(whole[:at] + dice.choice("0;,9-x \n%") + whole[at + 1 :])
+    folder = slurmctld.folder / "damaged"
+    folder.mkdir()
+    for number, text in enumerate(damaged):
+        (folder / str(number)).write_text(text)
+    said = slurmctld.run(
+        f"for number = 0, {len(damaged) - 1} do os.rename('{folder}/' .. number, '{slurmctld.file}') clock = clock + 1 "
+        "submit{min_nodes=2} submit{min_nodes=6, exc_nodes='n[1-2]'} "
+        "modify({min_nodes=8}, {job_id=17, min_nodes=4}) end "
+        "for _, words in ipairs(logged) do if words:match('failed') then print(words) end end print('end')"
+    )
+    assert said == ["end"]
+    # Cut short anywhere, it is not used at all.
+    slurmctld.file.write_text(whole[: len(whole) // 2])
+    assert slurmctld.submit("min_nodes=2") == "nil"
+
+
+def test_a_policy_that_fails_costs_nobody_a_job(slurmctld: Slurmctld) -> None:
+    said = slurmctld.run("io.open = function() error('boom') end print(submit{min_nodes=2}) print(submit{min_nodes=2})"
+                         "print(#logged) print(logged[1])")  # fmt: skip
+    assert said[:2] == ["nil", "nil"] and said[2] == "1" and "keep_to_pods failed" in said[3]
+
+
+def test_it_is_installed_with_its_path_and_never_over_a_sites_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "job_submit.lua"
+    words = ["install", "job-submit", f"--output={output}", f"--placements={tmp_path}/placements"]
+    assert main([*words, "--dry-run"]) == 0 and not output.exists()
+    assert main(words) == 0 and capsys.readouterr().out == "JobSubmitPlugins=lua\n" * 2
+    assert output.read_text() == job_submit.text(tmp_path / "placements")
+    assert f'local PLACEMENTS = "{tmp_path}/placements"' in output.read_text()
+    assert main([*words, "--json"]) == 0 and '"changed": false' in capsys.readouterr().out
+    output.write_text("function slurm_job_submit() return slurm.SUCCESS end\n")
+    assert main(words) == 1 and "slurm_job_submit" in output.read_text()
+    assert main([*words[:-1], "--placements=relative"]) == 1
