@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from trainmaster.errors import SlurmError
+from trainmaster.errors import FabricError, SlurmError
 from trainmaster.fabric import lookup
 from trainmaster.fabric.foresight import Foresight, foresee, labels
 from trainmaster.fabric.queue_view import view_of
@@ -100,6 +100,11 @@ def one_pass(tree: Tree, client: Slurm, *, valid_s: float, output: Path | None, 
     now = time.time()
     found = plan(tree, client.nodes(), client.all_jobs(), now=now, valid_s=valid_s, tell=tell)
     if output is not None:
+        try:
+            # /run is empty after a reboot.
+            output.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise FabricError(f"{output.parent} cannot be made: {error.strerror}") from None
         replace(output, found.text)
     for told in found.told if tell else ():
         try:
