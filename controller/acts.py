@@ -23,6 +23,10 @@ class Kind(StrEnum):
     RELEASE = "release"
     HOLD = "hold"
     NOTIFY = "notify"
+    KEEP = "keep"
+    """Keep a job's nodes for it until it is back in them."""
+    FREE = "free"
+    """Give up such a reservation."""
     VERIFY = "verify"
     TICKET = "ticket"
 
@@ -56,6 +60,14 @@ class Act:
     ours: tuple[str, ...] = ()
     """Those of `exclude` that we put there."""
     unhold: bool = False
+    priority: int = 0
+    """Of release: what the job had when it last started; 0 leaves it alone."""
+    reserve: str = ""
+    """Of keep: a hostlist."""
+    owner: str = ""
+    """Of keep: whose job it is."""
+    reservation: str = ""
+    """Of free: its name."""
     signal: str = ""
     deadline_s: float = 120.0
     """After so long without its postcondition it is given up, and decided on anew."""

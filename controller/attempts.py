@@ -33,7 +33,8 @@ def fold(
                 jobs.pop(job_id, None)
         elif job.restarts > ran.restarts:
             one = ended(job, ran, look, policy, now, reported)
-            jobs[job_id] = _came_back(jobs.get(job_id), job, one, policy, now)
+            back = _came_back(jobs.get(job_id), job, one, policy, now)
+            jobs[job_id] = replace(back, last_nodes=ran.nodes, priority=ran.priority)
             weight = 1.0 / len(one.blamed) if one.blamed and one.cause == "node_fail" else 0.0
             for name in one.blamed if weight else ():
                 piece = Evidence(
@@ -69,7 +70,14 @@ def fold(
 
 def _running(job: Job, now: float) -> Running:
     started = job.start_time if job.start_time is not None else now
-    return Running(job_id=job.job_id, restarts=job.restarts, start_time=started, nodes=job.nodes)
+    return Running(
+        job_id=job.job_id,
+        restarts=job.restarts,
+        start_time=started,
+        nodes=job.nodes,
+        seen_at=now,
+        priority=job.priority,
+    )
 
 
 def ended(
@@ -78,7 +86,8 @@ def ended(
     """Why an attempt ended, by what is known of its nodes."""
     held = look.expand(ran.nodes)
     suspicious = [name for name in sorted(look.troubled | reported.keys()) if name in held and name in look.nodes]
-    ran_s = max(0.0, now - ran.start_time)
+    # Slurm's clock need not be ours.
+    ran_s = max(0.0, now - ran.start_time, now - ran.seen_at if ran.seen_at else 0.0)
 
     def one(cause: str, blamed: Sequence[str] = ()) -> Try:
         return Try(at=now, restarts=job.restarts, cause=cause, ran_s=ran_s, blamed=tuple(blamed))

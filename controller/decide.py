@@ -3,7 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from trainmaster.controller import attempts, bad_nodes, breaker, capacity, lemons, node_states, requeue, returning
+from trainmaster.controller import (
+    attempts,
+    bad_nodes,
+    breaker,
+    capacity,
+    keeping,
+    lemons,
+    node_states,
+    requeue,
+    returning,
+)
 from trainmaster.controller.acts import Act, Kind, Plan
 from trainmaster.controller.memory import Evidence, Memory
 from trainmaster.controller.policy import Policy
@@ -11,7 +21,7 @@ from trainmaster.controller.snapshot import Snapshot
 
 # When a plan is cut short, what helps waiting jobs and gives nodes back comes first.
 _ORDER = (
-    *(Kind.RELEASE, Kind.RESUME, Kind.HOLD, Kind.REQUEUE),
+    *(Kind.KEEP, Kind.FREE, Kind.RELEASE, Kind.RESUME, Kind.HOLD, Kind.REQUEUE),
     *(Kind.NOTIFY, Kind.DRAIN, Kind.VERIFY, Kind.TICKET),
 )
 
@@ -47,7 +57,8 @@ def decide(look: Snapshot, memory: Memory, policy: Policy, now: float) -> Plan:
     on_jobs, refused_jobs, due = requeue.decide(look, memory, policy, now, tripped=tripped)
     back = returning.decide(look, memory, policy, now)
     out, refused_nodes = bad_nodes.decide(look, memory, policy, now, tripped=tripped, left=left)
-    acts = _one_holder_each(sorted((*on_jobs, *back, *out), key=lambda act: _ORDER.index(act.kind)))
+    freed = keeping.over(look, memory, policy)
+    acts = _one_holder_each(sorted((*on_jobs, *freed, *back, *out), key=lambda act: _ORDER.index(act.kind)))
     return Plan(
         at=now,
         acts=tuple(acts[: policy.acts_max]),

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from trainmaster.controller import keeping
 from trainmaster.controller.acts import Act, Kind
 from trainmaster.controller.memory import (
     Drain,
@@ -25,6 +26,8 @@ def done(memory: Memory, act: Act, now: float, *, ok: bool = True) -> Memory:
     """
     if act.nodes:
         return _on_nodes(memory, act, now, ok=ok)
+    if act.kind is Kind.FREE:
+        return replace(memory, kept=tuple(name for name in memory.kept if name != act.reservation))
     record = memory.jobs.get(act.job_id) or JobRecord(job_id=act.job_id, restarts=act.restarts, seen_at=now)
     if act.kind is Kind.RELEASE:
         record = replace(record, released=act.restarts, ours_before=act.ours, held="")
@@ -34,6 +37,9 @@ def done(memory: Memory, act: Act, now: float, *, ok: bool = True) -> Memory:
         record = replace(record, signalled_at=now, seen_at=now)
     elif act.kind is Kind.REQUEUE:
         record = replace(record, requeued_at=now, seen_at=now)
+    elif act.kind is Kind.KEEP:
+        record = replace(record, kept_for=act.restarts, seen_at=now)
+        memory = replace(memory, kept=tuple(sorted({*memory.kept, keeping.name_of(act)})))
     return put_job(memory, record)
 
 
@@ -75,6 +81,14 @@ def _on_nodes(memory: Memory, act: Act, now: float, *, ok: bool) -> Memory:
         repaired = {name for name in act.nodes if name in memory.nodes and memory.nodes[name].state is NodeState.LEMON}
         blame = {name: one for name, one in blame.items() if name not in repaired}
     return replace(put_nodes(memory, records), drains=tuple(drains), blame=blame)
+
+
+def given_up(memory: Memory, act: Act, now: float) -> Memory:
+    """Memory when an act has come to nothing. Nodes that could not be kept once are not asked for again."""
+    if act.kind is not Kind.KEEP:
+        return memory
+    record = memory.jobs.get(act.job_id) or JobRecord(job_id=act.job_id, restarts=act.restarts, seen_at=now)
+    return put_job(memory, replace(record, kept_for=act.restarts))
 
 
 def started(memory: Memory, act: Act, now: float) -> Memory:

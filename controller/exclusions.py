@@ -45,7 +45,7 @@ def choose(look: Snapshot, job: Job, record: JobRecord, policy: Policy, now: flo
     theirs = [name for name in current if name not in record.ours_before]
     usable = eligible(look, job)
     most = max(1, int(policy.requeue.exclude_share * usable))
-    room = max(0, usable - max(1, job.node_count) - _serving(look, theirs))
+    room = _room(look, job, theirs)
     kept: list[str] = []
     dropped: list[str] = []
     counted = 0
@@ -61,6 +61,12 @@ def choose(look: Snapshot, job: Job, record: JobRecord, policy: Policy, now: flo
             counted += 1
         kept.append(name)
     return Choice(whole=tuple(dict.fromkeys((*theirs, *kept))), ours=tuple(kept), dropped=tuple(dropped))
+
+
+def _room(look: Snapshot, job: Job, theirs: Collection[str]) -> int:
+    """How many more nodes may be left out and still leave every part of the job a place."""
+    parts = look.parts.get(job.job_id, (job,))
+    return max(0, min(eligible(look, part) - max(1, part.node_count) for part in parts) - _serving(look, theirs))
 
 
 def _serving(look: Snapshot, names: Collection[str]) -> int:

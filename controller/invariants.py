@@ -6,7 +6,7 @@ They are written apart from the decisions that obey them, so that a mistake ther
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from trainmaster.controller import breaker, budgets, capacity, exclusions, returning, snapshot
+from trainmaster.controller import breaker, budgets, capacity, exclusions, keeping, returning, snapshot
 from trainmaster.controller.acts import MARK, Act, Kind, Plan
 from trainmaster.controller.memory import JobRecord, Memory
 from trainmaster.controller.policy import Policy
@@ -74,7 +74,10 @@ def i3_breaker(look: Snapshot, memory: Memory, plan: Plan, policy: Policy) -> li
 
 def i4_attempts(look: Snapshot, memory: Memory, plan: Plan, policy: Policy) -> list[Violation]:
     """What is over is never run again, and each attempt is requeued once."""
-    needed = {Kind.REQUEUE: "RUNNING", Kind.NOTIFY: "RUNNING", Kind.RELEASE: "PENDING", Kind.HOLD: "PENDING"}
+    needed: dict[Kind, tuple[str, ...]] = {
+        **{Kind.REQUEUE: ("RUNNING",), Kind.NOTIFY: ("RUNNING",)},
+        **{Kind.RELEASE: ("PENDING",), Kind.HOLD: ("PENDING",), Kind.KEEP: ("RUNNING", "COMPLETING", "PENDING")},
+    }
     found = []
     for act in plan.acts:
         if act.kind not in needed:
@@ -82,7 +85,7 @@ def i4_attempts(look: Snapshot, memory: Memory, plan: Plan, policy: Policy) -> l
         job = look.jobs.get(act.job_id)
         if job is None or not job.active:
             found.append(Violation(rule="I4", act=act, why="the job is over"))
-        elif job.restarts != act.restarts or job.state != needed[act.kind]:
+        elif job.restarts != act.restarts or job.state not in needed[act.kind]:
             found.append(Violation(rule="I4", act=act, why=f"attempt {job.restarts} is {job.state}"))
         elif act.kind is Kind.REQUEUE and not job.requeue:
             found.append(Violation(rule="I4", act=act, why="its owner said --no-requeue"))
@@ -112,9 +115,11 @@ def i6_blast(look: Snapshot, memory: Memory, plan: Plan, policy: Policy) -> list
 
 
 def i7_ownership(look: Snapshot, memory: Memory, plan: Plan, policy: Policy) -> list[Violation]:
-    """Nobody else's drain is cleared or written over."""
+    """Nobody else's drain is cleared or written over, and nobody else's reservation deleted."""
     found = []
     for act in plan.acts:
+        if act.kind is Kind.FREE and keeping.read(act.reservation) is None:
+            found.append(Violation(rule="I7", act=act, why=f"the reservation {act.reservation!r} is not ours"))
         for name in act.nodes:
             node, record = look.nodes.get(name), memory.nodes.get(name)
             if node is None:

@@ -239,6 +239,7 @@ class Journal:
             exposure_days=msgspec.json.decode(fleet["exposure_days"], type=dict[str, float]),
             exposure_at=msgspec.json.decode(fleet["exposure_at"], type=float),
             drains=msgspec.json.decode(fleet["drains"], type=tuple[Drain, ...]),
+            kept=msgspec.json.decode(fleet.get("kept", "[]"), type=tuple[str, ...]),
         )
 
     # Events and requests.
@@ -301,3 +302,4 @@ def _rows(memory: Memory) -> Iterator[tuple[str, str, Any]]:
     yield "fleet", "exposure_days", memory.exposure_days
     yield "fleet", "exposure_at", memory.exposure_at
     yield "fleet", "drains", memory.drains
+    yield "fleet", "kept", memory.kept

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from trainmaster.clock import Clock
-from trainmaster.controller import acting, effects, observe, rebuild, suspects
+from trainmaster.controller import acting, effects, keeping, observe, rebuild, suspects
 from trainmaster.controller.acts import Act, Kind, Plan
 from trainmaster.controller.decide import decide
 from trainmaster.controller.decide import observe as take_in
@@ -17,12 +17,15 @@ from trainmaster.controller.memory import Evidence, Memory, NodeState, Severity,
 from trainmaster.controller.observe import Door
 from trainmaster.controller.policy import Policy
 from trainmaster.controller.snapshot import Snapshot
-from trainmaster.errors import LeaseLost, SlurmError
+from trainmaster.errors import LeaseLost, SlurmError, SlurmUnreachable
 
 LOG = logging.getLogger("trainmaster.controller")
 LEASE_PATIENCE_S = 60.0
 _RETRIES_MAX = 5
 _RETRY_AFTER_S = 5.0
+_AFTER_ACTS_S = 1.0
+_RESERVATIONS_EVERY = 30
+"""Ticks after which reservations are looked at although none of ours is known: a third question in thirty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +62,13 @@ class Controller:
         self._told: set[str] = set()
         self._tried_at: dict[str, float] = {}
         self._ticks = 0
+        self._base = clock.now().timestamp() - clock.monotonic_s()
 
     def _now(self) -> float:
+        """Epoch seconds that never go back or jump: no wait and no deadline hangs on whoever sets the clock."""
+        return self._base + self._clock.monotonic_s()
+
+    def _wall(self) -> float:
         return self._clock.now().timestamp()
 
     @property
@@ -70,8 +78,13 @@ class Controller:
 
     def start(self) -> None:
         """Take the lease and load what was remembered. Raises ControllerError."""
-        self._journal.take_lease(process_name(), now=self._now(), patience_s=LEASE_PATIENCE_S)
+        self._journal.take_lease(process_name(), now=self._wall(), patience_s=LEASE_PATIENCE_S)
         self._memory = self._journal.load()
+        behind_s = (self._memory.at if self._memory is not None else 0.0) - self._now()
+        if behind_s > 0:
+            # The clock was set back while nobody looked; what is remembered must not lie in the future.
+            LOG.warning("this machine's clock is %.0f s behind the last look; going on from that", behind_s)
+            self._base += behind_s
         self._offsets = self._journal.offsets()
 
     def stop(self) -> None:
@@ -82,14 +95,18 @@ class Controller:
     def tick(self) -> Ticked:
         """One round. Raises SlurmError when slurmctld does not answer, LeaseLost when another controller is at work."""
         now = self._now()
-        self._journal.renew_lease(now=now)
+        self._journal.renew_lease(now=self._wall())
         if self._leaf_of is None:
             self._leaf_of = observe.leaf_of(self._door)
-        look = observe.look(self._door, now=now, leaf_of=self._leaf_of)
-        self._ticks += 1
         before = self._memory
+        # The first look tells what a controller before us has left.
+        reserved = before is None or self._ticks % _RESERVATIONS_EVERY == 0 or bool(before.kept)
+        look = observe.look(self._door, now=now, leaf_of=self._leaf_of, reservations=reserved)
+        self._ticks += 1
         if before is None:
             before = rebuild.from_slurm(look, self._policy, now)
+        if reserved:
+            before = replace(before, kept=tuple(sorted(one.name for one in keeping.ours(look))))
         self._take_in(before, look, now)
         self._finish_hooks(now)
         for intent in self._journal.intents():
@@ -164,7 +181,8 @@ class Controller:
             self._start_hook(intent, look)
             return
         self._before(f"look {act.kind}")
-        fresh = observe.again(self._door, look, nodes=act.nodes, job_id=act.job_id)
+        reserved = act.kind in acting.RESERVES
+        fresh = observe.again(self._door, look, nodes=act.nodes, job_id=act.job_id, reservations=reserved)
         if acting.holds(act, fresh, now):
             self._close(act, DONE)
             return
@@ -189,13 +207,16 @@ class Controller:
         self._tried_at[act.id] = now
         self._before(f"do {act.kind}")
         try:
-            acting.do(self._door, act, fresh, memory)
+            acting.do(self._door, act, fresh, memory, self._policy)
         except SlurmError as error:
             LOG.warning("%s of %s: %s", act.kind, ",".join(act.targets), error)
+            if act.kind is Kind.KEEP and not isinstance(error, SlurmUnreachable):
+                # A job's start is not held up for what Slurm does not want.
+                self._close(act, ABANDONED, said=str(error)[:200])
             return
         self._before(f"verify {act.kind}")
         LOG.info("%s %s: %s", act.kind, ",".join(act.targets), act.why)
-        fresh = observe.again(self._door, look, nodes=act.nodes, job_id=act.job_id)
+        fresh = observe.again(self._door, look, nodes=act.nodes, job_id=act.job_id, reservations=reserved)
         if act.kind is Kind.NOTIFY or acting.holds(act, fresh, self._now()):
             self._close(act, DONE)
 
@@ -204,6 +225,7 @@ class Controller:
         if state == DONE:
             self._memory = effects.done(self.memory, act, now, ok=ok)
         else:
+            self._memory = effects.given_up(self.memory, act, now)
             LOG.warning("gave up to %s %s: %s", act.kind, ",".join(act.targets), said)
         self._before(f"close {act.kind}")
         self._journal.finish(act, state, self.memory, now=now, said=said)
@@ -237,6 +259,9 @@ class Controller:
                 ticked = self.tick()
                 due_s = (ticked.plan.wake_at or 0.0) - self._now()
                 pause_s = min(self._policy.tick_s, due_s) if due_s > 0 else self._policy.tick_s
+                if ticked.done:
+                    # What follows from them need not wait for a whole tick.
+                    pause_s = min(pause_s, _AFTER_ACTS_S)
             except LeaseLost:
                 raise
             except SlurmError as error:

@@ -126,6 +126,12 @@ class JobRecord:
     """The restart count at which we let it start without Slurm's delay."""
     held: str = ""
     """Why we hold it; "" when we do not."""
+    last_nodes: str = ""
+    """A hostlist: what its last attempt had."""
+    priority: int = 0
+    """What its last attempt had."""
+    kept_for: int = -1
+    """The last attempt whose nodes were to be kept for it, whether or not that went well."""
     blast: tuple[tuple[float, float], ...] = ()
     """When, and how many node-hours, other jobs lost to its starts after requeues."""
 
@@ -167,6 +173,10 @@ class Running:
     restarts: int
     start_time: float
     nodes: str
+    seen_at: float = 0.0
+    """When it was first seen there, by our own clock."""
+    priority: int = 0
+    """What it had when it started: Slurm takes the age out of it at a requeue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +195,8 @@ class Memory:
     running: Mapping[int, Running] = field(default_factory=dict)
     open_targets: frozenset[str] = frozenset()
     """What an unfinished intent is about: `node:n01`, `job:7`. Nobody plans anything else there meanwhile."""
+    kept: tuple[str, ...] = ()
+    """Names of reservations of ours in which a job's nodes are kept, as far as is known."""
     ended: frozenset[int] = frozenset()
     """Jobs of the last look that are over."""
 

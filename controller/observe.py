@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from trainmaster.controller import snapshot
+from trainmaster.controller.parts import merged
 from trainmaster.controller.snapshot import Snapshot
 from trainmaster.slurm.values import Job, Node, Reservation
 
@@ -20,8 +21,17 @@ class Door(Protocol):
     def job(self, job_id: int | str) -> Job | None:
         """One job."""
 
+    def parts(self, job_id: int) -> tuple[Job, ...]:
+        """The parts of a heterogeneous job."""
+
     def reservations(self) -> tuple[Reservation, ...]:
         """All reservations."""
+
+    def create_reservation(self, name: str, **fields: str) -> None:
+        """Keep nodes for somebody."""
+
+    def delete_reservation(self, name: str) -> None:
+        """Give them back."""
 
     def leaves(self) -> dict[str, str]:
         """By hostlist, the leaf switch."""
@@ -60,8 +70,10 @@ def look(door: Door, *, now: float, leaf_of: Mapping[str, str], reservations: bo
     return snapshot.of(at=now, nodes=nodes, jobs=jobs, reservations=reserved, leaf_of=leaf_of)
 
 
-def again(door: Door, old: Snapshot, *, nodes: tuple[str, ...] = (), job_id: int = 0) -> Snapshot:
-    """The same view with some of its nodes, or one job, looked at again, as before each act."""
+def again(
+    door: Door, old: Snapshot, *, nodes: tuple[str, ...] = (), job_id: int = 0, reservations: bool = False
+) -> Snapshot:
+    """The same view with some of its nodes, one job, or the reservations looked at again, as before each act."""
     by_name = dict(old.nodes)
     jobs, holders = dict(old.jobs), dict(old.holders)
     troubled = set(old.troubled)
@@ -72,9 +84,14 @@ def again(door: Door, old: Snapshot, *, nodes: tuple[str, ...] = (), job_id: int
                 troubled.add(node.name)
             else:
                 troubled.discard(node.name)
+    parts = dict(old.parts)
     if job_id:
         asked = old.jobs.get(job_id)
-        job = door.job(snapshot.full_id(asked) if asked is not None else job_id)
+        if parts.pop(job_id, ()):
+            fresh, parts_now = merged(door.parts(job_id))
+            job, parts = fresh.get(job_id), parts | parts_now
+        else:
+            job = door.job(snapshot.full_id(asked) if asked is not None else job_id)
         jobs.pop(job_id, None)
         holders.pop(job_id, None)
         if job is not None:
@@ -88,6 +105,8 @@ def again(door: Door, old: Snapshot, *, nodes: tuple[str, ...] = (), job_id: int
         jobs=jobs,
         holders=holders,
         partition_size=old.partition_size,
-        reservations=old.reservations,
+        reservations=door.reservations() if reservations else old.reservations,
         leaf_of=old.leaf_of,
+        expand=old.expand,
+        parts=parts,
     )

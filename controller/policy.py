@@ -39,6 +39,9 @@ class Modes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Let a requeued job start without Slurm's delay, on other nodes than those that failed it."""
     hold: Mode | None = None
     notify: Mode | None = None
+    keep: Mode | None = None
+    """Reserve the nodes of a job that is on its way back for it. Only asked about where it is "act"."""
+    free: Mode | None = None
     verify: Mode | None = None
     ticket: Mode | None = None
 
@@ -111,6 +114,14 @@ class Requeue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A begin time at most this long after a requeue is Slurm's own: credential lifetime + 1 s, 121 s by default."""
     supervised_patience_s: Seconds = 30.0
     """How long a job that trainmaster's launcher runs is left to release itself; that takes it about 2 s."""
+    keep_s: Seconds = 900.0
+    """How long the nodes of a job that comes back are kept for it at most; 0: not at all."""
+    keep_nodes_min: AtLeastOne = 2
+    """Fewer nodes than that are found again easily."""
+    keep_wait_max_s: Seconds = 60.0
+    """Nothing is kept for a job that has to wait longer before it may start again."""
+    priority_loss: Share = 0.02
+    """A job that lost more than this share of its priority by its requeue gets it back."""
     signal_comment: str = "checkpoint=USR2"
     """A job whose comment says so saves and requeues itself on SIGUSR2. Others would die of it."""
     grace_s: Seconds = 120.0

@@ -5,7 +5,7 @@ when that is set to now, but only once it is PENDING and no longer COMPLETING (s
 trainmaster's launcher runs recovers by itself inside its allocation, and is left alone while it runs.
 """
 
-from trainmaster.controller import breaker, evidence, exclusions, snapshot
+from trainmaster.controller import breaker, evidence, exclusions, keeping, snapshot
 from trainmaster.controller.acts import Act, Kind, Refusal, Trip
 from trainmaster.controller.attempts import LAUNCH_FAILED
 from trainmaster.controller.budgets import standing
@@ -14,6 +14,10 @@ from trainmaster.controller.policy import Policy
 from trainmaster.controller.snapshot import Snapshot
 from trainmaster.slurm.values import Job
 
+_ON_ITS_WAY = frozenset({"PENDING", "COMPLETING"})
+_LOOK_AGAIN_S = 1.0
+_CLEANING_UP_S = 60.0
+"""For so long after the end of an attempt its job is looked at more often than at each tick."""
 _SETTLED_S = 1.05
 """slurmd refuses a credential of the second in which it revoked the last one (seen on 22.05.8)."""
 
@@ -32,8 +36,15 @@ def decide(
     due: list[float] = []
     for job_id in sorted(memory.jobs):
         record, job = memory.jobs[job_id], look.jobs.get(job_id)
-        # The parts of a heterogeneous job come back together, through their leader alone: not yet done here.
-        if job is None or job.state != "PENDING" or job.het_job_id or f"job:{job_id}" in memory.open_targets:
+        if job is None or job.state not in _ON_ITS_WAY or f"job:{job_id}" in memory.open_targets:
+            continue
+        keep = _keep_while_it_waits(look, job, record, policy, now)
+        if keep is not None:
+            acts.append(keep)
+            continue
+        if job.state == "COMPLETING":
+            if record.awaited and now - record.tries[-1].at < _CLEANING_UP_S:
+                due.append(now + _LOOK_AGAIN_S)
             continue
         waiting = _waiting(look, job, record, policy, now)
         if isinstance(waiting, Act):
@@ -42,6 +53,13 @@ def decide(
             refused.append(waiting)
         elif isinstance(waiting, float):
             due.append(waiting)
+    for job, name in keeping.endangered(look) if policy.modes.of(Kind.KEEP) == "act" else ():
+        if f"job:{job.job_id}" in memory.open_targets or supervised(job) or not job.requeue:
+            continue
+        record = memory.jobs.get(job.job_id) or JobRecord(job_id=job.job_id, restarts=job.restarts)
+        keep = keeping.wanted(look, job, record, job.nodes, policy, why=f"{name} does not answer", cause="silent")
+        if keep is not None:
+            acts.append(keep)
     for job, name in _on_bad_nodes(look, policy):
         if f"job:{job.job_id}" in memory.open_targets:
             continue
@@ -73,23 +91,43 @@ def _waiting(look: Snapshot, job: Job, record: JobRecord, policy: Policy, now: f
             kind=Kind.HOLD,
             cause=stand.exhausted.partition(":")[0],
             why=stand.exhausted,
-            attempt=str(record.restarts),
+            attempt=f"{record.restarts}@{job.submit_time or 0:.0f}",
             job_id=job.job_id,
             restarts=job.restarts,
         )
     launch_failed = LAUNCH_FAILED in job.reason
     if not launch_failed and ("Held" in job.reason or "held" in job.reason):
         return None  # somebody holds it
-    eligible = job.eligible_time if job.eligible_time is not None else now
-    if eligible - last.at > policy.requeue.delay_max_s:
-        return None  # its owner wants it later
+    if later(job, policy):
+        return None
     wait_s = stand.wait_s
     if supervised(job):
         wait_s = max(wait_s, policy.requeue.supervised_patience_s)
-    at = max(last.at + wait_s, (job.submit_time or 0.0) + _SETTLED_S)
+    # Slurm's clock need not be ours: what it calls later than our look is not waited for.
+    at = max(last.at + wait_s, min((job.submit_time or 0.0), last.at) + _SETTLED_S)
     if now < at:
         return at
     return _release(look, job, record, policy, now, unhold=launch_failed)
+
+
+def _keep_while_it_waits(look: Snapshot, job: Job, record: JobRecord, policy: Policy, now: float) -> Act | None:
+    """The act that keeps a job's last nodes for it, while it is on its way back by our word or its launcher's."""
+    if policy.modes.of(Kind.KEEP) != "act" or not record.awaited or not record.last_nodes:
+        return None
+    stand = standing(record, policy.requeue, now, node_count=job.node_count)
+    last = record.tries[-1]
+    someone_holds = "held" in job.reason.lower() and LAUNCH_FAILED not in job.reason
+    if last.cause == "preempted" or stand.exhausted or someone_holds or later(job, policy):
+        return None
+    if stand.wait_s > policy.requeue.keep_wait_max_s:
+        return None
+    why = _WHY[last.cause].format(nodes=",".join(last.blamed[:4]) or "a node")
+    return keeping.wanted(look, job, record, record.last_nodes, policy, why=why, cause=last.cause)
+
+
+def later(job: Job, policy: Policy) -> bool:
+    """Whether its owner wants it to start later. Both times are Slurm's: its clock need not be ours."""
+    return (job.eligible_time or 0.0) - (job.submit_time or 0.0) > policy.requeue.delay_max_s
 
 
 def _release(
@@ -100,8 +138,11 @@ def _release(
         why = f"it could start on {','.join(sorted(unsafe))}, where nothing can run, and may not exclude more nodes"
         return Refusal(subject=f"job:{job.job_id}", wanted=Kind.RELEASE, rule="I9", why=why)
     changed = frozenset(choice.whole) != snapshot.members(job.excluded_nodes)
+    least = int((1.0 - policy.requeue.priority_loss) * record.priority)
+    # Slurm takes the age out of a job's priority not at its requeue but when its begin time is set.
     delayed = "BeginTime" in job.reason or (job.eligible_time is not None and job.eligible_time > now)
-    if not (changed or delayed or unhold):
+    lowered = 0 < job.priority < least
+    if not (changed or delayed or unhold or lowered):
         return None
     last = record.tries[-1]
     without = f", without {','.join(choice.ours)}" if choice.ours else ""
@@ -109,9 +150,10 @@ def _release(
         kind=Kind.RELEASE,
         cause=last.cause,
         why=f"{_WHY[last.cause].format(nodes=','.join(last.blamed[:4]) or 'a node')}{without}",
-        attempt=f"{record.restarts}",
+        attempt=f"{record.restarts}@{job.submit_time or 0:.0f}",
         job_id=job.job_id,
         restarts=job.restarts,
+        priority=least if job.priority > 0 else 0,
         exclude=choice.whole if changed else None,
         ours=choice.ours,
         unhold=unhold,
@@ -137,7 +179,7 @@ def _on_bad_nodes(look: Snapshot, policy: Policy) -> list[tuple[Job, str]]:
         for job_id in job_ids:
             found.setdefault(job_id, name)
     jobs = [(look.jobs[job_id], name) for job_id, name in sorted(found.items())]
-    return [(job, name) for job, name in jobs if job.state == "RUNNING" and not supervised(job) and not job.het_job_id]
+    return [(job, name) for job, name in jobs if job.state == "RUNNING" and not supervised(job)]
 
 
 def _leaving(
@@ -156,6 +198,8 @@ def _leaving(
     if stand.exhausted:
         return Refusal(subject=subject, wanted=Kind.REQUEUE, rule="I5", why=stand.exhausted)
     why = f"{name} has {look.nodes[name].reason}"[:180]
+    # Job numbers come round again; with the time of submission an attempt is nobody else's.
+    attempt = f"{job.restarts}@{job.submit_time or 0:.0f}"
     asks = policy.requeue.signal_comment
     if asks and asks in job.comment:
         if record.signalled_at is None:
@@ -163,13 +207,15 @@ def _leaving(
                 kind=Kind.NOTIFY,
                 cause=cause,
                 why=why,
-                attempt=str(job.restarts),
+                attempt=attempt,
                 job_id=job.job_id,
                 restarts=job.restarts,
                 signal="USR2",
             )
         if now < record.signalled_at + policy.requeue.grace_s:
             return record.signalled_at + policy.requeue.grace_s
-    return Act(
-        kind=Kind.REQUEUE, cause=cause, why=why, attempt=str(job.restarts), job_id=job.job_id, restarts=job.restarts
-    )
+    if policy.modes.of(Kind.KEEP) == "act":
+        keep = keeping.wanted(look, job, record, job.nodes, policy, why=why, cause=cause)
+        if keep is not None:
+            return keep
+    return Act(kind=Kind.REQUEUE, cause=cause, why=why, attempt=attempt, job_id=job.job_id, restarts=job.restarts)

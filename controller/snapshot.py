@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from ClusterShell.NodeSet import NodeSet
 
+from trainmaster.controller.parts import merged
 from trainmaster.slurm.values import Job, Node, Reservation
 
 _NOT_IN_SERVICE = frozenset({"DOWN", "DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING", "ERROR", "UNKNOWN", "INVAL"})
@@ -98,6 +99,8 @@ class Snapshot:
     """The leaf switch of each node, where Slurm has a topology."""
     expand: Callable[[str], Collection[str]] = members
     """The names of a hostlist of this cluster."""
+    parts: Mapping[int, tuple[Job, ...]] = field(default_factory=dict)
+    """By their leader's number, the parts of heterogeneous jobs; `jobs` has each such job once (`controller/parts`)."""
 
     def jobs_on(self, names: Collection[str]) -> dict[str, tuple[int, ...]]:
         """Which jobs have which of these nodes."""
@@ -137,7 +140,7 @@ def of(
             sizes[partition] = sizes.get(partition, 0) + 1
         if node.reason or not in_service(node):
             troubled.add(node.name)
-    known = {job.job_id: job for job in jobs}
+    known, parts = merged(jobs)
     return Snapshot(
         at=at,
         nodes=by_name,
@@ -147,11 +150,14 @@ def of(
         partition_size=sizes,
         reservations=reservations,
         leaf_of=leaf_of or {},
+        parts=parts,
     )
 
 
 def full_id(job: Job) -> str:
     """The job as Slurm's commands take it: the number of an array's last task alone would name the whole array."""
+    if job.het_job_id and job.het_offset:
+        return f"{job.het_job_id}+{job.het_offset}"
     if job.array_job_id and job.array_tasks.isdecimal():
         return f"{job.array_job_id}_{job.array_tasks}"
     return str(job.job_id)

@@ -74,6 +74,10 @@ class Commands:
         """`scontrol show job` of an array; none when Slurm has forgotten it."""
         return tuple(job for job in self._show_job(job_id) if job.array_job_id == job_id)
 
+    def parts(self, job_id: int) -> tuple[Job, ...]:
+        """`scontrol show job` of a heterogeneous job; none when Slurm has forgotten it."""
+        return tuple(job for job in self._show_job(job_id) if job.het_job_id == job_id)
+
     def _show_job(self, job_id: int | str) -> list[Job]:
         try:
             done = self._run("scontrol", "-o", "show", "job", str(job_id))

@@ -52,7 +52,7 @@ class Run:
         size = world.nodes + max(2, round(world.nodes * world.spare_share))
         self._fleet = Fleet(size=size, job_size=world.nodes, delay_s=care.delay_s)
         self._policy = Policy(
-            modes=Modes(default="act"),
+            modes=Modes(default="act", keep="observe"),  # here nobody else waits for the nodes
             tick_s=care.tick_s,
             lemons=Lemons(),
             requeue=Requeue(),

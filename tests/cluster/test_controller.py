@@ -2,100 +2,26 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import real_lab
+from real_controller import LONG, controller, done_acts, is_running, said, sees, start, state_of
 from trainmaster.controller.acts import Kind
-from trainmaster.controller.journal import Journal
-from trainmaster.controller.memory import Memory, NodeState
-from trainmaster.errors import ControllerError
+from trainmaster.controller.memory import NodeState
 from trainmaster.lab.cluster import Lab, LabSpec
 
 pytestmark = pytest.mark.cluster
 # A node is called DOWN 15 to 30 s after its death; the delay of 121 s after a requeue is left as it is.
 LAB = LabSpec(nodes=8, settings={"SlurmdTimeout": "15", "KillWait": "5"})
 DELAY_S = 121.0
-POLICY = """
-tick_s = 0.5
-[modes]
-default = "act"
-[drains]
-share_max = 0.5
-"""
-LONG = "srun sleep 600"
 
 
 @pytest.fixture(scope="module")
 def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> real_lab.Watched:
     return real_lab.Watched(lab, tmp_path_factory.mktemp("controller"))
-
-
-def argv(folder: Path, verb: str, *words: str) -> list[str]:
-    journal = ["--journal", str(folder / "journal.sqlite")]
-    return [sys.executable, "-m", "trainmaster", "controller", verb, *words, *journal]
-
-
-def start(folder: Path) -> subprocess.Popen[bytes]:
-    (folder / "policy.toml").write_text(POLICY)
-    with (folder / "controller.log").open("ab") as log:
-        return subprocess.Popen(argv(folder, "run", "--policy", str(folder / "policy.toml")), stderr=log, stdout=log)
-
-
-@contextmanager
-def controller(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    process = start(folder)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        process.wait(timeout=30)
-
-
-def said(folder: Path, verb: str, *words: str) -> str:
-    done = subprocess.run(argv(folder, verb, *words), capture_output=True, text=True, check=True, timeout=60)
-    return done.stdout
-
-
-def remembered(folder: Path) -> Memory:
-    try:
-        journal = Journal(folder / "journal.sqlite", read_only=True)
-    except ControllerError:
-        return Memory()  # not begun
-    try:
-        return journal.load() or Memory()
-    finally:
-        journal.close()
-
-
-def state_of(folder: Path, node: str) -> NodeState | None:
-    record = remembered(folder).nodes.get(node)
-    return record.state if record is not None else None
-
-
-def done_acts(folder: Path) -> list[Kind]:
-    journal = Journal(folder / "journal.sqlite", read_only=True)
-    try:
-        return sorted(intent.act.kind for intent in journal.intents("done"))
-    finally:
-        journal.close()
-
-
-def is_running(site: real_lab.Watched, job_id: int, *, restarts: int) -> bool:
-    job = site.job(job_id)
-    return job.state == "RUNNING" and job.restarts == restarts
-
-
-def sees(folder: Path, job_id: int) -> bool:
-    """Whether the controller has taken in that the job has nodes."""
-    return job_id in remembered(folder).running
 
 
 def test_a_dead_node_costs_its_job_no_delay_and_a_persons_drain_is_left(site: real_lab.Watched, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ class SmallSlurm:
         self.known: dict[int, Job] = {}
         self.calls: Counter[str] = Counter()
         self.changes: list[str] = []
+        self.reserved: dict[str, Reservation] = {}
         self.refuses: list[SlurmError] = []
 
     # What tests do to it.
@@ -110,7 +111,26 @@ class SmallSlurm:
 
     def reservations(self) -> tuple[Reservation, ...]:
         self._call("reservations")
-        return ()
+        return tuple(self.reserved.values())
+
+    def create_reservation(self, name: str, **fields: str) -> None:
+        self._call("create_reservation")
+        assert name not in self.reserved
+        self.changes.append(f"keep {name.split('-')[2]}")
+        self.reserved[name] = Reservation(
+            name=name, nodes=fields["Nodes"], users=(fields["Users"],), end_time=self.clock.at + 900
+        )
+
+    def delete_reservation(self, name: str) -> None:
+        self._call("delete_reservation")
+        if any(job.reservation == name and job.active for job in self.known.values()):
+            raise SlurmError("Requested reservation is in use")
+        self.changes.append(f"free {name.split('-')[2]}")
+        del self.reserved[name]
+
+    def parts(self, job_id: int) -> tuple[Job, ...]:
+        self._call("parts")
+        return tuple(job for job in self.known.values() if job.het_job_id == job_id)
 
     def leaves(self) -> dict[str, str]:
         self._call("leaves")
@@ -127,13 +147,24 @@ class SmallSlurm:
 
     def update_job(self, job_id: int | str, **fields: str) -> None:
         self._call("update_job")
-        job = self.known[int(job_id)]
+        leader, _, offset = str(job_id).partition("+")
+        same = [job for job in self.known.values() if job.het_job_id == int(leader)]
+        job = next((job for job in same if offset and job.het_offset == int(offset)), self.known[int(leader)])
+        job_id = job.job_id
         if fields.get("StartTime") == "now":
             self.changes.append(f"start {job_id}")
+            for one in same:  # what is set for the leader is set for all
+                self.known[one.job_id] = replace(one, eligible_time=self.clock.at, reason="Resources")
             job = replace(job, eligible_time=self.clock.at, reason="Resources")
+        if "ReservationName" in fields:
+            job = replace(job, reservation=fields["ReservationName"])
+        if "Nice" in fields:
+            self.changes.append(f"nice {job_id}")
+            nice = int(fields["Nice"])
+            job = replace(job, priority=job.priority + job.nice - nice, nice=nice)
         if "ExcNodeList" in fields:
             job = replace(job, excluded_nodes=fields["ExcNodeList"])
-        self.known[int(job_id)] = replace(job, admin_comment=fields.get("AdminComment", job.admin_comment))
+        self.known[job_id] = replace(job, admin_comment=fields.get("AdminComment", job.admin_comment))
 
     def requeue(self, job_id: int | str, *, incomplete: bool = True, hold: bool = False) -> None:
         self._call("requeue")

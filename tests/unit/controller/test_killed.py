@@ -50,8 +50,11 @@ def story(folder: Path, *, kill_at: int, lose_journal: bool = False) -> tuple[Sm
             slurm.set("n0020", drain="bob was here")
         if tick == 3:
             Journal(folder / "journal.sqlite", synchronous="OFF").ask("quarantine", "n0030", by="alice", why="noise")
+        if tick == 13:
+            for job_id, nodes in ((7, "n[0002-0004,0013]"), (8, "n[0006-0008,0014]"), (9, "n[0010-0012,0015]")):
+                slurm.start(job_id, nodes, restarts=slurm.known[job_id].restarts)
 
-    for tick in range(12):
+    for tick in range(16):
         happens(tick)
         clock.at += 10
         try:
@@ -78,7 +81,9 @@ def test_the_story_is_worth_telling(undisturbed: tuple[SmallSlurm, list[str]]) -
     slurm, steps = undisturbed
     assert sorted(slurm.changes) == sorted(
         ["start 7", "requeue 8", "start 8", "USR2 9", "requeue 9", "start 9", "DRAIN n0030"]
+        + [f"{verb} {job_id}" for verb in ("keep", "free") for job_id in (7, 8, 9)]
     )
+    assert not slurm.reserved
     assert len(steps) > 20
 
 
@@ -90,6 +95,7 @@ def test_killed_before_each_step(undisturbed: tuple[SmallSlurm, list[str]], tmp_
         slurm, _ = story(folder, kill_at=kill_at)
         where = f"killed before step {kill_at}, {steps[kill_at - 1]}"
         assert end_state(slurm) == end_state(whole), where
+        assert not slurm.reserved, where
         assert sorted(slurm.changes) in (
             sorted(whole.changes),
             # Whether a signal was sent is not to be seen; it is rather not sent than sent twice.
@@ -107,6 +113,7 @@ def test_killed_and_the_journal_lost(undisturbed: tuple[SmallSlurm, list[str]], 
         where = f"killed before step {kill_at}, {steps[kill_at - 1]}"
         # Which node failed a job may be forgotten, and a person's wish that nobody had taken up.
         assert {k: v[:2] for k, v in jobs.items()} == {k: v[:2] for k, v in wanted.items()}, where  # type: ignore
+        assert not slurm.reserved, where
         assert slurm.changes.count("requeue 8") == 1 and slurm.changes.count("requeue 9") == 1, where
         assert all(job.eligible_time <= slurm.clock.at for job in slurm.known.values()), where  # type: ignore[operator]
 

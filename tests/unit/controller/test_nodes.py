@@ -170,7 +170,7 @@ def test_a_lost_journal_is_found_again_in_slurm(tmp_path: Path) -> None:
     controller.tick()
     assert controller.memory.nodes["n0001"].state is NodeState.QUARANTINED
     assert controller.memory.jobs[7].tries[0].cause == "node_fail"
-    assert site.slurm.changes == ["DRAIN n0001", "start 7"]
+    assert site.slurm.changes == ["DRAIN n0001", "keep 7", "start 7"]
     other.ask("release", "n0001", by="alice", why="mended")
     site.clock.at += 10
     controller.tick()

@@ -12,7 +12,7 @@ from trainmaster.controller.loop import Controller
 from trainmaster.controller.memory import NodeState
 from trainmaster.controller.policy import Modes, Policy, Requeue
 
-ACT = Policy(modes=Modes(default="act"))
+ACT = Policy(modes=Modes(default="act", keep="observe"))
 FATAL = "[HC] gpu.present: 0000:0f:00.0 fell off the PCI bus"
 
 
@@ -160,7 +160,9 @@ def test_a_job_that_gets_nowhere_is_held_at_the_fourth_end(site: Site) -> None:
 
 def test_a_node_that_fails_its_job_again_and_again_cannot_do_so_35_times(tmp_path: Path) -> None:
     # A published case: one job lost a node and came back 35 times, preempting 548 others.
-    site = Site(tmp_path, Policy(modes=Modes(default="act", drain="observe"), requeue=Requeue(exclude_s=0.0)))
+    site = Site(
+        tmp_path, Policy(modes=Modes(default="act", keep="observe", drain="observe"), requeue=Requeue(exclude_s=0.0))
+    )
     for number in range(35):
         if site.slurm.known.get(7) and "Held" in site.slurm.known[7].reason:
             break
@@ -211,7 +213,7 @@ def test_a_preempted_job_keeps_slurms_delay(site: Site) -> None:
 
 
 def test_what_a_job_costs_others_is_bounded(tmp_path: Path) -> None:
-    site = Site(tmp_path, Policy(modes=Modes(default="act"), requeue=Requeue(blast_node_hours=10.0)))
+    site = Site(tmp_path, Policy(modes=Modes(default="act", keep="observe"), requeue=Requeue(blast_node_hours=10.0)))
     site.slurm.start(7, "n[0001-0010]")
     site.slurm.start(8, "n[0011-0020]")
     site.tick()
