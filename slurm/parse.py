@@ -92,9 +92,7 @@ def job(line: str) -> Job:
         array_tasks=_text(values.get("ArrayTaskId")),
         het_job_id=_integer(values.get("HetJobId")),
         het_offset=_integer(values["HetJobOffset"]) if "HetJobOffset" in values else None,
-        priority=_integer(values.get("Priority")),
         nice=_integer(values.get("Nice")),
-        reservation=_text(values.get("Reservation")),
         command=_text(values.get("Command")),
     )
 

@@ -69,11 +69,7 @@ class Job:
     het_job_id: int = 0
     """The number that sbatch printed for the heterogeneous job that this is a part of; 0 for other jobs."""
     het_offset: int | None = None
-    priority: int = 0
-    """0 while it is held; squeue does not tell here."""
     nice: int = 0
-    reservation: str = ""
-    """The reservation that it asks for, or runs in."""
     command: str = ""
     """The script's path, where sbatch was given one."""
 
