@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -60,6 +61,25 @@ def _parts(merged: Merged) -> Iterator[Finding]:
 
 
 def _wrong_sockets(merged: Merged) -> Iterator[Finding]:
+    for stray in wrong_sockets(merged)[:_SHOWN]:
+        yield _warning(
+            "wrong-socket", f"{stray.host} {stray.device} {stray.where}",
+            "traffic of this rail takes a longer way than its peers', and slows each collective",
+            "change the cable; the node stays where most of its cables are meanwhile",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stray:
+    """A cable of a node in a socket where it does not belong."""
+
+    host: str
+    device: str
+    where: str
+    """In words that continue "n02 mlx5_2 …"."""
+
+
+def wrong_sockets(merged: Merged) -> tuple[Stray, ...]:
     """Cables into another unit, and into the switch of another rail."""
     fabric, layout, tree = merged.fabric, merged.layout, merged.tree
     number = np.array([tree.index[name] for name in layout.nodes], dtype=np.int64)
@@ -77,18 +97,16 @@ def _wrong_sockets(merged: Merged) -> Iterator[Finding]:
     cables = np.bincount(node, minlength=len(layout.nodes))
     wrong = np.bincount(node, weights=wrong_rail, minlength=len(layout.nodes))
     wrong_rail &= wrong[node] * 2 <= np.maximum(cables[node], 2)
-    for place in np.flatnonzero(wrong_unit | wrong_rail).tolist()[:_SHOWN]:
+    found = []
+    for place in np.flatnonzero(wrong_unit | wrong_rail).tolist():
         hca, switch = fabric.hcas[layout.on_hca[place]], fabric.switches[layout.on_switch[place]]
         if wrong_unit[place]:
-            what = f"{hca.host} {hca.device} is on {switch.name} of {tree.leaves[there[place]]}, and its node is in "
-            what += tree.leaves[own[place]]
+            where = f"is on {switch.name} of {tree.leaves[there[place]]}, and its node is in {tree.leaves[own[place]]}"
         else:
             usual = next(name for name, code in devices.items() if code == rail[layout.on_switch[place]])
-            what = f"{hca.host} {hca.device} is on {switch.name}, where its peers have {usual}"
-        yield _warning(
-            "wrong-socket", what, "traffic of this rail takes a longer way than its peers', and slows each collective",
-            "change the cable; the node stays where most of its cables are meanwhile",
-        )  # fmt: skip
+            where = f"is on {switch.name}, where its peers have {usual}"
+        found.append(Stray(host=hca.host, device=hca.device, where=where))
+    return tuple(found)
 
 
 def _missing_rails(merged: Merged) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainmaster.fabric import place_cli, plan_cli
+from trainmaster.fabric import place_cli, plan_cli, publish_cli
 from trainmaster.fabric.source_cli import add_nodes, add_source, nodes_of, read_source, text_of
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     verb = verbs.add_parser("health", help="links that are slower than their peers or count errors, and their nodes")
     add_source(verb)
+    publish_cli.add_options(verb)
     _add_json(verb)
     verb.set_defaults(run=_health)
 
@@ -143,6 +144,8 @@ def _show(args: argparse.Namespace) -> int:
 def _health(args: argparse.Namespace) -> int:
     from trainmaster.fabric.health import ailments
 
+    if args.publish is not None:
+        return publish_cli.publish(args)
     read = read_source(args)
     sick = ailments(read.merged.fabric, read.counters, hours=args.hours)
     tree = read.merged.tree

@@ -40,6 +40,10 @@ class Ailment:
     """The node whose cable it is; empty between switches."""
     device: str
     causes: tuple[str, ...]
+    codes: tuple[str, ...] = ()
+    """Of each cause, what kind it is: rate, errors, down."""
+    ports: tuple[str, str] = ("", "")
+    """GUID and port of both ends, "0x0002c903000e0b72/1": names may be given twice."""
 
     def __str__(self) -> str:
         return f"{self.ends[0]} - {self.ends[1]}: score {self.score:.2f}; {', '.join(self.causes)}"
@@ -68,14 +72,26 @@ def ailments(fabric: Fabric, counters: Counters | None = None, *, hours: float =
     found = []
     for link in np.flatnonzero(score < 1).tolist():
         causes = list(words.get(link, ()))
+        codes = ["errors"] * len(causes)
         if speed[link] < 1:
+            codes.insert(0, "rate")
             lanes, rate = fabric.links.lanes[link], fabric.links.lane_gbps[link]
             causes.insert(0, f"{lanes} lanes of {rate:g} Gbit/s, its peers have {usual[link]:g} Gbit/s in all")
         if score[link] == 0:
             causes.append("down")
+            codes.append("down")
         ends, host, device = _names(fabric, link)
         found.append(
-            Ailment(link=link, score=float(score[link]), ends=ends, host=host, device=device, causes=tuple(causes))
+            Ailment(
+                link=link,
+                score=float(score[link]),
+                ends=ends,
+                host=host,
+                device=device,
+                causes=tuple(causes),
+                codes=tuple(codes),
+                ports=ports_of(fabric, link),
+            )
         )
     return tuple(sorted(found, key=lambda one: (one.score, one.ends)))
 
@@ -127,6 +143,18 @@ def _errors(fabric: Fabric, counters: Counters, hours: float) -> tuple[Floats, d
                 badness[own] += count / limit / max(hours, 1e-6)
                 words.setdefault(own, []).append(f"{name} {count} at {names[port[0]]}/{port[1]}")
     return badness, words
+
+
+def ports_of(fabric: Fabric, link: int) -> tuple[str, str]:
+    """GUID and port of both ends of a link, the lesser one first."""
+    count = len(fabric.switches)
+    links = fabric.links
+    found = []
+    for owner, port in ((int(links.a[link]), links.a_port[link]), (int(links.b[link]), links.b_port[link])):
+        guid = fabric.switches[owner].guid if owner < count else fabric.hcas[owner - count].guid
+        found.append(f"{guid}/{port}")
+    one, other = sorted(found)
+    return one, other
 
 
 def _names(fabric: Fabric, link: int) -> tuple[tuple[str, str], str, str]:

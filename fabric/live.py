@@ -1,4 +1,4 @@
-"""Asks this machine's own InfiniBand for the fabric: runs ibnetdiscover. The only module here that starts anything."""
+"""Asks this machine's own InfiniBand: ibnetdiscover and ibqueryerrors. The only module here that starts anything."""
 
 import os
 import subprocess
@@ -16,33 +16,40 @@ def ibnetdiscover(adapters: Sequence[str] = ()) -> tuple[str, ...]:
     Raises:
         FabricError: it is not installed, may not be run, or fails.
     """
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    outputs = []
-    for adapter in adapters or ("",):
-        device, _, port = adapter.partition(":")
-        options = (["-C", device] if device else []) + (["-P", port] if port else [])
-        try:
-            done = subprocess.run(
-                ["ibnetdiscover", *options],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-                timeout=_TIMEOUT_S,
-                env={**os.environ, "PATH": path},
-            )
-        except FileNotFoundError:
-            raise FabricError(
-                "ibnetdiscover is not on this machine",
-                hint="install infiniband-diags, or save its output elsewhere and name the file with --from",
-            ) from None
-        except subprocess.TimeoutExpired:
-            raise FabricError(f"ibnetdiscover did not end within {_TIMEOUT_S:g} s") from None
-        if done.returncode != 0:
-            last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-            raise FabricError(
-                f"ibnetdiscover{''.join(f' {word}' for word in options)} failed and said: {last}",
-                hint="it needs root and an adapter whose link is up: see ibstat",
-            )
-        outputs.append(done.stdout)
-    return tuple(outputs)
+    return tuple(_run("ibnetdiscover", adapter) for adapter in adapters or ("",))
+
+
+def ibqueryerrors(adapters: Sequence[str] = ()) -> tuple[str, ...]:
+    """The error counters of all ports, as for `ibnetdiscover`; it needs a subnet manager."""
+    # It ends with 1 when it has found errors.
+    return tuple(_run("ibqueryerrors", adapter, fine=(0, 1)) for adapter in adapters or ("",))
+
+
+def _run(tool: str, adapter: str, *, fine: Sequence[int] = (0,)) -> str:
+    device, _, port = adapter.partition(":")
+    options = (["-C", device] if device else []) + (["-P", port] if port else [])
+    try:
+        done = subprocess.run(
+            [tool, *options],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=_TIMEOUT_S,
+            env={**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"},
+        )
+    except FileNotFoundError:
+        raise FabricError(
+            f"{tool} is not on this machine",
+            hint="install infiniband-diags, or save its output elsewhere and name the file "
+            + ("with --from" if tool == "ibnetdiscover" else "with --counters"),
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise FabricError(f"{tool} did not end within {_TIMEOUT_S:g} s") from None
+    if done.returncode not in fine or not done.stdout.strip():
+        last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise FabricError(
+            f"{tool}{''.join(f' {word}' for word in options)} failed and said: {last}",
+            hint="it needs root and an adapter whose link is up: see ibstat",
+        )
+    return done.stdout

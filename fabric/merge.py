@@ -69,7 +69,7 @@ def merge(fabric: Fabric, *, like: Tree | None = None) -> Merged:
         island_of_pod=_islands(layout, unit_of_switch, pod_of_unit),
         leaves=own_names(fabric.switches, unit_of_switch, units),
         pods=own_names(fabric.switches, uplinks.pod_of_switch(pod_of_unit), int(pod_of_unit.max(initial=-1)) + 1),
-        score=node_scores(fabric, layout),
+        score=node_scores(fabric, layout, levels),
         blocks=fabric.blocks,
         leaf_oversubscription=_leaf_oversubscription(fabric, layout, unit_of_node, uplinks, units),
         pod_oversubscription=_pod_oversubscription(fabric, layout, levels, unit_of_node, pod_of_unit, uplinks),

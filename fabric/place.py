@@ -1,7 +1,7 @@
 """Which free nodes a job gets: the fewest pods, then the fewest leaves, sound nodes first. Pure; numpy.
 
 What a set of nodes costs is `Weights`: so much for each pod, for each leaf and for each degraded node. The cheapest set
-is found exactly (`allot`): once of sound nodes alone, once of all.
+is found exactly (`allot`): of sound nodes alone, of the best that suffice, and of all.
 """
 
 from collections.abc import Sequence
@@ -81,7 +81,11 @@ def place(
         return min((part for part in parts if part is not None), key=lambda part: part.cost, default=None)
     sound = there & (tree.score >= SOUND)
     best: tuple[float, Ints, bool, tuple[int, int]] | None = None
-    pools = [sound, there] if int(sound.sum()) not in (total, 0) else [there]
+    pools = [there]
+    if not (sound == there).all():
+        # Of the sound ones alone; of as few of the worst left out as there have to be; of all.
+        least = np.sort(tree.score[there])[-wanted]
+        pools = [sound, there & (tree.score >= least), there]
     for pool in pools:
         for size in dict.fromkeys((groups, (groups[0], 1), (1, 1))):
             capacity = np.bincount(tree.leaf_of[pool], minlength=len(tree.leaves)).astype(np.int32)

@@ -1,17 +1,20 @@
 """Keeps a job to the pods of the fabric that hold it best, when it is submitted and without an admin's help.
 
 Slurm is asked for its topology and its idle nodes; the nodes of all other pods are left out with `--exclude`, unless
-Slurm estimates that the job would then start later than the person wants to wait. A requeue forgets about that: only
-the person's own `--exclude` is kept.
+Slurm estimates that the job would then start later than the person wants to wait. Nodes of which the site's file of bad
+links tells are left out as well. A requeue forgets about that: only the person's own `--exclude` is kept.
 """
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainmaster.errors import SlurmError, TrainmasterError
+from trainmaster import config
+from trainmaster.errors import FabricError, SlurmError, TrainmasterError
+from trainmaster.fabric import link_health
 from trainmaster.fabric.mesh import groups_of
 from trainmaster.launcher import placement as placements
 from trainmaster.launcher.placement import Placement
@@ -68,8 +71,13 @@ def read(run_dir: Path) -> dict[str, Any]:
 def lines(told: dict[str, Any]) -> list[str]:
     """The same in words."""
     found = [*told.get("why", ())]
-    if "pods" in told:
-        found.insert(0, f"kept to {', '.join(told['pods'])} with --exclude of {told['excluded']} other nodes")
+    if told.get("avoided"):
+        found.insert(0, f"left out for their links: {', '.join(told['avoided'])}")
+    if told.get("pods"):
+        others = told["excluded"] - len(told.get("avoided", ()))
+        found.insert(0, f"kept to {', '.join(told['pods'])} with --exclude of {others} other nodes")
+    if "links" in told:
+        found.append(f"links: {told['links']}")
     if "switches" in told:
         found.append(f"--switches={told['switches']}")
     if "not_steered" in told:
@@ -90,18 +98,20 @@ def _kept_to_pods(
     made: "Draft", spec: JobSpec, wanted: Placement, client: SlurmClient, told: dict[str, Any]
 ) -> JobSpec:
     # numpy and the fabric's arrays are imported by jobs that want to be placed, not by each submission.
-    from trainmaster.fabric.steer import steer
+    from trainmaster.fabric.steer import flat, scored, steer
     from trainmaster.fabric.topology_conf import fold, read_config, tree_of
 
     text = client.topology()
-    if "SwitchName=" not in text:
+    bad = _bad_nodes(told)
+    if "SwitchName=" not in text and not bad:
         told["not_steered"] = "Slurm knows no switches (TopologyPlugin)"
         return spec
-    tree = tree_of(read_config(text))
-    if len(tree.pods) < 2:
+    tree = tree_of(read_config(text)) if "SwitchName=" in text else None
+    if tree is not None and len(tree.pods) < 2 and not bad:
         told["not_steered"] = "the topology has one pod"
         return spec
     idle, usable = _nodes(spec, client)
+    tree = scored(tree or flat(sorted(usable)), bad)
     axes = placements.axes(wanted, spec.ranks_per_node)
     sizes = (int(tree.leaf_sizes.max()), int(tree.pod_sizes.max()))
     course = steer(
@@ -120,11 +130,25 @@ def _kept_to_pods(
     own = [spec.exclude] if spec.exclude else []
     kept = replace(spec, exclude=",".join([*own, fold(course.exclude)]))
     if (late_s := _later_s(made, spec, kept, course, client)) > wanted.wait_s:
-        told["not_steered"] = f"in {', '.join(course.pods)} Slurm would start it {late_s:.0f} s later"
+        where = f"in {', '.join(course.pods)}" if course.pods else f"without {fold(course.avoided)}"
+        told["not_steered"] = f"{where} Slurm would start it {late_s:.0f} s later"
         return spec
     told |= {"pods": list(course.pods), "excluded": len(course.exclude), "why": list(course.why)}
+    told["avoided"] = list(course.avoided)
     told["later_s"] = late_s
     return kept
+
+
+def _bad_nodes(told: dict[str, Any]) -> dict[str, float]:
+    """Scores of nodes from the site's file of bad links; none when there is none, or it is too old, which is told."""
+    path = Path(config.load().cluster.link_health or link_health.DEFAULT_FILE)
+    if not path.exists():
+        return {}
+    try:
+        return link_health.read(path, now_s=time.time()).scores()
+    except FabricError as error:
+        told["links"] = error.message
+        return {}
 
 
 def _later_s(made: "Draft", spec: JobSpec, kept: JobSpec, course: "Course", client: SlurmClient) -> float:

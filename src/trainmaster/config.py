@@ -78,6 +78,8 @@ class Cluster(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     default_profile: Word | None = None
     """The profile of jobs that ask for neither a profile nor a partition."""
+    link_health: Word | None = None
+    """The file of bad links that `trainmaster fabric health --publish` writes and submissions read."""
     common: Profile = Profile()
     """What all profiles share; each may say otherwise."""
     profiles: dict[Word, Profile] = {}

@@ -1,12 +1,14 @@
 """What a submission does for a job's place in the fabric."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 from tests.fakes.slurm import FakeSlurm
 
 from trainmaster.errors import SlurmUnreachable, SpecError
+from trainmaster.fabric.link_health import BadNode, LinkHealth, encode
 from trainmaster.launcher import plan
 from trainmaster.launcher.placement import Placement
 from trainmaster.launcher.submit import steering, submission
@@ -114,3 +116,37 @@ def test_all_faults_at_once() -> None:
 
 def test_a_mesh_on_the_command_line() -> None:
     assert mesh_of("tp=8, dp=4") == {"tp": 8, "dp": 4}
+
+
+def bad_links(folder: Path, monkeypatch: pytest.MonkeyPatch, *, age_s: float = 60.0, **scores: float) -> None:
+    nodes = {name: BadNode(score=score) for name, score in scores.items()}
+    health = LinkHealth(taken_at_s=time.time() - age_s, good_for_s=3600.0, nodes=nodes)
+    (folder / "links.json").write_text(encode(health))
+    (folder / "config.toml").write_text(f'link_health = "{folder}/links.json"\n')
+    monkeypatch.setenv("TRAINMASTER_CONFIG", str(folder / "config.toml"))
+
+
+def test_nodes_with_bad_links_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad_links(tmp_path, monkeypatch, n2=0.875)
+    made = steering.steered(drafted(tmp_path, nodes=3, placement=Placement()), cluster())
+    assert "#SBATCH --exclude=n[2,5-6]" in made.script
+    told = json.loads(made.files[steering.FILE])
+    assert steering.lines(told)[:2] == ["kept to pa with --exclude of 2 other nodes", "left out for their links: n2"]
+    assert not made.plan.exclude, "a requeue may go anywhere"
+
+
+def test_bad_links_are_avoided_without_any_topology(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad_links(tmp_path, monkeypatch, n2=0.875)
+    slurm = cluster()
+    slurm.switches = ""
+    made = steering.steered(drafted(tmp_path, nodes=3, placement=Placement()), slurm)
+    assert "#SBATCH --exclude=n2\n" in made.script
+    assert steering.lines(json.loads(made.files[steering.FILE]))[0] == "left out for their links: n2"
+
+
+def test_an_old_file_of_bad_links_is_ignored_and_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad_links(tmp_path, monkeypatch, age_s=7200.0, n5=0.5)
+    made = steering.steered(drafted(tmp_path, nodes=2, placement=Placement()), cluster())
+    assert "#SBATCH --exclude=n[1-4]" in made.script
+    said = steering.lines(json.loads(made.files[steering.FILE]))
+    assert any("2.0 hours ago and good for 1.0, so it is ignored" in line for line in said)
