@@ -46,6 +46,8 @@ def publish(args: argparse.Namespace) -> int:
     health = survey(fabric, memory, now_s=now_s, counters=counters, hours=hours)
     if not args.dry_run:
         replace(path, encode(health))
+        # Whoever submits reads it, whatever root's umask is.
+        path.chmod(0o644)
         if now is not None:
             replace(counted, _as_text(now, now_s))
     if args.json:
