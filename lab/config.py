@@ -11,6 +11,7 @@ from ClusterShell.RangeSet import RangeSet
 from trainmaster import templates
 from trainmaster.errors import LabError
 from trainmaster.lab.spec import HIGH_PARTITION, NodePlan
+from trainmaster.slurm import versions
 
 LOOPBACK = "127.0.0.1"
 
@@ -287,7 +288,7 @@ def cgroup_conf(slurm_version: tuple[int, int], mount_point: Path | None = None)
     """
     if mount_point is not None:
         return f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={mount_point}\n"
-    return f"CgroupPlugin={'disabled' if slurm_version >= (23, 11) else 'cgroup/v1'}\n"
+    return f"CgroupPlugin={'disabled' if versions.has(slurm_version, 'cgroup_disabled') else 'cgroup/v1'}\n"
 
 
 def hook(site: Site, kind: str) -> str:

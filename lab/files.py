@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from trainmaster.errors import LabError
-from trainmaster.lab import accounting, config, daemons, fakeroot, install, jobgroups, munge
+from trainmaster.lab import accounting, config, daemons, fakeroot, jobgroups, munge
 from trainmaster.lab.config import Site
 from trainmaster.lab.spec import LabSpec, NodePlan
 from trainmaster.lab.state import LabState
+from trainmaster.slurm import versions
 
 
 def site_of(lab: LabState) -> Site:
@@ -29,7 +30,7 @@ def site_of(lab: LabState) -> Site:
         address=address,
         one_address=one_address,
         user=_user(),
-        slurm_version=install.release(lab.slurm_version),
+        slurm_version=versions.release(lab.slurm_version),
         controller_port=lab.controller_port,
         dbd_port=lab.dbd_port,
         node_ports=lab.node_ports,

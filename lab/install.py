@@ -55,13 +55,3 @@ def slurm_version() -> str:
     if done.returncode != 0 or not match:
         raise LabError(f"`slurmctld -V` should say its version, it said {done.stdout + done.stderr!r}")
     return match[0]
-
-
-def release(version: str) -> tuple[int, int]:
-    """The part of a version that decides what Slurm understands.
-
-    >>> release("22.05.8")
-    (22, 5)
-    """
-    year, month, *_ = version.split(".")
-    return int(year), int(month)

@@ -155,6 +155,12 @@ class Commands:
         done = self._run("scontrol", "-o", "show", "node", *([names] if names else []))
         return tuple(parse.node(line) for line in done.stdout.splitlines() if line.startswith("NodeName="))
 
+    def shown(self, what: str) -> tuple[dict[str, str], ...]:
+        """Everything that `scontrol show` says of all nodes or partitions, one dictionary each, as Slurm names it."""
+        return tuple(
+            parse.record(line) for line in self._run("scontrol", "-o", "show", what).stdout.splitlines() if line
+        )
+
     def topology(self) -> str:
         """`scontrol show topology`, which fails on some versions where there is no topology plug-in."""
         try:

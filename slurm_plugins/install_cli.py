@@ -42,7 +42,8 @@ def _require_unused(prefix: Path) -> None:
 
     from trainmaster.errors import InstallError, SlurmError
     from trainmaster.slurm.commands import Commands
-    from trainmaster.slurm_plugins import doctor, install
+    from trainmaster.slurm_plugins import install
+    from trainmaster.slurm_plugins.doctor.rules.hooks import HOOKS
 
     _, site = install.read_manifest(prefix)
     if not Path(site.slurm_conf).exists():
@@ -51,7 +52,7 @@ def _require_unused(prefix: Path) -> None:
         config = Commands(env={**os.environ, "SLURM_CONF": site.slurm_conf}, timeout_s=10.0).config()
     except SlurmError:
         return
-    named = [key for key in doctor.HOOKS if config.get(key, "").startswith(f"{prefix}/")]
+    named = [key for key in HOOKS if config.get(key, "").startswith(f"{prefix}/")]
     if named:
         raise InstallError(
             f"slurm.conf still names the hooks below {prefix}: {', '.join(named)}; without them every node would drain",
