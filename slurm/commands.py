@@ -216,6 +216,10 @@ class Commands:
         """`scontrol delete`; refused while jobs run in it."""
         self._run("scontrol", "delete", f"ReservationName={name}")
 
+    def reconfigure(self) -> None:
+        """`scontrol reconfigure`: all daemons read their configuration anew."""
+        self._run("scontrol", "reconfigure")
+
     def batch_script(self, job_id: int) -> str:
         """`scontrol write batch_script`."""
         return self._run("scontrol", "write", "batch_script", str(job_id), "-").stdout
@@ -242,6 +246,10 @@ class Commands:
     def config(self) -> dict[str, str]:
         """What slurmctld runs with, by key: `scontrol show config`."""
         return parse.config(self._run("scontrol", "show", "config").stdout)
+
+    def version(self) -> str:
+        """`sinfo --version`, which asks no daemon: the release of the commands here, such as "slurm-wlm 22.05.8"."""
+        return self._run("sinfo", "--version").stdout.strip()
 
     def mpi_types(self) -> tuple[str, ...]:
         """`srun --mpi=list`, which asks no daemon."""

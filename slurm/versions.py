@@ -10,8 +10,11 @@ from collections.abc import Mapping
 Release = tuple[int, int]
 """(22, 5), (24, 11) and the like: the part of a version that decides what Slurm understands."""
 
-RELEASES: tuple[Release, ...] = ((22, 5), (23, 2), (23, 11), (24, 5), (24, 11), (25, 5), (25, 11), (26, 5))
-"""All that trainmaster knows, oldest first."""
+RELEASES: tuple[Release, ...] = (
+    *((20, 2), (20, 11), (21, 8), (22, 5), (23, 2), (23, 11)),
+    *((24, 5), (24, 11), (25, 5), (25, 11), (26, 5)),
+)
+"""In order of time. trainmaster works with those since 22.05."""
 
 SINCE: Mapping[str, Release] = {
     "preempt_parameters": (23, 2),  # before, SlurmctldParameters=preempt_send_user_signal

@@ -57,7 +57,6 @@ def _facts(args: argparse.Namespace) -> "Facts":
     from trainmaster.errors import SlurmError, UsageError
     from trainmaster.slurm import versions
     from trainmaster.slurm.commands import Commands
-    from trainmaster.slurm.run import run
     from trainmaster.slurm_plugins.doctor import from_cluster, from_files
 
     if args.conf is None:
@@ -65,7 +64,7 @@ def _facts(args: argparse.Namespace) -> "Facts":
     told = args.slurm_version or ""
     if not told:
         try:
-            told = run(["sinfo", "--version"], timeout_s=10.0).stdout
+            told = Commands(timeout_s=10.0).version()
         except SlurmError:
             told = versions.name(versions.RELEASES[-1])
     version = versions.release(told)

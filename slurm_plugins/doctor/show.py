@@ -1,5 +1,6 @@
 """Findings and rules as text. Pure."""
 
+import sys
 from collections.abc import Sequence
 
 from trainmaster.slurm import versions
@@ -46,3 +47,9 @@ def markdown(rules: Sequence[Rule]) -> str:
         real = " (real nodes)" if rule.real_nodes else ""
         lines.append(f"| `{rule.id}` | {rule.severity} | {rule.setting}{since}{real} | {rule.why} | {rule.source} |")
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    from trainmaster.slurm_plugins.doctor.examine import RULES
+
+    sys.stdout.write(markdown(RULES) + "\n")

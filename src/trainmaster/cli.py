@@ -17,7 +17,7 @@ NOUNS = {
     "template": ("trainmaster.launcher.submit.template_cli", "sbatch scripts for those who submit with sbatch"),
     "health": ("trainmaster.health.cli", "check this node's health"),
     "fabric": ("trainmaster.fabric.cli", "the fabric: discover it, write Slurm's topology, lint it"),
-    "doctor": ("trainmaster.slurm_plugins.doctor_cli", "what the running slurm.conf lacks, and what to write"),
+    "doctor": ("trainmaster.slurm_plugins.doctor_cli", "every known trap in a Slurm configuration, and what to write"),
     "install": ("trainmaster.slurm_plugins.install_cli", "put the hooks for Slurm in place, or take them away"),
     "controller": ("trainmaster.controller.controller_cli", "take bad nodes out, bring jobs back: for admins"),
     "sim": ("trainmaster.controller.sim.sim_cli", "simulate a fleet under the controller's own decisions"),

@@ -81,7 +81,7 @@ def test_doctor_finds_nothing_that_the_hooks_would_miss(
     monkeypatch.setenv("SLURM_CONF", str(lab.conf))
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
-    assert "fault" not in said and "HealthCheckInterval = 2 sec" in said
+    assert " 0 faults" in said and "HealthCheckInterval=2 sec" in said
 
 
 @pytest.mark.parametrize(

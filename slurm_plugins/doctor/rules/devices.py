@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 
-from trainmaster.slurm_plugins.doctor.facts import Facts, names_of, words
+from trainmaster.slurm_plugins.doctor.facts import Facts, names_of, number, words
 from trainmaster.slurm_plugins.doctor.rule import Hit, Rule, Severity
 
 
@@ -61,7 +61,7 @@ def _count(facts: Facts) -> Iterator[Hit]:
         for name in names[:1] if claims else ():
             own = [one for one in lines if "nodename" not in one or name in names_of(one["nodename"])]
             listed = sum(
-                len(names_of(one["file"])) if "file" in one else int(one.get("count", "0") or 0) for one in own
+                len(names_of(one["file"])) if "file" in one else number(one.get("count", "")) or 0 for one in own
             )
             if listed < claims:
                 yield Hit(seen=f"{name} claims {claims} GPUs, gres.conf lists {listed}", mend="list a File for each")

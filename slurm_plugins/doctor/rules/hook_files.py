@@ -13,7 +13,9 @@ PROGRAMS = (*HOOKS, "PrologSlurmctld", "EpilogSlurmctld", "RebootProgram")
 
 # A command of Slurm that asks slurmctld, where a command may stand in a shell script.
 _ASKS = re.compile(
-    r"(?:^|[;&|(`]|\bthen|\bdo)\s*(?:/\S*/)?(scontrol|sinfo|squeue|sacct|sacctmgr|scancel|sbatch|srun)\b", re.M
+    r"(?:^|[;&|(`]|\b(?:if|elif|while|until|then|else|do|exec))\s*(?:/\S*/)?"
+    r"(scontrol|sinfo|squeue|sacct|sacctmgr|scancel|sbatch|srun)\b",
+    re.MULTILINE,
 )
 
 

@@ -102,7 +102,7 @@ RULES = (
     Rule(
         id="proctrack-not-cgroup", severity=Severity.FAULT, setting="ProctrackType",
         why="a process that leaves its parent or its group is not found: it outlives its job and keeps the GPU",
-        source="slurm.conf(5), ProctrackType", check=_untracked,
+        source="slurm.conf(5), ProctrackType", check=_untracked, real_nodes=True,
     ),
     Rule(
         id="task-not-cgroup", severity=Severity.FAULT, setting="TaskPlugin",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from trainmaster.slurm import versions
-from trainmaster.slurm_plugins.doctor.facts import UNSET, Facts, minutes
+from trainmaster.slurm_plugins.doctor.facts import UNSET, Facts, minutes, number
 from trainmaster.slurm_plugins.doctor.rule import Hit, Rule, Severity
 
 _WINDOW_MIN = 1440
@@ -78,7 +78,7 @@ def _all_memory(facts: Facts) -> Iterator[Hit]:
     if not _memory_counts(facts) or any(facts.number(key) for key in keys):
         return
     for one in facts.partitions:
-        named = any(one.get(key.lower(), "").isdecimal() for key in keys)
+        named = any(number(one.get(key.lower(), "")) for key in keys)
         if not named and "defmemper" not in one.get("jobdefaults", "").lower():
             name = one.get("partitionname", "")
             yield Hit(seen=f"partition {name} without DefMemPerCPU", mend="DefMemPerCPU=… or DefMemPerGPU=… for all")
@@ -100,7 +100,7 @@ def _no_notice(facts: Facts) -> Iterator[Hit]:
 
 def _preempted_partitions(facts: Facts) -> list[dict[str, str]]:
     """Those whose jobs another partition's may preempt."""
-    tiers = [int(one.get("prioritytier", one.get("priority", "1")) or 1) for one in facts.partitions]
+    tiers = [number(one.get("prioritytier", one.get("priority", ""))) or 1 for one in facts.partitions]
     found = []
     for one, tier in zip(facts.partitions, tiers, strict=True):
         mode = one.get("preemptmode", facts.text("PreemptMode")).lower()
