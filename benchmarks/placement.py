@@ -4,8 +4,9 @@
     python benchmarks/placement.py             an hour and more of one core
 
 Three fabrics of 32 nodes a leaf: F1, 16 leaves of a full bisection (512 nodes); F2, 8 pods of 12 leaves, 7:1 above them
-(3,072); F3, 33 such pods (12,672 nodes, 101,376 GPUs). Slurm's rule is a port (`measure/slurm_rule.py`), compared with
-slurmctld itself by tests/cluster/test_slurm_rule.py. Sizes and run times are synthetic and no bandwidth is measured.
+(3,072); F3, 33 such pods (12,672 nodes, 101,376 GPUs). F4: 144 NVLink domains of 18 nodes, eight in a pod (2,592).
+Slurm's rule is a port (`measure/slurm_rule.py`), compared with slurmctld itself by tests/cluster/test_slurm_rule.py.
+Sizes and run times are synthetic and no bandwidth is measured.
 Prints Markdown tables with 95 % intervals over the seeds; the last line on stdout is one flat JSON object.
 """
 
@@ -86,6 +87,8 @@ def simulate(fabric: str, loads: Iterable[float], seeds: int, jobs: int, samples
                 used = start.taken > 0
                 figures = {"pods": len(set(tree.pod_of_leaf[used].tolist())), "leaves": int(used.sum())}
                 figures |= {"waited": start.waited, "at_once": float(start.waited == 0)}
+                if start.size >= churn.SEGMENT:
+                    figures["whole"] = float((start.taken // churn.SEGMENT).sum() * churn.SEGMENT / start.size)
                 if start.size >= 8:
                     figures |= crossings(tree, start.taken, shuffler)
                 if start.size in (256, 512) and len(here["pods"]) < 4:
@@ -157,6 +160,26 @@ def table(means: dict[Key, dict[str, list[float]]], fabric: str, load: float) ->
     return "\n".join(lines)
 
 
+def domains(means: dict[Key, dict[str, list[float]]], fabric: str, load: float) -> str:
+    """How many NVLink domains jobs span, and which share of their groups lies whole in one, in Markdown."""
+    lines = [
+        f"\n{fabric}, load {load}: groups of {churn.SEGMENT} nodes\n",
+        "| nodes | domains: Slurm | ours | ours, in groups | groups in one domain: Slurm | ours | ours, in groups |",
+        "|" + "---|" * 7,
+    ]
+    for size in SHOWN:
+        cells = []
+        for name, factor in (("leaves", 1.0), ("whole", 100.0)):
+            for policy in ("slurm", "ours", "ours_segments"):
+                values = [factor * value for value in means[fabric, load, size, policy][name]]
+                if values:
+                    half = interval(values)
+                    cells.append(f"{statistics.fmean(values):.2f}" + (f" ± {half:.2f}" if half == half else ""))
+        if len(cells) == 6:
+            lines.append(f"| {size} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="three seeds and short histories")
@@ -175,6 +198,14 @@ def main() -> None:
         for load in loads:
             print(table(means, fabric, load), flush=True)
             here = f"{fabric.lower()}_load{round(100 * load)}"
+            if any(means[fabric, load, size, "ours_segments"] for size in SHOWN):
+                print(domains(means, fabric, load), flush=True)
+                for policy in ("slurm", "ours", "ours_segments"):
+                    whole = [means[fabric, load, size, policy]["whole"] for size in (64, 128, 256)]
+                    found = [value for some in whole for value in some]
+                    figures[f"{here}_{policy}_whole_groups_share"] = (
+                        round(statistics.fmean(found), 4) if found else None
+                    )
             for size in (256, 512, 1024, 2048):
                 ours, slurm = (means[fabric, load, size, policy]["pods"] for policy in ("ours", "slurm"))
                 if ours and slurm:

@@ -58,7 +58,12 @@ FABRICS = {
     "F1": Shape(name="F1", pods=1, leaves=16, nodes=32, oversubscription=1.0),
     "F2": Shape(name="F2", pods=8, leaves=12, nodes=32, oversubscription=7.0),
     "F3": Shape(name="F3", pods=33, leaves=12, nodes=32, oversubscription=7.0),
+    # NVLink domains of 18 nodes, eight under the same switches. Slurm sees a leaf where a domain is.
+    "F4": Shape(name="F4", pods=18, leaves=8, nodes=18, oversubscription=1.0),
 }
+SEGMENT = 16
+"""Nodes of a group that wants one NVLink domain for itself: sizes are powers of two, and a domain has 18 nodes."""
+DOMAIN = 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +94,11 @@ def policies(tree: Tree) -> dict[str, Policy]:
         assert found is not None
         return found[0]
 
+    def in_segments(free: Ints, wanted: int, waited: bool) -> Ints:
+        # A group that would be torn is better torn than made to wait.
+        found = allot(tree, free, wanted, weights, groups=(1, min(SEGMENT, wanted)))
+        return ours(free, wanted, waited) if found is None else found[0]
+
     by_slurm = slurm(since_24_05_3=True)
 
     def at_submission(free: Ints, wanted: int, waited: bool) -> Ints:
@@ -100,6 +110,7 @@ def policies(tree: Tree) -> dict[str, Policy]:
         "ours": ours,
         # Without an admin's help a job can be steered only when it is submitted, for what is free then.
         "ours_user": at_submission,
+        **({"ours_segments": in_segments} if int(tree.leaf_sizes.max()) == DOMAIN else {}),
     }
 
 
