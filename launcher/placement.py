@@ -1,13 +1,17 @@
 """Where a job should run and how its ranks lie in the fabric, as a person asks for it. Standard library only."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from trainmaster.fabric.mesh import Axis, axes_of, between_nodes
 
 TOPOLOGIES = ("auto", "off")
+FILE = "placement.json"
+"""In the run folder: what was decided at submission, for `jobs explain` and for a requeue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +102,23 @@ def faults(wanted: object, *, nodes: object, ranks_per_node: object) -> Iterator
         between_nodes(axes_of(wanted.mesh), ranks_per_node)
     except ValueError as error:
         yield f"placement: mesh: {error}"
+
+
+def decided(run_dir: Path) -> dict[str, Any]:
+    """What was decided about a job when it was submitted; nothing when nothing was."""
+    # Of a task of an array, and of a role, it lies with the whole job.
+    for folder in (run_dir, run_dir.parent):
+        try:
+            found = json.loads((folder / FILE).read_text())
+        except (OSError, ValueError):
+            continue
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def left_out(run_dir: Path) -> str:
+    """The hostlist that was excluded at submission for the sake of the job's place; "" when none was."""
+    return str(decided(run_dir).get("exclude", ""))
 
 
 def axes(wanted: Placement | None, ranks_per_node: int) -> tuple[Axis, ...]:

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from trainmaster.launcher import record
+from trainmaster.launcher import placement, record
 from trainmaster.launcher.submit import steering
 
 
 def lie_of(run_dir: Path) -> dict[str, Any]:
     """`steering`: what was decided when it was submitted; `score`: how its nodes lie since it runs. Either may lack."""
     found: dict[str, Any] = {}
-    if told := steering.read(run_dir):
+    if told := placement.decided(run_dir):
         found["steering"] = told
     started = [event for event in record.read(run_dir) if event.state == "RUNNING" and "placement" in event.detail]
     if started:

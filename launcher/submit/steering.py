@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainmaster import config
-from trainmaster.errors import FabricError, SlurmError, TrainmasterError
+from trainmaster.errors import FabricError, SlurmError, SpecError, TrainmasterError
 from trainmaster.fabric import link_health
 from trainmaster.fabric.mesh import groups_of
 from trainmaster.launcher import placement as placements
-from trainmaster.launcher.placement import Placement
+from trainmaster.launcher.placement import FILE, Placement
 from trainmaster.launcher.submit.refusal import chosen_partitions
 from trainmaster.launcher.submit.render import render
 from trainmaster.launcher.submit.spec import JobSpec, option_name
@@ -28,9 +28,6 @@ from trainmaster.slurm.values import Node
 if TYPE_CHECKING:
     from trainmaster.fabric.steer import Course
     from trainmaster.launcher.submit.submission import Draft
-
-FILE = "placement.json"
-"""In the run folder: what was decided at submission, for `jobs explain`."""
 
 # Slurm says when in whole seconds, and "now" has become later when it is asked again.
 _BETWEEN_TWO_ANSWERS_S = 5.0
@@ -43,11 +40,16 @@ def steered(made: "Draft", client: SlurmClient) -> "Draft":
 
     What Slurm does not tell is no reason not to submit: then the job is not steered, and its run folder says why.
     """
+    if made.parts:
+        from trainmaster.launcher.submit.steering_roles import roles_steered
+
+        return roles_steered(made, client)
     wanted = made.spec.placement
-    if wanted is None or made.parts or made.plan.array:
+    # What holds for the tasks of an array was settled when it was drafted.
+    if wanted is None or made.plan.array:
         return made
     told: dict[str, Any] = {}
-    spec = _with_switches(made.spec, wanted, told)
+    spec = with_switches(made.spec, wanted, told)
     if wanted.topology == "auto":
         try:
             spec = _kept_to_pods(made, spec, wanted, client, told)
@@ -57,15 +59,6 @@ def steered(made: "Draft", client: SlurmClient) -> "Draft":
         return made
     script = made.script if spec is made.spec else _script(made, spec)
     return replace(made, script=script, files={**made.files, FILE: json.dumps(told, indent=1).encode() + b"\n"})
-
-
-def read(run_dir: Path) -> dict[str, Any]:
-    """What was decided about a job when it was submitted; nothing when nothing was."""
-    try:
-        found: dict[str, Any] = json.loads((run_dir / FILE).read_text())
-    except (OSError, ValueError):
-        return {}
-    return found
 
 
 def lines(told: dict[str, Any]) -> list[str]:
@@ -82,10 +75,36 @@ def lines(told: dict[str, Any]) -> list[str]:
         found.append(f"--switches={told['switches']}")
     if "not_steered" in told:
         found.append(f"not kept to any pods: {told['not_steered']}")
+    for name, one in told.get("roles", {}).items():
+        found += [f"{name}: {line}" for line in lines(one)]
     return found
 
 
-def _with_switches(spec: JobSpec, wanted: Placement, told: dict[str, Any]) -> JobSpec:
+def array_steered(spec: JobSpec) -> tuple[JobSpec, dict[str, bytes]]:
+    """The spec of an array's tasks with the options that keep each to its leaves, and what the run folder says of it.
+
+    An `--exclude` would hold for all tasks as long as the array lasts, though each finds other nodes free when it
+    starts; so pods cannot be chosen for them. Raises SpecError when that is what was asked for.
+    """
+    wanted = spec.placement
+    if wanted is None:
+        return spec, {}
+    if wanted.pods_max is not None:
+        raise SpecError(
+            (
+                "placement: pods_max cannot be kept for the tasks of an array: each starts when nodes are free for it, "
+                "and sbatch takes one --exclude for all; leaves_max holds for each task",
+            )
+        )
+    told: dict[str, Any] = {}
+    spec = with_switches(spec, wanted, told)
+    if wanted.topology == "auto":
+        told["not_steered"] = "each task of an array finds other nodes free when it starts; leaves_max holds for each"
+    return spec, {FILE: json.dumps(told, indent=1).encode() + b"\n"} if told else {}
+
+
+def with_switches(spec: JobSpec, wanted: Placement, told: dict[str, Any]) -> JobSpec:
+    """The spec with `--switches`, if leaves are limited and the person has given none."""
     given = {option_name(name) for name in spec.sbatch}
     if wanted.leaves_max is None or "switches" in given:
         return spec
@@ -102,7 +121,7 @@ def _kept_to_pods(
     from trainmaster.fabric.topology_conf import fold, read_config, tree_of
 
     text = client.topology()
-    bad = _bad_nodes(told)
+    bad = bad_nodes(told)
     if "SwitchName=" not in text and not bad:
         told["not_steered"] = "Slurm knows no switches (TopologyPlugin)"
         return spec
@@ -110,7 +129,7 @@ def _kept_to_pods(
     if tree is not None and len(tree.pods) < 2 and not bad:
         told["not_steered"] = "the topology has one pod"
         return spec
-    idle, usable = _nodes(spec, client)
+    idle, usable = nodes_for(spec, client)
     tree = scored(tree or flat(sorted(usable)), bad)
     axes = placements.axes(wanted, spec.ranks_per_node)
     sizes = (int(tree.leaf_sizes.max()), int(tree.pod_sizes.max()))
@@ -134,12 +153,12 @@ def _kept_to_pods(
         told["not_steered"] = f"{where} Slurm would start it {late_s:.0f} s later"
         return spec
     told |= {"pods": list(course.pods), "excluded": len(course.exclude), "why": list(course.why)}
-    told["avoided"] = list(course.avoided)
+    told["avoided"], told["exclude"] = list(course.avoided), fold(course.exclude)
     told["later_s"] = late_s
     return kept
 
 
-def _bad_nodes(told: dict[str, Any]) -> dict[str, float]:
+def bad_nodes(told: dict[str, Any]) -> dict[str, float]:
     """Scores of nodes from the site's file of bad links; none when there is none, or it is too old, which is told."""
     path = Path(config.load().cluster.link_health or link_health.DEFAULT_FILE)
     if not path.exists():
@@ -163,7 +182,7 @@ def _later_s(made: "Draft", spec: JobSpec, kept: JobSpec, course: "Course", clie
     return late_s if late_s > _BETWEEN_TWO_ANSWERS_S else 0.0
 
 
-def _nodes(spec: JobSpec, client: SlurmClient) -> tuple[set[str], set[str]]:
+def nodes_for(spec: JobSpec, client: SlurmClient) -> tuple[set[str], set[str]]:
     """Names of nodes that the job could have now, and of those that it could have once others' jobs have ended."""
     partitions = {one.name for one in chosen_partitions(spec, client.partitions())}
     left_out = set(client.hostnames(spec.exclude)) if spec.exclude else set()

@@ -31,7 +31,7 @@ from trainmaster.launcher.submit.lint import Remark
 from trainmaster.launcher.submit.refusal import what_nodes_have, why_refused
 from trainmaster.launcher.submit.render import render, slurm_can_write_to
 from trainmaster.launcher.submit.spec import RANK_ENV, RANK_ENV_PREFIXES, JobSpec, bytes_of
-from trainmaster.launcher.submit.steering import steered
+from trainmaster.launcher.submit.steering import array_steered, steered
 from trainmaster.launcher.submit.target import Program, Target
 from trainmaster.slurm.client import SlurmClient
 from trainmaster.slurm.conf import cluster_name
@@ -160,6 +160,7 @@ def draft_array(
     The other arguments are those of `draft`. Raises SpecError with all faults of the spec and of the indices.
     """
     spec.validate()
+    spec, steering_files = array_steered(spec)
     indices = range(len(targets)) if indices is None else indices
     if faults := _index_faults(indices, len(targets)):
         raise SpecError(faults)
@@ -193,7 +194,7 @@ def draft_array(
         ),
         pickled=None,
         belongings=belongings,
-        files=array_layout.files_of(tasks),
+        files={**array_layout.files_of(tasks), **steering_files},
     )
 
 

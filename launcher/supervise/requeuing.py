@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from trainmaster.launcher import drills, record
+from trainmaster.launcher import drills, placement, record
 from trainmaster.launcher.supervise import exclusions, slurm_side
 from trainmaster.launcher.supervise.census import Census
 from trainmaster.launcher.supervise.exclusions import Exclusion
@@ -29,9 +29,11 @@ class Requeuing:
         self._own = [component.plan.exclude for component in job.components]
         self._candidates = self._failed_nodes(time.time())
         self._census: Census | None = None
-        if self._candidates or self._before:
-            # A job whose nodes are all well need not trouble slurmctld.
-            self._census = Census(slurm_side.component_ids(os.environ) or (job.job_id,), own=self._own)
+        steered = placement.left_out(job.run_dir)
+        if self._candidates or self._before or steered:
+            # A job whose nodes are all well, and that may go anywhere, need not trouble slurmctld.
+            job_ids = slurm_side.component_ids(os.environ) or (job.job_id,)
+            self._census = Census(job_ids, own=self._own, steered=steered)
         self._exclude = ""
         self._clear = False
         self._asking: subprocess.Popen[bytes] | None = None
@@ -76,7 +78,8 @@ class Requeuing:
             chosen = exclusions.choose(chosen, eligible=one, wanted=wanted, now=now)
         ours = sorted(one.node for one in chosen)
         current = census.current if census is not None else ()
-        self._exclude = exclusions.merged(self._own, current, self._before, ours)
+        before = self._before | (census.steered if census is not None else frozenset())
+        self._exclude = exclusions.merged(self._own, current, before, ours)
         self._clear = bool(current) and not self._exclude
         detail: dict[str, Any] = {"excluded": ours, "exc_node_list": self._exclude}
         detail["exclusions"] = [one.as_detail() for one in chosen]

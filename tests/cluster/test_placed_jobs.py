@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.real_lab import small, until
+from tests.real_lab import small, states, until, wait_for
 
 from trainmaster.fabric.crossings import Place
 from trainmaster.fabric.mesh import axes_of, between_nodes
@@ -13,7 +13,8 @@ from trainmaster.fabric.order import arrange
 from trainmaster.lab.cluster import Lab, LabSpec, up
 from trainmaster.launcher.follow.lie import lie_of, words_of
 from trainmaster.launcher.placement import Placement
-from trainmaster.launcher.submit.executor import submit
+from trainmaster.launcher.roles.role import Role, submit_roles
+from trainmaster.launcher.submit.executor import map_array, submit
 
 pytestmark = pytest.mark.cluster
 
@@ -26,6 +27,8 @@ LEAVES = {
     "c1": ("n03", "n06"),
     "c2": ("n09",),
 }
+# Only the backfill scheduler starts heterogeneous jobs.
+SETTINGS = {"SchedulerParameters": "bf_interval=1"}
 SAY = (
     "import os, pathlib; d = pathlib.Path(os.environ['TRAINMASTER_RUN_DIR']);"
     "(d / ('said' + os.environ['RANK'])).write_text(os.environ['SLURMD_NODENAME'])"
@@ -34,7 +37,7 @@ SAY = (
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    with up(LabSpec(nodes=11, leaf=4, gpus=0)) as lab, pytest.MonkeyPatch.context() as patch:
+    with up(LabSpec(nodes=11, leaf=4, gpus=0, settings=SETTINGS)) as lab, pytest.MonkeyPatch.context() as patch:
         lines = [f"SwitchName={leaf} Nodes={','.join(nodes)}" for leaf, nodes in LEAVES.items()]
         for pod in "abc":
             below = ",".join(leaf for leaf in LEAVES if leaf.startswith(pod))
@@ -118,3 +121,52 @@ def test_no_pod_is_worth_a_wait_that_nobody_wanted(lab: Lab, tmp_path: Path) -> 
     assert "later" in lie_of(job.run_dir)["steering"]["not_steered"]
     assert len(said(job.run_dir, 4)) == 4
     lab.run(["scancel", blocker])
+
+
+def test_a_requeue_forgets_the_pods(lab: Lab, tmp_path: Path) -> None:
+    # It did not, unless the person excluded nodes too: what was excluded for the place stayed in Slurm.
+    until(lambda: not lab.run(["squeue", "--noheader"]).stdout, "the cluster is empty")
+    again = "import os, sys; sys.exit(75 if os.environ['SLURM_RESTART_COUNT'] == '0' else 0)"
+    job = submit(
+        [sys.executable, "-c", f"import os; os.environ.setdefault('SLURM_RESTART_COUNT', '0'); {again}"],
+        spec=small(nodes=3, placement=Placement()),
+        folder=tmp_path,
+    )
+    assert job.job_id is not None
+    wait_for(job, "REQUEUED")
+    job.wait()
+    assert states(job)[-1] == "SUCCEEDED"
+    shown = lab.run(["scontrol", "show", "job", str(job.job_id)]).stdout
+    assert "ExcNodeList=(null)" in shown, shown
+    assert lie_of(job.run_dir)["steering"]["pods"] == ["podc"]
+
+
+def test_roles_are_kept_to_a_pod_together(lab: Lab, tmp_path: Path) -> None:
+    until(lambda: not lab.run(["squeue", "--noheader"]).stdout, "the cluster is empty")
+    say = [sys.executable, "-c", SAY.replace("'said' + os.environ['RANK']", "'said0'")]
+    spec = small(nodes=2, placement=Placement())
+    job = submit_roles({"one": Role(target=say, spec=spec), "two": Role(target=say, spec=spec)}, folder=tmp_path)
+    assert job.exception() is None
+    # Each alone would have gone to the smallest pod, c.
+    shown = lab.run(["scontrol", "show", "job", str(job.job_id)]).stdout
+    assert shown.count("ExcNodeList=n[") == 2
+    told = lie_of(job.run_dir)["steering"]["roles"]
+    pods = {pod_of(node) for event in job.events() if event.state == "RUNNING" for node in event.nodes}
+    assert told["one"]["pods"] == told["two"]["pods"] == [f"pod{pod}" for pod in pods]
+
+
+def test_tasks_of_an_array_are_limited_to_leaves_and_ordered(lab: Lab, tmp_path: Path) -> None:
+    until(lambda: not lab.run(["squeue", "--noheader"]).stdout, "the cluster is empty")
+    spec = small(nodes=2, placement=Placement(leaves_max=1, wait_s=60))
+    jobs = map_array(where_am_i, range(2), spec=spec, folder=tmp_path)
+    for job in jobs:
+        nodes = [str(node) for node in job.results()]
+        assert len({place_of(node) for node in nodes}) == 1, nodes
+        lie = lie_of(job.run_dir)
+        assert "score" in lie and any(line.startswith("--switches=1") for line in words_of(lie))
+
+
+def where_am_i(_: int) -> str:
+    import os
+
+    return os.environ["SLURMD_NODENAME"]
