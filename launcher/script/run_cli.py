@@ -119,7 +119,7 @@ def _warn_of_a_shell_between(batch_pid: int, own_pid: int) -> None:
     """`--signal=B:` goes to the process of the script alone, and kills a shell that only waits."""
     if batch_pid not in (0, own_pid):
         print(
-            "trainmaster: write `exec trainmaster run ...` as the last line of the script. As it is, the warning "
+            "trainmaster: begin the last line of the script with `exec`. As it is, the warning "
             "before a time limit or a preemption kills the shell that waits for this, and then the job is ended",
             file=sys.stderr,
         )
