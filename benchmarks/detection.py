@@ -1,21 +1,32 @@
 """Does every fault drain its node, and does nothing else? A labelled suite of faults and of what only looks like them.
 
-    python benchmarks/detection.py              every case: about a minute
-    python benchmarks/detection.py --quick      every third case
+    python benchmarks/detection.py                  every case: about a minute
+    python benchmarks/detection.py --quick          every third case
+    python benchmarks/detection.py --nhc FOLDER     with LBNL's Node Health Check, whose source tree that is
+    python benchmarks/detection.py --gcm            with gpucm, installed from PyPI; each of the two takes minutes more
 
 Each case has a node of its own (measure/sick_node.py): a first pass on a healthy node, then the case happens, then up
 to three more passes. A fault is detected when the right check would drain the node; a look-alike is a false drain when
 any would. Misses are listed on stderr; the last line on stdout is one flat JSON object.
+
+A peer sees the same nodes, when the case has happened and whenever more happens. For it every drain counts as a
+detection, whatever it names. How it is configured and what of the suite it has a check for stands in measure/nhc.py and
+measure/gcm.py; a fault that it has no check for is not covered, and counts in its rate all the same (`…_of_covered`
+leaves it out).
 """
 
 import argparse
 import json
+import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+from measure import gcm, nhc
 from measure.sick_node import MOUNTINFO, SickNode
 
 from trainmaster.health import xids
@@ -41,8 +52,30 @@ class Case:
     """It is looked for once an hour: each pass of the case is such a one."""
 
 
+class Peer(Protocol):
+    """Another program that takes bad nodes out of service."""
+
+    name: str
+    covers: Mapping[str, str]
+
+    def begin(self, node: SickNode) -> None:
+        """Configure it on a healthy node."""
+
+    def drains(self, node: SickNode) -> str:
+        """Why it would drain the node now; empty when it would not."""
+
+    def close(self) -> None:
+        """End what it left running."""
+
+
 def gpu(**values: str) -> Change:
     return lambda node: node.gpu(**values)
+
+
+def pages(*, pending: str = "No", double: str = "0") -> Change:
+    """A GPU of the years before rows were remapped."""
+    single = {"retired_pages__single_bit_ecc__count": "0"}
+    return gpu(retired_pages__pending=pending, retired_pages__double_bit__count=double, **single)
 
 
 def log(*texts: str) -> Change:
@@ -75,6 +108,14 @@ def rows(edit: Callable[[str], str]) -> Change:
     def change(node: SickNode) -> None:
         path = node.root / "bin/rows.txt"
         path.write_text(edit(path.read_text()))
+
+    return change
+
+
+def lanes(width: str) -> Change:
+    def change(node: SickNode) -> None:
+        node.gpu(pcie__link__width__current=width)
+        node.write("sys/bus/pci/devices/0000:00:07.0/current_link_width", width)
 
     return change
 
@@ -126,13 +167,13 @@ FAULTS = [
     *[Case(f"remap failure: {yes}", "gpu.remap.failure", gpu(remapped_rows__failure=yes)) for yes in ("Yes", "1")],
     *[Case(f"remap pending: {yes}", "gpu.remap.pending", gpu(remapped_rows__pending=yes)) for yes in ("Yes", "1")],
     Case("513 rows remapped", "gpu.remap.uncorr", gpu(remapped_rows__uncorrectable="513")),
-    *[Case(f"page retirement pending: {yes}", "gpu.pages", gpu(retired_pages__pending=yes)) for yes in ("Yes", "1")],
-    Case("63 pages retired", "gpu.pages", gpu(retired_pages__double_bit__count="63")),
+    *[Case(f"page retirement pending: {yes}", "gpu.pages", pages(pending=yes)) for yes in ("Yes", "1")],
+    Case("63 pages retired", "gpu.pages", pages(double="63")),
     *[
         Case(f"recovery action {a}", "gpu.recovery", gpu(gpu_recovery_action=a))
         for a in ("Reset", "Reboot", "Drain and Reset")
     ],
-    *[Case(f"PCIe x{n}", "gpu.pcie.width", gpu(pcie__link__width__current=n)) for n in ("8", "4", "1")],
+    *[Case(f"PCIe x{n}", "gpu.pcie.width", lanes(n)) for n in ("8", "4", "1")],
     *[
         Case(f"throttled {m}", "gpu.throttle", gpu(clocks_event_reasons__active=m))
         for m in ("0x48", "0x88", "0x40", "0x80")
@@ -157,7 +198,11 @@ FAULTS = [
         "gpu.present",
         lambda n: (n.root / "sys/bus/pci/devices/0000:00:07.0/config").write_bytes(b"\xff" * 64),
     ),
-    Case("a GPU is gone from the bus", "gpu.present", lambda node: node.remove("sys/bus/pci/devices/0000:00:07.0")),
+    Case(
+        "a GPU is gone from the bus",
+        "gpu.present",
+        lambda node: (node.hide_gpu(), node.remove("sys/bus/pci/devices/0000:00:07.0")),
+    ),
     Case("another kernel module", "gpu.driver", write("sys/module/nvidia/version", "575.57.08")),
     Case(
         "an empty library",
@@ -191,6 +236,7 @@ FAULTS = [
     Case("a port lost lanes", "ib.rate", port(rate="200 Gb/sec (2X NDR)")),
     Case("a port is slow", "ib.rate", port(rate="100 Gb/sec (4X EDR)")),
     Case("a port became Ethernet", "ib.rate", port(link_layer="Ethernet")),
+    Case("symbol errors", "ib.counters", lambda node: add(node, "symbol_error", 200)),
     Case("a link went down four times", "ib.counters", lambda node: add(node, "link_downed", 4)),
     *[
         Case(f"{name} +1", "ib.counters", lambda node, name=name: add(node, name, 1))
@@ -218,11 +264,11 @@ FAULTS = [
     Case("I/O error", "fs.errors", log("blk_update_request: I/O error, dev sdb, sector 4096")),
     Case("NVMe is down", "fs.errors", log("nvme nvme0: controller is down; will reset: CSTS=0xffffffff")),
     Case("RAID lost a disk", "fs.errors", log("md/raid1:md0: Disk failure on sdb1, disabling device.")),
-    Case("a DIMM is missing", "mem.total", write("proc/meminfo", "MemTotal: 2046820352 kB\nHugePages_Total: 1024")),
+    Case("a DIMM is missing", "mem.total", lambda node: node.memory(31)),
     Case("uncorrectable memory error", "mem.edac", lambda node: node.edac(ce=12, ue=1)),
     Case("machine check", "mem.mce", log("mce: [Hardware Error]: Machine check: Processor context corrupt")),
     Case("fatal APEI event", "mem.mce", log("{1}[Hardware Error]: event severity: fatal")),
-    Case("a CPU is missing", "cpu.count", write("sys/devices/system/cpu/online", "0-222")),
+    Case("CPUs are missing", "cpu.count", lambda node: node.cpus(222)),
     Case(
         "slurmd may lock little",
         "limits.memlock",
@@ -231,7 +277,7 @@ FAULTS = [
     Case(
         "huge pages are missing",
         "limits.hugepages",
-        write("proc/meminfo", "MemTotal: 2113929216 kB\nHugePages_Total: 12"),
+        write("proc/meminfo", "MemTotal: 2147483648 kB\nHugePages_Total: 12"),
     ),
     Case("process ids run out", "proc.room", write("proc/loadavg", "1.0 1.0 1.0 1/4100000 4000")),
     Case("open files run out", "proc.room", write("proc/sys/fs/file-nr", "8900000\t0\t9000000")),
@@ -260,7 +306,7 @@ HEALTHY = [
         gpu(ecc__errors__uncorrected__aggregate__total="7", ecc__errors__corrected__volatile__total="90000"),
     ),
     Case("rows remapped long ago", "", gpu(remapped_rows__correctable="300", remapped_rows__uncorrectable="3")),
-    Case("12 pages retired", "", gpu(retired_pages__double_bit__count="12", retired_pages__pending="No")),
+    Case("12 pages retired", "", pages(double="12")),
     *[
         Case(f"software holds the clock: {m}", "", gpu(clocks_event_reasons__active=m))
         for m in ("0x1", "0x2", "0x4", "0x10", "0x20", "0x100", "0x124")
@@ -309,6 +355,7 @@ HEALTHY = [
     Case("a process waits for NFS", "", lambda node: node.process(77, "cp", "D", "rpc_wait_bit_killable")),
     Case("link went down once", "", lambda node: add(node, "link_downed", 1)),
     Case("one symbol error", "", lambda node: add(node, "symbol_error", 1)),
+    Case("symbol errors of a quarter of an hour, in a minute", "", lambda node: add(node, "symbol_error", 30)),
     Case("discards", "", lambda node: add(node, "port_xmit_discards", 10_000)),
     Case(
         "counters were cleared",
@@ -343,7 +390,7 @@ HEALTHY = [
     Case("a corrected machine check", "", log("{2}[Hardware Error]: event severity: corrected")),
     Case("machine checks were logged", "", log("mce: [Hardware Error]: Machine check events logged")),
     Case("corrected memory errors", "", lambda node: node.edac(ce=400, ue=0)),
-    Case("a little less memory", "", write("proc/meminfo", "MemTotal: 2093000000 kB\nHugePages_Total: 1024")),
+    Case("a little less memory", "", write("proc/meminfo", "MemTotal: 2126000000 kB\nHugePages_Total: 1024")),
     Case("an empty drive", "", log("Buffer I/O error on device sr0, logical block 0")),
     Case("a file system was mounted", "", log("EXT4-fs (nvme0n1p2): mounted filesystem r/w with ordered data mode")),
     Case(
@@ -381,46 +428,99 @@ SLOW_TOOLS = ("gpu.inforom", "gpu.nvlink")
 """The replay of nvidia-smi in these cases knows one table."""
 
 
-def drains(case: Case, root: Path) -> set[str]:
-    """The checks that would drain the node, over all passes after the case has happened."""
+def drains(case: Case, root: Path, peers: Sequence[Peer] = ()) -> tuple[set[str], dict[str, str]]:
+    """The checks that would drain the node, over all passes after the case has happened; the same of each peer."""
     node = SickNode(root)
+    for peer in peers:
+        peer.begin(node)
     before = node.look()
     assert not [f for f in before.decision.findings if f.bad], [f for f in before.decision.findings if f.bad]
     case.change(node)
     found: set[str] = set()
+    theirs: dict[str, str] = {}
     for number in range(PASSES):
         if number and case.between is not None:
             case.between(node)
+        if number == 0 or case.between is not None:
+            for peer in peers:
+                theirs[peer.name] = theirs.get(peer.name) or peer.drains(node)
         result = node.look(skip=SLOW_TOOLS, chosen="full") if case.hourly else node.look()
         found |= {finding.check for finding in result.decision.findings if finding.action in DRAINS}
         if case.check in found:
             break
-    return found
+    return found, theirs
+
+
+def covered(peer: Peer, case: Case) -> bool:
+    """Whether the peer has a check for this fault."""
+    pattern = peer.covers.get(case.check)
+    return pattern is not None and re.search(pattern, case.name) is not None
+
+
+def figures_of(peer: Peer, chosen: Sequence[Case], told: Mapping[str, str]) -> dict[str, float | int | None]:
+    """A peer's score, from what it said in each case."""
+    counts: Counter[str] = Counter()
+    for case in chosen:
+        if not case.check:
+            counts["false"] += bool(told[case.name])
+            continue
+        counts["faults"] += 1
+        counts["found"] += bool(told[case.name])
+        if covered(peer, case):
+            counts["covered"] += 1
+            counts["found_of_covered"] += bool(told[case.name])
+    return {
+        f"{peer.name}_covered": counts["covered"],
+        f"{peer.name}_detected": counts["found"],
+        f"{peer.name}_detection_rate": round(counts["found"] / counts["faults"], 4) if counts["faults"] else None,
+        f"{peer.name}_detection_rate_of_covered": (
+            round(counts["found_of_covered"] / counts["covered"], 4) if counts["covered"] else None
+        ),
+        f"{peer.name}_false_drains": counts["false"],
+    }
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="every third case")
     parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--nhc", type=Path, metavar="FOLDER", help="NHC's source tree, to see the same nodes")
+    parser.add_argument("--gcm", action="store_true", help="gcm, to see the same nodes")
     args = parser.parse_args(argv)
     chosen = [case for case in [*FAULTS, *HEALTHY] if args.only in case.name][:: 3 if args.quick else 1]
+    peers: list[Peer] = []
+    if args.nhc is not None and (tree := nhc.tree(args.nhc)) is not None:
+        peers.append(nhc.Watch(tree))
+    if args.gcm and (program := gcm.program()) is not None:
+        peers.append(gcm.Watch(program))
     missed, false = [], []
+    told: dict[str, dict[str, str]] = {peer.name: {} for peer in peers}
     for case in chosen:
         with tempfile.TemporaryDirectory() as folder:
-            found = drains(case, Path(folder))
+            found, theirs = drains(case, Path(folder), peers)
         if case.check and case.check not in found:
             missed.append(case.name)
             print(f"MISSED: {case.name}: {sorted(found)}", file=sys.stderr)
         if not case.check and found:
             false.append(case.name)
             print(f"FALSE: {case.name}: {sorted(found)}", file=sys.stderr)
+        for peer in peers:
+            told[peer.name][case.name] = said = theirs[peer.name]
+            if said and not case.check:
+                print(f"{peer.name}: FALSE: {case.name}: {said}", file=sys.stderr)
+            elif bool(said) is not covered(peer, case):
+                print(f"{peer.name}: {'not expected' if said else 'MISSED'}: {case.name}: {said}", file=sys.stderr)
+    for peer in peers:
+        peer.close()
     faults = sum(bool(case.check) for case in chosen)
-    figures = {
+    figures: dict[str, float | int | None] = {
         "ours_faults": faults,
         "ours_look_alikes": len(chosen) - faults,
         "ours_detection_rate": round(1 - len(missed) / faults, 4) if faults else None,
         "ours_false_drains": len(false),
     }
+    for peer in peers:
+        figures |= figures_of(peer, chosen, told[peer.name])
     print(json.dumps(figures))
     return 0
 

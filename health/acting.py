@@ -57,7 +57,7 @@ def look_and_act(options: node.Options, *, act: bool, dry_run: bool = False, tex
         from trainmaster.health import history, registry
 
         told = "; ".join(words for words in (said, requeued, remarked) if words not in ("", NOTHING))
-        history.record(folder, result.decision.findings, boot_id=boot_id, said=told, rests=registry.rests())
+        history.record(folder, result.decision.findings, boot_id=boot_id, said=told, rests=registry.rests(options.set))
     if textfile:
         write_textfile(textfile, report.as_prometheus(result, epoch_s=time.time()))
     return Acted(result, said, ledger, remarked, requeued)

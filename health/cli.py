@@ -159,9 +159,9 @@ def _history(args: argparse.Namespace) -> int:
 def _list(args: argparse.Namespace) -> int:
     from trainmaster.health import registry, report
 
-    rows = [(check.id, ", ".join(source.about for source in check.sources), check.about) for check in registry.CHECKS]
+    rows = [(check.id, ", ".join(source.about for source in check.sources), check.about) for check in registry.every()]
     if args.markdown:
-        print(report.as_markdown(registry.CHECKS), end="")
+        print(report.as_markdown(registry.every()), end="")
     elif args.json:
         import json
 

@@ -36,7 +36,7 @@ def faults(raw: Mapping[str, Any], file: str) -> list[str]:
 
 
 def _of_part(part: Mapping[str, Any], where: str) -> Iterator[str]:
-    known = {check.id for check in registry.CHECKS} | set(registry.rests()) | {"node.health", "deep.gpu.seconds"}
+    known = {check.id for check in registry.every()} | set(registry.rests("deep")) | {"node.health", "deep.gpu.seconds"}
     for key, value in part.items():
         kind = profile.KINDS.get(key)
         table: Mapping[str, Any] = value if isinstance(value, dict) else {}

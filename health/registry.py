@@ -1,4 +1,7 @@
-"""All checks. A new one is one file in `health/checks`, one line here and one test."""
+"""All checks. A new one is one file in `health/checks`, one line here and one test.
+
+The deep ones are listed in `health/registry_deep.py`: no hook runs them, and to import them took a tenth of a pass.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,6 @@ from trainmaster.health.checks import (
     cpu_clocksource,
     cpu_count,
     cpu_gov,
-    deep_cpu_speed,
-    deep_gpu_collective,
-    deep_gpu_computes,
-    deep_gpu_dcgm,
-    deep_gpu_memory,
-    deep_gpu_pcie,
-    deep_gpu_peers,
-    deep_gpu_speed,
-    deep_memory_patterns,
-    deep_memory_speed,
-    deep_storage_data,
-    deep_storage_speed,
     fs_alive,
     fs_errors,
     fs_mount,
@@ -121,23 +112,19 @@ CHECKS: tuple[Check, ...] = (
     host_stray.CHECK,
     host_drift.CHECK,
     node_kmsg.CHECK,
-    deep_gpu_computes.CHECK,
-    deep_gpu_memory.CHECK,
-    deep_gpu_speed.CHECK,
-    deep_gpu_pcie.CHECK,
-    deep_gpu_peers.CHECK,
-    deep_gpu_collective.CHECK,
-    deep_gpu_dcgm.CHECK,
-    deep_cpu_speed.CHECK,
-    deep_memory_speed.CHECK,
-    deep_memory_patterns.CHECK,
-    deep_storage_data.CHECK,
-    deep_storage_speed.CHECK,
 )
+"""Of the fast and the full set."""
 
 
 SETS = ("fast", "full", "deep")
 """Each holds those before it: a prolog runs fast, a pass once an hour full, a job on an idle node deep."""
+
+
+def every() -> tuple[Check, ...]:
+    """All checks, the deep ones too."""
+    from trainmaster.health import registry_deep
+
+    return CHECKS + registry_deep.CHECKS
 
 
 def matches(check_id: str, patterns: tuple[str, ...]) -> bool:
@@ -154,17 +141,17 @@ def chosen(only: tuple[str, ...] = (), off: tuple[str, ...] = (), largest: str =
     within = SETS[: SETS.index(largest) + 1]
     return tuple(
         check
-        for check in CHECKS
+        for check in (every() if largest == "deep" else CHECKS)
         if all(source.set in within for source in check.sources)
         and (not only or matches(check.id, only))
         and not (off and matches(check.id, off))
     )
 
 
-def rests() -> dict[str, list[str]]:
-    """By the id under which trouble with a source is told, the checks that rest on it."""
+def rests(largest: str = "full") -> dict[str, list[str]]:
+    """By the id under which trouble with a source is told, the checks of a set that rest on it."""
     found: dict[str, list[str]] = {}
-    for check in CHECKS:
+    for check in every() if largest == "deep" else CHECKS:
         for source in check.sources:
             for name in (source.name, source.hung_id):
                 found.setdefault(name, []).append(check.id)

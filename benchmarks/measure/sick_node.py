@@ -21,6 +21,7 @@ MOUNTINFO = """22 27 0:21 / /proc rw - proc proc rw
 40 27 0:40 / /scratch rw,flock - lustre 10.0.0.1@o2ib:/fs rw
 41 27 0:41 / /home rw - nfs4 nas:/home rw,vers=4.2
 """
+DIMMS = 32
 LIMITS = "Limit                     Soft Limit           Hard Limit           Units\n"
 
 
@@ -32,11 +33,11 @@ class SickNode:
         self._records = 0
         fakeroot.create(root, node_name="n01", gpus=GPUS)
         self.write("proc/sys/kernel/random/boot_id", "boot-1")
-        self.write("proc/meminfo", "MemTotal:       2113929216 kB\nHugePages_Total:    1024\n")
+        self.memory()
         for number in range(2):
-            self.write(f"sys/devices/system/node/node{number}/meminfo", f"Node {number} MemTotal: 1056964608 kB\n")
+            self.write(f"sys/devices/system/node/node{number}/meminfo", f"Node {number} MemTotal: 1073741824 kB\n")
         self.edac(ce=12, ue=0)
-        self.write("sys/devices/system/cpu/online", "0-223")
+        self.cpus()
         self.write("sys/devices/system/cpu/present", "0-223")
         self.write("sys/devices/system/cpu/cpufreq/policy0/scaling_governor", "performance")
         self.write("sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc")
@@ -53,11 +54,17 @@ class SickNode:
         self.write("proc/sys/kernel/pid_max", "4194304")
         self.write("proc/sys/kernel/threads-max", "16000000")
         for number in range(8):
+            # Where the kernel shows an adapter a second time: below its PCI device.
+            device = f"sys/bus/pci/devices/0000:4{number}:00.0"
+            self.write(f"{device}/net/ib{number}/operstate", "up")
+            (root / device / "infiniband").mkdir(exist_ok=True)
+            (root / device / f"infiniband/mlx5_{number}").symlink_to(root / f"sys/class/infiniband/mlx5_{number}")
             self.write(f"sys/class/infiniband/mlx5_{number}/fw_ver", "28.39.1002")
             self.write(f"sys/class/infiniband/mlx5_{number}/node_guid", f"0c42:a103:0000:000{number}")
             port = {"state": "4: ACTIVE", "phys_state": "5: LinkUp", "rate": NDR, "link_layer": "InfiniBand"}
             self.port(number, **port)
             self.counters(number, **dict.fromkeys(infiniband.COUNTERS + infiniband.HW_COUNTERS, 7))
+        self.write("sys/class/infiniband_mad/abi_version", "5")
         self.log(
             "nvidia: loading out-of-tree module taints kernel.", "NVRM: loading NVIDIA UNIX Open Kernel Module 580"
         )
@@ -102,6 +109,20 @@ class SickNode:
     def process(self, pid: int, name: str, state: str, wchan: str = "0") -> None:
         self.write(f"proc/{pid}/stat", f"{pid} ({name}) {state} 1 " + "0 " * 17 + f"{pid * 10} 0 0")
         self.write(f"proc/{pid}/wchan", wchan)
+
+    def memory(self, dimms: int = DIMMS) -> None:
+        """So many DIMMs of 64 GiB, for the kernel and for the BIOS."""
+        self.write("proc/meminfo", f"MemTotal:       {dimms << 26} kB\nHugePages_Total:    1024\n")
+        self.tool(f"for dimm in $(seq {dimms}); do printf 'Memory Device\\n\\tSize: 64 GB\\n'; done", "dmidecode")
+
+    def cpus(self, online: int = 224) -> None:
+        """The first of two sockets' 224 threads are in use."""
+        self.write("sys/devices/system/cpu/online", f"0-{online - 1}")
+        blocks = (
+            f"processor\t: {number}\nphysical id\t: {number // 56 % 2}\nsiblings\t: {online // 2}\ncpu cores\t: 56\n"
+            for number in range(online)
+        )
+        self.write("proc/cpuinfo", "\n".join(blocks))
 
     def edac(self, *, ce: int, ue: int) -> None:
         self.write("sys/devices/system/edac/mc/mc0/ce_count", str(ce))
@@ -150,7 +171,10 @@ class SickNode:
     def systemctl(self, units: dict[str, str]) -> None:
         blocks = [f"Id={name}.service\nActiveState={state}\nSubState=x\n" for name, state in units.items()]
         self.write("bin/units.txt", "\n".join(blocks))
-        self.tool(f"cat {self.root}/bin/units.txt", "systemctl")
+        runs = "|".join(name for name, state in units.items() if state in ("active", "reloading"))
+        here = f"{self.root}/bin/units.txt"
+        is_active = f"is-active) for unit; do :; done; case $unit in {runs or '-'}) exit 0;; *) exit 3;; esac"
+        self.tool(f"case $1 in {is_active};; *) exec cat {here};; esac", "systemctl")
 
     def clock(self, offset_s: float, leap: str = "Normal") -> None:
         """What chrony says of the clock."""

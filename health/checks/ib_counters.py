@@ -11,16 +11,16 @@ from trainmaster.health.record import Any, NamedTuple
 from trainmaster.health.sources import infiniband
 
 DOWNS_WINDOW_S = 3 * 3600.0
-# A rate is not judged over less than this: two passes close together would magnify one error. It has a baseline of its
-# own, which stays until then.
-RATE_AFTER_S = 10.0
-# counter: more than this many a second asks for the action.
+HOUR_S, MINUTE_S, SHORT_S = 3600.0, 60.0, 10.0
+# counter: more than this many a second, taken over this time, asks for the action. What would be too much for the whole
+# of that time is told at once; a few in a short part of it are not: one error between two passes that follow closely
+# is no 360 an hour.
 RATES = (
-    ("symbol_error", 120 / 3600, Action.DRAIN_RESET),
-    ("link_error_recovery", 5 / 60, Action.COMMENT),
-    ("port_rcv_errors", 10.0, Action.COMMENT),
-    ("port_xmit_discards", 100.0, Action.COMMENT),
-    ("local_ack_timeout_err", 1.0, Action.COMMENT),
+    ("symbol_error", 120 / 3600, HOUR_S, Action.DRAIN_RESET),
+    ("link_error_recovery", 5 / 60, MINUTE_S, Action.COMMENT),
+    ("port_rcv_errors", 10.0, SHORT_S, Action.COMMENT),
+    ("port_xmit_discards", 100.0, SHORT_S, Action.COMMENT),
+    ("local_ack_timeout_err", 1.0, SHORT_S, Action.COMMENT),
 )
 ANY = ("local_link_integrity_errors", "excessive_buffer_overrun_errors", "rnr_nak_retry_err")
 
@@ -31,9 +31,8 @@ class Change(NamedTuple):
     name: str
     added: dict[str, int]
     """Since the last pass."""
-    rated: dict[str, int]
-    """Since the baseline for rates, `elapsed_s` ago."""
-    elapsed_s: float
+    rated: dict[float, tuple[float, dict[str, int]]]
+    """By the time that a rate is taken over: how long ago that time's baseline was taken, and what was added since."""
     downs: list[float]
     """When its link went down, in the last hours."""
 
@@ -58,15 +57,15 @@ def changes(context: Context, value: Any) -> dict[str, Change]:
             key = f"{facts['node_guid']}/{number}"
             before = old.get(key)
             added: dict[str, int] = {}
-            rated: dict[str, int] = {}
-            elapsed_s, downs = 0.0, []
+            rated: dict[float, tuple[float, dict[str, int]]] = {}
+            downs = []
             if isinstance(before, dict):
                 added = added_since(before["counters"], port["counters"])
-                rated = added_since(before["rated"], port["counters"])
-                elapsed_s = context.now_s - before["rated_at_s"]
+                for window_s, taken_s, counters in before["baselines"]:
+                    rated[window_s] = (context.now_s - taken_s, added_since(counters, port["counters"]))
                 downs = [moment for moment in before["downs"] if 0 <= context.now_s - moment <= DOWNS_WINDOW_S]
             downs += [context.now_s] * min(added.get("link_downed", 0), 10)
-            found[key] = Change(f"{device}/{number}", added, rated, elapsed_s, downs)
+            found[key] = Change(f"{device}/{number}", added, rated, downs)
     return found
 
 
@@ -89,13 +88,12 @@ def judge(context: Context, value: Any) -> list[Finding]:
                 found.append(
                     fail(Action.DRAIN_RESET, detail, subject=change.name, value=change.added[name], threshold=0)
                 )
-        if change.elapsed_s < RATE_AFTER_S:
-            continue
-        for name, default, action in RATES:
-            rate = change.rated.get(name, 0) / change.elapsed_s
+        for name, default, window_s, action in RATES:
+            elapsed_s, rated = change.rated.get(window_s, (0.0, {}))
+            rate = rated.get(name, 0) / max(elapsed_s, window_s)
             limit = context.profile.threshold(f"ib.counters.{name}", default)
             if rate > limit:
-                detail = f"{name} +{change.rated[name]} in {change.elapsed_s:.0f} s"
+                detail = f"{name} +{rated[name]} in {elapsed_s:.0f} s"
                 if action is Action.COMMENT:
                     found.append(warn(detail, subject=change.name, value=round(rate, 3), threshold=round(limit, 3)))
                 else:
@@ -114,14 +112,13 @@ def remember(context: Context, value: Any) -> Any:
         for number, port in facts["ports"].items():
             key = f"{facts['node_guid']}/{number}"
             change, counters = found[key], port["counters"]
-            # A clock that was set back would keep a baseline of the future, and judge no rate until it is reached.
-            young = key in old and 0 <= change.elapsed_s < RATE_AFTER_S
-            kept[key] = {
-                "counters": counters,
-                "rated": old[key]["rated"] if young else counters,
-                "rated_at_s": old[key]["rated_at_s"] if young else context.now_s,
-                "downs": change.downs[-20:],
-            }
+            known = {window_s: baseline for window_s, *baseline in old[key]["baselines"]} if key in old else {}
+            baselines: list[Any] = []
+            for window_s in (HOUR_S, MINUTE_S, SHORT_S):
+                # A clock that was set back would keep a baseline of the future, and judge no rate until it is reached.
+                young = window_s in known and 0 <= change.rated[window_s][0] < window_s
+                baselines.append([window_s, *(known[window_s] if young else (context.now_s, counters))])
+            kept[key] = {"counters": counters, "baselines": baselines, "downs": change.downs[-20:]}
     return kept
 
 

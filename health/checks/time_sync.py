@@ -14,7 +14,7 @@ from trainmaster.health.sources import clock
 
 def judge(context: Context, value: Any) -> list[Finding]:
     """Unsynchronised, by either sign."""
-    if value["state"] != clock.TIME_ERROR and not value["status"] & clock.STA_UNSYNC:
+    if clock.synchronised(value):
         return []
     bound_s = value["maxerror_us"] / 1e6
     return [warn(f"the clock is not synchronised (off by at most {bound_s:.0f} s)", value=value["status"])]

@@ -68,7 +68,7 @@ def judge(nodes: Sequence[str], first: Look, second: Look | None = None) -> Judg
 
 def suspects(judgement: Judgement) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Whom to look at again: the nodes that seem slow by themselves, and those that seem so in pairs."""
-    slow = {check.id for check in registry.CHECKS if check.compare is not None}
+    slow = {check.id for check in registry.every() if check.compare is not None}
     own, paired = [], []
     for node, findings in judgement.findings.items():
         bad = {one.check for one in findings if one.verdict is Verdict.FAIL}
@@ -102,7 +102,7 @@ def _add_compared(
     """Who is slower than its peers. Returns the median of each figure."""
     medians: dict[str, float] = {}
     few = 0
-    for check in registry.CHECKS:
+    for check in registry.every():
         if check.compare is None:
             continue
         by_figure: dict[str, dict[str, float]] = {}
@@ -197,7 +197,7 @@ def _again(node: str, one: Finding, first: Look, second: Look, medians: Mapping[
     """What is left of a finding after the second look: what was not seen again asks for nothing."""
     if one.verdict is not Verdict.FAIL:
         return one
-    compare = next((check.compare for check in registry.CHECKS if check.id == one.check), None)
+    compare = next((check.compare for check in registry.every() if check.id == one.check), None)
     if one.check in (SPEED, REACH):
         times = peers.of_pairs({name: told.pairs for name, told in second.met.get(_means_in(one), {}).items()})
         mine = [pair for pair in times if node in pair]

@@ -66,7 +66,7 @@ def check(task: Task, name: str, folder: str) -> Told:
 def figures_of(result: Pass) -> dict[str, dict[str, float]]:
     """By check, what can be compared with other nodes."""
     found = {}
-    for one in registry.CHECKS:
+    for one in registry.every():
         readings = [result.readings.get(source.name) for source in one.sources]
         values = [reading.value for reading in readings if reading is not None and reading.state == "ok"]
         if one.compare is not None and len(values) == len(one.sources):

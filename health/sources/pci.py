@@ -28,11 +28,12 @@ def read(place: Place) -> Any:
     for address in nvidia_devices(place.root):
         folder = f"{place.root}{FOLDER}/{address}"
         found[address] = {name: files.text(f"{folder}/{name}", 64) for name in _FILES}
-        found[address]["config"] = _first_bytes(f"{folder}/config")
+        found[address]["config"] = first_bytes(f"{folder}/config")
     return {"gpus": found}
 
 
-def _first_bytes(path: str) -> str | None:
+def first_bytes(path: str) -> str | None:
+    """Of a device's configuration space, in hex: its vendor and its kind, or ones when nothing answers."""
     try:
         with open(path, "rb") as stream:
             return stream.read(4).hex()

@@ -25,6 +25,18 @@ def read(place: Place) -> Any:
     return {"adapters": adapters, "gpus": gpus}
 
 
+def read_slots(place: Place) -> Any:
+    """Of the adapters whose slot the profile names ({"rails": {name: {"pci": address}}}), those that are not in it."""
+    slots = {name: rail.get("pci") for name, rail in place.profile.table("rails").items() if isinstance(rail, dict)}
+    folder = place.root + pci.FOLDER
+    return sorted(name for name, slot in slots.items() if isinstance(slot, str) and _is_empty(f"{folder}/{slot}"))
+
+
+def _is_empty(folder: str) -> bool:
+    """A card that fell off the bus may still be listed, and reads as ones."""
+    return not os.path.isdir(folder) or pci.first_bytes(f"{folder}/config") == "ffffffff"
+
+
 def _device(path: str) -> dict[str, Any]:
     numa = files.number(f"{path}/numa_node")
     # /sys/devices/pci0000:00/0000:00:01.0/0000:01:00.0: the folders above a device are the bridges to it.
@@ -50,3 +62,4 @@ def _common(one: list[str], other: list[str]) -> int:
 
 
 SOURCE = Source(name="ib.bus", about="/sys/class/infiniband/*/device, /sys/bus/pci/devices", read=read, deadline_s=10.0)
+SLOTS = Source(name="ib.slots", about="/sys/bus/pci/devices/<slot>/config", read=read_slots, deadline_s=10.0)

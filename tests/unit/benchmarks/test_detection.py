@@ -7,7 +7,7 @@ from detection import FAULTS, HEALTHY, Case, drains, gpu
 
 from trainmaster.health import registry
 
-KNOWN = {check.id for check in registry.CHECKS} | {"gpu.hung"}
+KNOWN = {check.id for check in registry.every()} | {"gpu.hung"}
 
 
 def test_its_labels() -> None:
@@ -31,7 +31,7 @@ def test_every_check_that_drains_has_a_fault() -> None:
     never |= {"proc.zombies", "node.kmsg"}  # warnings, or not in the fast set
     never |= {"host.drift", "host.stray"}  # a warning, and a process that would have to survive SIGKILL
     never |= {"fs.usage"}  # a real file system would have to be full
-    never |= {check.id for check in registry.CHECKS if check.id.startswith("deep.")}  # a GPU would have to be broken
+    never |= {check.id for check in registry.every() if check.id.startswith("deep.")}  # a GPU would have to be broken
     assert KNOWN - never == {case.check for case in FAULTS}
 
 
@@ -46,4 +46,4 @@ def test_every_check_that_drains_has_a_fault() -> None:
     ids=lambda value: value.name if isinstance(value, Case) else "",
 )
 def test_what_it_sees(case: Case, found: set[str], tmp_path: Path) -> None:
-    assert drains(case, tmp_path) == found
+    assert drains(case, tmp_path) == (found, {})

@@ -122,8 +122,8 @@ def test_a_clock_that_was_set_back_does_not_restart_what_is_waited_for() -> None
 def test_adapters_whose_driver_is_not_loaded_yet_come_back_without_a_boot() -> None:
     # During a boot, or while the driver is exchanged: a drain until the next boot would lose a good node.
     expected = {"mlx5_0": {}, "mlx5_1/1": {}}
-    assert told(judge(ib_present.CHECK, {}, ib=expected)) == [DRAIN, DRAIN]
-    assert told(judge(ib_present.CHECK, adapter(0), ib=expected)) == [REQUEUE]
+    assert told(judge(ib_present.CHECK, {}, [], ib=expected)) == [DRAIN, DRAIN]
+    assert told(judge(ib_present.CHECK, adapter(0), [], ib=expected)) == [REQUEUE]
 
 
 def test_a_look_by_hand_leaves_to_the_hook_what_it_was_the_first_to_see(tmp_path: Path) -> None:

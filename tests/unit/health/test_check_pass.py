@@ -38,17 +38,26 @@ PYTHONS = [path for name in ("python3.9", "python3") if (path := shutil.which(na
 
 def test_a_checks_file_is_named_after_it_and_every_file_is_listed() -> None:
     files = {path.stem for path in (HEALTH / "checks").glob("*.py")} - {"__init__"}
-    assert files == {check.id.replace(".", "_") for check in registry.CHECKS}
-    assert len({check.id for check in registry.CHECKS}) == len(registry.CHECKS)
+    assert files == {check.id.replace(".", "_") for check in registry.every()}
+    assert len({check.id for check in registry.every()}) == len(registry.every())
+
+
+def test_what_a_hook_runs_imports_no_deep_check() -> None:
+    code = "import sys; from trainmaster.health import acting; acting.look_and_act(acting.node.Options(forget=True), "
+    code += "act=False); sys.exit(any('deep' in name for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert {check.id for check in registry.every()} - {check.id for check in registry.CHECKS} == {
+        check.id for check in registry.chosen(largest="deep") if check.id.startswith("deep.")
+    }
 
 
 def test_the_table_of_checks_is_current() -> None:
     table = HEALTH.parents[0] / "docs/checks.md"
     # trainmaster health list --markdown >docs/checks.md
-    assert table.read_text() == report.as_markdown(registry.CHECKS)
+    assert table.read_text() == report.as_markdown(registry.every())
 
 
-@pytest.mark.parametrize("check", registry.CHECKS, ids=lambda check: check.id)
+@pytest.mark.parametrize("check", registry.every(), ids=lambda check: check.id)
 def test_every_check_has_a_test(check: Check) -> None:
     name = check.id.replace(".", "_")
     tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*_checks.py"))
@@ -259,7 +268,7 @@ def test_the_command(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["health", "check", "--root", str(root), "--only", "gpu.remap", "--verbose"]) == 0
     assert "ok      gpu.remap.failure" in capsys.readouterr().out
     assert main(["health", "list"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == len(registry.CHECKS)
+    assert len(capsys.readouterr().out.splitlines()) == len(registry.every())
 
 
 def test_findings_are_values() -> None:

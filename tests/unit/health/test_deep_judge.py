@@ -204,7 +204,7 @@ def test_one_that_is_slow_among_many_is_always_found(count: int, share: float, s
 
 
 def test_every_check_that_compares_belongs_to_the_deep_set() -> None:
-    compared = [check for check in registry.CHECKS if check.compare is not None]
+    compared = [check for check in registry.every() if check.compare is not None]
     assert len(compared) >= 6
     for check in compared:
         assert check.id.startswith("deep.") and 0 < check.compare.share < 1  # type: ignore[union-attr]

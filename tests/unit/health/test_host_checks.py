@@ -43,7 +43,7 @@ def tree(root: Path, files: dict[str, str]) -> Place:
 
 
 def test_this_machine_is_read_without_a_fault() -> None:
-    for source in {source.name: source for check in registry.CHECKS for source in check.sources}.values():
+    for source in {source.name: source for check in registry.every() for source in check.sources}.values():
         if source.read is not None and source.name != "node.kmsg":
             try:
                 source.read(Place())
@@ -152,6 +152,21 @@ def test_the_clock() -> None:
     assert judge(time_sync.CHECK, right) == []
     assert told(judge(time_sync.CHECK, {**right, "status": 0x41})) == [WARN]
     assert told(judge(time_sync.CHECK, {**right, "state": clock.TIME_ERROR})) == [WARN]
+
+
+def test_a_clock_that_was_well_is_not_asked_in_every_pass() -> None:
+    asked = clock.remember(clock.read(Place()))
+    well = {**asked, "state": 0, "status": 0x2001, "maxerror_us": -7}
+    assert clock.read(Place(memory=well)) == well
+    for left in (
+        {**well, "status": clock.STA_UNSYNC},
+        {**well, "uptime_s": well["uptime_s"] - clock.AGAIN_S},
+        {**well, "uptime_s": well["uptime_s"] + 60},
+        {**well, "state": None},
+        {"uptime_s": well["uptime_s"]},
+        [well],
+    ):
+        assert clock.read(Place(memory=left))["maxerror_us"] >= 0
 
 
 # -- file systems --------------------------------------------------------------------------------------------------
