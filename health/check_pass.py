@@ -14,7 +14,7 @@ from trainmaster.health.record import Any, NamedTuple
 from trainmaster.health.runner import Reading
 from trainmaster.health.state import State
 
-FAULTS = (ValueError, TypeError, KeyError, IndexError, AttributeError)
+FAULTS = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError)
 """What code raises that meets a form it does not know."""
 
 

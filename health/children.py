@@ -62,11 +62,15 @@ class Child:
         except OSError:
             return ""
 
-    def kill(self, send: Callable[[int, int], None] = os.killpg) -> None:
-        """End its whole session, and forget its streams."""
+    def hang_up(self) -> None:
+        """Listen no longer."""
         for descriptor in self.open:
             os.close(descriptor)
         self.open = set()
+
+    def kill(self, send: Callable[[int, int], None] = os.killpg) -> None:
+        """End its whole session, and forget its streams."""
+        self.hang_up()
         try:
             send(self.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):

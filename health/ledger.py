@@ -70,9 +70,12 @@ def decode(text: str) -> Ledger:
     try:
         raw = json.loads(text)
         causes = tuple(Cause(*(str(part) for part in cause)) for cause in raw["causes"])
-        return Ledger(causes, str(raw["reason"]), int(raw["good_passes"]), str(raw["note"]))
+        good_passes, words = raw["good_passes"], (raw["reason"], raw["note"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return Ledger()
+    if not isinstance(good_passes, int) or not all(isinstance(word, str) for word in words):
+        return Ledger()
+    return Ledger(causes, words[0], good_passes, words[1])
 
 
 def encode(ledger: Ledger) -> str:

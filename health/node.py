@@ -112,7 +112,7 @@ def read_profile(path: str) -> tuple[profile.Profile, tuple[str, ...]]:
             raw = json.load(stream)
     except FileNotFoundError:
         return profile.Profile({}), ()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return profile.Profile({}), (f"{path} cannot be read: {error}",)
     return profile.decode(raw, host_name())
 

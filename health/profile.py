@@ -18,6 +18,7 @@ from trainmaster.health.record import Any, NamedTuple
 
 FILE = "/etc/trainmaster/health.json"
 MODES = ("observe", "comment", "drain")
+_INFINITE = float("inf")
 _ACTIONS = {action.value: action for action in Action}
 
 
@@ -44,8 +45,8 @@ class Profile(NamedTuple):
 
     def threshold(self, check: str, default: float) -> float:
         """The site's number for a check, or ours."""
-        value = self.table("thresholds").get(check)
-        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else default
+        value = number(self.table("thresholds").get(check))
+        return default if value is None else value
 
     def mode(self, check: str) -> str:
         """How far a check may go: observe, comment or drain. The longest name wins, "*" stands for the rest."""
@@ -66,9 +67,20 @@ class Profile(NamedTuple):
         parts = check.split(".")
         for length in range(len(parts), 0, -1):
             chosen = actions.get(".".join(parts[:length]) + (f":{kind}" if kind else ""))
-            if chosen in _ACTIONS:
+            if isinstance(chosen, str) and chosen in _ACTIONS:
                 return _ACTIONS[chosen]
         return None
+
+
+def number(value: Any) -> float | None:
+    """A finite number of JSON, which also knows NaN, Infinity, and whole numbers that no float can hold."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:
+        return None
+    return found if abs(found) < _INFINITE else None
 
 
 def decode(raw: Any, host: str = "") -> tuple[Profile, tuple[str, ...]]:
@@ -89,12 +101,12 @@ def decode(raw: Any, host: str = "") -> tuple[Profile, tuple[str, ...]]:
         if mode not in MODES:
             faults.append(f"modes.{check} is {mode!r}; a mode is one of {', '.join(MODES)}")
     for check, chosen in list(kept.get("actions", {}).items()):
-        if chosen not in _ACTIONS:
+        if not isinstance(chosen, str) or chosen not in _ACTIONS:
             faults.append(f"actions.{check} is {chosen!r}; an action is one of {', '.join(_ACTIONS)}")
     for table in ("thresholds", "deadlines_s"):
-        for check, number in list(kept.get(table, {}).items()):
-            if not isinstance(number, (int, float)) or isinstance(number, bool):
-                faults.append(f"{table}.{check} is {number!r}; write a number")
+        for check, value in kept.get(table, {}).items():
+            if number(value) is None:
+                faults.append(f"{table}.{check} is {str(value)[:40]}; write a number")
     return Profile(kept), tuple(faults)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from trainmaster.health import children
 from trainmaster.health.check import Absent, Completed, Missing, Place, Source, SourceFault
 from trainmaster.health.children import Child
+from trainmaster.health.profile import number
 from trainmaster.health.record import Any, NamedTuple
 
 BUDGET_S = 45.0
@@ -24,6 +25,8 @@ BUDGET_S = 45.0
 DEEP_BUDGET_S = 1800.0
 """For the deep set, which no hook runs: each of its sources has a deadline of its own."""
 _TICK_S = 0.005
+_LINGER_S = 0.25
+"""How long the output of a command is waited for after its end: a process that it left behind may hold its pipes."""
 
 
 class Reading(NamedTuple):
@@ -80,6 +83,8 @@ def read_all(
         wait_s = min(task.deadline_s for task in tasks) - time.monotonic()
         if any(not task.descriptors() for task in tasks):
             wait_s = min(wait_s, _TICK_S)
+        elif any(isinstance(task, _Asker) for task in tasks):
+            wait_s = min(wait_s, _LINGER_S)
         for descriptor, _ in poll.poll(max(0.0, wait_s) * 1000):
             owners[descriptor].hear(descriptor)
         for task in tasks:
@@ -122,8 +127,8 @@ class _Race:
 
 def _patience_s(source: Source, place: Place) -> float:
     """How long a source may take: the site's choice, or its own."""
-    chosen = place.profile.table("deadlines_s").get(source.name)
-    return float(chosen) if isinstance(chosen, (int, float)) and chosen > 0 else source.deadline_s
+    chosen = number(place.profile.table("deadlines_s").get(source.name))
+    return chosen if chosen is not None and chosen > 0 else source.deadline_s
 
 
 class _Task(ABC):
@@ -153,6 +158,7 @@ class _Asker(_Task):
         assert source.ask is not None
         self._source, self._place, self._race = source, place, race
         self._began_s = time.monotonic()
+        self._ended_s: float | None = None
         self.deadline_s = race.deadline_s(source, place)
         self._answers: Generator[list[str], Completed, Any] = source.ask(place)
         self._go_on(None)
@@ -180,8 +186,13 @@ class _Asker(_Task):
         child = self.child
         if child is None:
             return
+        if child.open and child.ended():
+            self._ended_s = self._ended_s or now_s
+            if now_s - self._ended_s >= _LINGER_S:
+                child.hang_up()
         if not child.open and child.ended():
             assert child.status is not None
+            self._ended_s = None
             out, err = (bytes(data).decode(errors="replace") for data in child.streams.values())
             self._go_on(Completed(out, err, child.status))
         elif now_s >= self.deadline_s:

@@ -35,6 +35,8 @@ class Change(NamedTuple):
     """By the time that a rate is taken over: how long ago that time's baseline was taken, and what was added since."""
     downs: list[float]
     """When its link went down, in the last hours."""
+    failed: dict[str, str]
+    """By counter, what it was drained for in this boot, until the counter is cleared."""
 
 
 def added_since(then: dict[str, int], now: dict[str, int]) -> dict[str, int]:
@@ -58,48 +60,55 @@ def changes(context: Context, value: Any) -> dict[str, Change]:
             before = old.get(key)
             added: dict[str, int] = {}
             rated: dict[float, tuple[float, dict[str, int]]] = {}
-            downs = []
+            downs, failed = [], {}
             if isinstance(before, dict):
                 added = added_since(before["counters"], port["counters"])
                 for window_s, taken_s, counters in before["baselines"]:
                     rated[window_s] = (context.now_s - taken_s, added_since(counters, port["counters"]))
                 downs = [moment for moment in before["downs"] if 0 <= context.now_s - moment <= DOWNS_WINDOW_S]
+                then, now = before["counters"], port["counters"]
+                failed = {
+                    name: said for name, said in before["failed"].items() if now.get(name, 0) >= then.get(name, 0)
+                }
             downs += [context.now_s] * min(added.get("link_downed", 0), 10)
-            found[key] = Change(f"{device}/{number}", added, rated, downs)
+            change = Change(f"{device}/{number}", added, rated, downs, failed)
+            found[key] = change._replace(failed={**failed, **failures(context, change)})
+    return found
+
+
+def failures(context: Context, change: Change) -> dict[str, str]:
+    """By counter, what a port is drained for as it is now. Pure."""
+    limit = context.profile.threshold("ib.counters.link_downed", 3)
+    found = {name: f"{name} +{change.added[name]}" for name in ANY if change.added.get(name)}
+    if len(change.downs) > limit:
+        found["link_downed"] = f"link down {len(change.downs)} times in three hours"
+    return {**found, **{name: said for name, said, action in rates(context, change) if action is not Action.COMMENT}}
+
+
+def rates(context: Context, change: Change) -> list[tuple[str, str, Action]]:
+    """The counters that rise too fast: name, words, action. Pure."""
+    found = []
+    for name, default, window_s, action in RATES:
+        elapsed_s, rated = change.rated.get(window_s, (0.0, {}))
+        limit = context.profile.threshold(f"ib.counters.{name}", default)
+        if rated.get(name, 0) / max(elapsed_s, window_s) > limit:
+            found.append((name, f"{name} +{rated[name]} in {elapsed_s:.0f} s", action))
     return found
 
 
 def judge(context: Context, value: Any) -> list[Finding]:
-    """Additions, and rates of them."""
+    """Additions, and rates of them. What asks for a drain stays: slurmctld may have been away when it was seen."""
     found = []
     for change in changes(context, value).values():
-        limit = context.profile.threshold("ib.counters.link_downed", 3)
-        if len(change.downs) > limit:
-            detail = f"link down {len(change.downs)} times in three hours"
-            found.append(
-                fail(Action.DRAIN_RESET, detail, subject=change.name, value=len(change.downs), threshold=limit)
-            )
-        elif change.added.get("link_downed"):
+        subject = change.name
+        found += [
+            fail(Action.DRAIN_RESET, said, subject=subject, value=change.added.get(name, 0))
+            for name, said in sorted(change.failed.items())
+        ]
+        if change.added.get("link_downed") and "link_downed" not in change.failed:
             detail = f"link down {change.added['link_downed']} times since the last pass"
-            found.append(warn(detail, subject=change.name, value=change.added["link_downed"]))
-        for name in ANY:
-            if change.added.get(name):
-                detail = f"{name} +{change.added[name]}"
-                found.append(
-                    fail(Action.DRAIN_RESET, detail, subject=change.name, value=change.added[name], threshold=0)
-                )
-        for name, default, window_s, action in RATES:
-            elapsed_s, rated = change.rated.get(window_s, (0.0, {}))
-            rate = rated.get(name, 0) / max(elapsed_s, window_s)
-            limit = context.profile.threshold(f"ib.counters.{name}", default)
-            if rate > limit:
-                detail = f"{name} +{rated[name]} in {elapsed_s:.0f} s"
-                if action is Action.COMMENT:
-                    found.append(warn(detail, subject=change.name, value=round(rate, 3), threshold=round(limit, 3)))
-                else:
-                    found.append(
-                        fail(action, detail, subject=change.name, value=round(rate, 3), threshold=round(limit, 3))
-                    )
+            found.append(warn(detail, subject=subject, value=change.added["link_downed"]))
+        found += [warn(said, subject=subject) for _, said, action in rates(context, change) if action is Action.COMMENT]
     return found
 
 
@@ -118,7 +127,12 @@ def remember(context: Context, value: Any) -> Any:
                 # A clock that was set back would keep a baseline of the future, and judge no rate until it is reached.
                 young = window_s in known and 0 <= change.rated[window_s][0] < window_s
                 baselines.append([window_s, *(known[window_s] if young else (context.now_s, counters))])
-            kept[key] = {"counters": counters, "baselines": baselines, "downs": change.downs[-20:]}
+            kept[key] = {
+                "counters": counters,
+                "baselines": baselines,
+                "downs": change.downs[-20:],
+                "failed": change.failed,
+            }
     return kept
 
 

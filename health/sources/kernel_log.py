@@ -31,7 +31,9 @@ OF_INTEREST = (
 def read(place: Place) -> Any:
     """{"records": [[number, microseconds, priority, text], …], "last": number, "lost": how many}."""
     memory = place.memory if isinstance(place.memory, dict) else {}
-    cursor = memory.get("last", -1)
+    cursor = memory.get("last")
+    if not isinstance(cursor, int):
+        cursor = -1
     try:
         descriptor = os.open(place.root + PATH, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -39,13 +41,19 @@ def read(place: Place) -> Any:
             raise Absent("there is no /dev/kmsg") from None
         raise
     try:
-        return collect(_lines(descriptor, cursor), cursor)
+        newest = [0]
+        found = collect(_lines(descriptor, cursor, newest), cursor)
+        if newest[0] < cursor:
+            # No log of this boot is shorter than it was: the cursor is wrong, and with it nothing would be seen again.
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            found = collect(_lines(descriptor, -1, newest), -1)
+        return found
     finally:
         os.close(descriptor)
 
 
-def _lines(descriptor: int, cursor: int) -> Any:
-    """Records of a log, or of a file that holds such lines."""
+def _lines(descriptor: int, cursor: int, newest: list[int]) -> Any:
+    """Records of a log, or of a file that holds such lines; `newest` is given the number of the last one."""
     rest = b""
     # The kernel gives one record a read and cannot be asked for the new ones only; a ring holds thousands of old ones.
     whole_records = stat.S_ISCHR(os.fstat(descriptor).st_mode)
@@ -60,10 +68,14 @@ def _lines(descriptor: int, cursor: int) -> Any:
             raise
         if not data:
             break
-        if whole_records and _number(data) <= cursor:
-            continue
+        if whole_records:
+            newest[0] = _number(data)
+            if newest[0] <= cursor:
+                continue
         *whole, rest = (rest + data).split(b"\n")
-        yield from whole
+        for line in whole:
+            newest[0] = max(newest[0], _number(line))
+            yield line
     if rest:
         yield rest
 
@@ -71,7 +83,7 @@ def _lines(descriptor: int, cursor: int) -> Any:
 def _number(record: bytes) -> int:
     """A record's number; one beyond all for what has none, so that it is looked at."""
     fields = record.split(b",", 2)
-    return int(fields[1]) if len(fields) == 3 and fields[1].isdigit() else 1 << 63
+    return int(fields[1]) if len(fields) == 3 and fields[1].isdigit() and len(fields[1]) < 20 else 1 << 63
 
 
 def collect(lines: Any, cursor: int) -> dict[str, Any]:

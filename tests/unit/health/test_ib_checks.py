@@ -181,6 +181,15 @@ def test_a_few_errors_between_close_passes_are_no_rate_of_an_hour() -> None:
     assert passes(*({"symbol_error": count} for count in range(300)), every_s=60.0) == []
 
 
+def test_what_a_port_is_drained_for_is_not_forgotten_by_the_next_pass() -> None:
+    # slurmctld did not answer the pass that saw it, and the next one found nothing new: the node was never drained.
+    assert told(passes({"rnr_nak_retry_err": 0}, {"rnr_nak_retry_err": 1}, {"rnr_nak_retry_err": 1})) == [RESET]
+    many = [{"symbol_error": 0}, {"symbol_error": 500}, {"symbol_error": 500}, {"symbol_error": 500}]
+    assert told(passes(*many, every_s=3000.0)) == [RESET]
+    # Cleared by perfquery -R, by somebody who has seen to it.
+    assert passes({"rnr_nak_retry_err": 0}, {"rnr_nak_retry_err": 1}, {"rnr_nak_retry_err": 0}) == []
+
+
 def test_an_exchanged_adapter_begins_anew() -> None:
     value = adapters(port(counters={"link_downed": 9}))
     memory = ib_counters.remember(Context(Profile({}), None, 1e9), value)
