@@ -177,10 +177,10 @@ def _emit(args: argparse.Namespace) -> int:
         text = block_conf(tree, slurm_nodes=nodes, base=args.base)
     else:
         text = tree_conf(tree, slurm_nodes=nodes)
-    if args.form != "yaml":
-        wrong = [one for one in lint(text, slurm_nodes=nodes) if one.severity is Severity.ERROR]
-        if wrong:
-            raise FabricError("slurmctld would refuse this topology:\n" + "\n".join(map(str, wrong)))
+    # topology.yaml says the same in other words.
+    plain = tree_conf(tree, slurm_nodes=nodes) if args.form == "yaml" else text
+    if wrong := [one for one in lint(plain, slurm_nodes=nodes) if one.severity is Severity.ERROR]:
+        raise FabricError("slurmctld would refuse this topology:\n" + "\n".join(map(str, wrong)))
     before = args.output.read_text() if args.output and args.output.exists() else ""
     changed = before != text
     if args.output and changed and not args.dry_run:

@@ -1,6 +1,6 @@
 """What is wrong, or will go wrong, with a topology.conf: each finding with the reason and the mend. Pure.
 
-Sources: Slurm's topology/tree and topology/block plug-ins, topology.conf(5), and trials on 22.05.
+Sources: Slurm's topology/tree and topology/block plug-ins, topology.conf(5), and trials on 22.05, 24.11 and 26.05.
 """
 
 from collections import Counter, defaultdict
@@ -300,18 +300,25 @@ def _blocks(config: Config) -> Iterator[Finding]:
         small = [entry for entry in config.blocks if len(entry.nodes) < sizes[0]]
         if small:
             yield Finding(
-                code="small-block", severity=Severity.WARNING, line=small[0].line,
+                code="small-block", severity=Severity.ERROR, line=small[0].line,
                 what=f"{fold(entry.name for entry in small)} has {len(small[0].nodes)} nodes, and the first of "
                 f"BlockSizes is {sizes[0]}",
-                why="a block with fewer nodes than the base size holds no whole segment and stays empty",
+                why="slurmctld 24.11 ends with a fatal error; to a newer one such a block holds no whole segment",
                 mend=f"a base size of at most {min(len(entry.nodes) for entry in small)}",
             )  # fmt: skip
+    if config.switches and config.blocks:
+        yield Finding(
+            code="switches-and-blocks", severity=Severity.ERROR, line=config.blocks[0].line,
+            what="switches and blocks are in one file",
+            why="topology/tree does not know BlockName, topology/block does not know SwitchName: slurmctld ends",
+            mend="a file for one of them, or topology.yaml (25.05), which has room for both",
+        )  # fmt: skip
     where = Counter(node for entry in config.blocks for node in set(entry.nodes))
     twice = [node for node, count in where.items() if count > 1]
     if twice:
         yield Finding(
             code="node-in-two-blocks", severity=Severity.ERROR, line=0, what=f"{fold(twice)} is in several blocks",
-            why="slurmctld refuses blocks that share nodes", mend="each node in one block",
+            why="slurmctld starts without a word and counts the node in each of them", mend="each node in one block",
         )  # fmt: skip
 
 
@@ -328,6 +335,13 @@ def _against_slurm(config: Config, slurm_nodes: Collection[str]) -> Iterator[Fin
             )  # fmt: skip
     has: Sequence[Entry] = config.switches or config.blocks
     missing = known - {node for entry in has for node in entry.nodes}
+    if missing and config.blocks and not config.switches:
+        yield Finding(
+            code="missing-node", severity=Severity.WARNING, line=0,
+            what=f"{fold(missing)} is in no block",
+            why="no job gets it together with nodes of blocks; one that needs both is refused as impossible",
+            mend="add it to a block, or keep such nodes in a partition of their own",
+        )  # fmt: skip
     if missing and config.switches:
         yield Finding(
             code="missing-node", severity=Severity.WARNING, line=0,

@@ -48,7 +48,8 @@ def codes(text, **options):
         ("SwitchName=top Switches=s[1-600]\n" + "".join(f"SwitchName=s{n} Nodes=n{n}\n" for n in range(1, 601)),
          "many-switches", "warning"),
         ("BlockName=b1 Nodes=n[1-4]\nBlockSizes=4,12\n", "block-sizes", "error"),
-        ("BlockName=b1 Nodes=n[1-3]\nBlockSizes=4\n", "small-block", "warning"),
+        ("BlockName=b1 Nodes=n[1-3]\nBlockSizes=4\n", "small-block", "error"),
+        ("SwitchName=s Nodes=n[1-3]\nBlockName=b1 Nodes=n[4-6]\nBlockSizes=3\n", "switches-and-blocks", "error"),
         ("BlockName=b1 Nodes=n[1-3]\nBlockName=b2 Nodes=n[3-6]\nBlockSizes=2\n", "node-in-two-blocks", "error"),
     ],
 )  # fmt: skip
