@@ -1,7 +1,7 @@
 """What is emitted, loaded by slurmctld of Debian 13 and of Debian unstable: tree, block and topology.yaml.
 
-Slow, since a root with each is made first by debootstrap: some minutes and 500 MB. $TRAINMASTER_SLURM_ROOTS names a folder
-in which they are kept.
+Slow, since a root with each is made first by debootstrap: a minute each and 500 MB. $TRAINMASTER_SLURM_ROOTS names a
+folder in which they are kept.
 """
 
 import os
