@@ -1,17 +1,16 @@
 """Puts the hooks and what they need below a folder: no package on the nodes, nothing elsewhere.
 
-    PREFIX/hooks/{prolog,epilog,health_check_program,task_prolog}
+    PREFIX/hooks/{prolog,epilog,health_check_program,task_prolog,trusted.sh}
     PREFIX/site.sh                  what differs from site to site; an edited one is kept
     PREFIX/lib/<version>/trainmaster/health/…, lib/current -> <version>
     PREFIX/slurm.conf.fragment      the lines for slurm.conf
+    PREFIX/logrotate.conf           for the hooks' log
     PREFIX/manifest.json            what was installed: all that an uninstall removes
 
 Every file is replaced at once and `lib/current` last, so a node that runs a hook meanwhile sees old or new.
 """
 
-import hashlib
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -20,10 +19,16 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from trainmaster.errors import InstallError
+from trainmaster.slurm_plugins.placing import Step, checked, is_edited
+from trainmaster.slurm_plugins.placing import read as _read
+from trainmaster.slurm_plugins.placing import replace as _replace
+from trainmaster.slurm_plugins.placing import sum_of as _sum
 
 HERE = Path(__file__).resolve().parent
 HOOKS = ("prolog", "epilog", "health_check_program", "task_prolog")
-MANIFEST, SITE, FRAGMENT = "manifest.json", "site.sh", "slurm.conf.fragment"
+# Sourced by the hooks: ends them when somebody else could change what they are about to run.
+TRUSTED = "hooks/trusted.sh"
+MANIFEST, SITE, FRAGMENT, LOGROTATE = "manifest.json", "site.sh", "slurm.conf.fragment", "logrotate.conf"
 # The package's own __init__ loads much more, lazily; the nodes need none of it.
 _INIT = '"""What the health checks need of trainmaster, and no more. Installed by `trainmaster install hooks`."""\n'
 _EXTENSIONS = (".py", ".ptx")
@@ -43,16 +48,6 @@ class Site:
     log: str = "/var/log/trainmaster-health.log"
     textfile: str = ""
     """node_exporter's, such as /var/lib/node_exporter/trainmaster.prom; empty: none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One thing to be done below the prefix."""
-
-    verb: str
-    """write, keep, link or remove."""
-    path: str
-    """Relative to the prefix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +115,18 @@ def fragment_text(prefix: Path) -> str:
     )
 
 
+def logrotate_text(site: Site) -> str:
+    """For /etc/logrotate.d on the nodes: the hooks' log. Pure."""
+    log = site.log.replace("$SLURMD_NODENAME", "*").replace("${SLURMD_NODENAME}", "*")
+    return (
+        "# From `trainmaster install hooks`. On each node: ln -s this file /etc/logrotate.d/trainmaster-health\n"
+        f'"{log}" {{\n'
+        "    weekly\n    rotate 8\n    compress\n    delaycompress\n    missingok\n    notifempty\n"
+        "    # Each pass opens it anew: nobody has to be told.\n"
+        "    create 0644 root root\n}\n"
+    )
+
+
 def copied_files() -> dict[str, bytes]:
     """By path below a version's folder, what the nodes need of this package."""
     top = HERE.parent / "health"
@@ -131,17 +138,13 @@ def copied_files() -> dict[str, bytes]:
     return {"trainmaster/__init__.py": _INIT.encode(), **found}
 
 
-def _sum(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 def read_manifest(prefix: Path) -> tuple[dict[str, str], Site]:
     """By path, the sum of each file that was installed; and the site. Raises InstallError for a damaged manifest."""
     try:
         raw = json.loads((prefix / MANIFEST).read_text(encoding="utf-8"))
         known = {field.name for field in fields(Site)}
         site = Site(**{name: str(value) for name, value in raw["site"].items() if name in known})
-        return {str(path): str(total) for path, total in raw["files"].items()}, site
+        return checked(raw["files"]), site
     except FileNotFoundError:
         return {}, Site()
     except (ValueError, KeyError, AttributeError, OSError) as error:
@@ -159,7 +162,8 @@ def plan(prefix: Path, site: Site) -> InstallPlan:
     version = _sum(b"".join(name.encode() + data for name, data in library.items()))[:12]
     files = {f"hooks/{name}": (HERE / "hooks" / name).read_bytes() for name in HOOKS}
     files |= {f"lib/{version}/{name}": data for name, data in library.items()}
-    files |= {SITE: site_text(site).encode(), FRAGMENT: fragment_text(prefix).encode()}
+    files |= {TRUSTED: (HERE / TRUSTED).read_bytes(), SITE: site_text(site).encode()}
+    files |= {FRAGMENT: fragment_text(prefix).encode(), LOGROTATE: logrotate_text(site).encode()}
     steps, kept = [], []
     for path, data in files.items():
         here = _read(prefix / path)
@@ -169,7 +173,8 @@ def plan(prefix: Path, site: Site) -> InstallPlan:
             raise InstallError(
                 f"{prefix / path} is there and was not installed by trainmaster", hint="choose another --prefix"
             )
-        edited = here is not None and path == SITE and _sum(here) != old.get(path)
+        # What lies in lib/ is ours alone; an edit there would be an edit of one version.
+        edited = not path.startswith("lib/") and is_edited(prefix, path, old)
         kept += [path] if edited else []
         steps.append(Step(verb="keep" if edited else "write", path=path))
     if _target(prefix / "lib/current") != version:
@@ -198,7 +203,6 @@ def apply(plan: InstallPlan) -> None:
     sums = {path: _sum(data) for path, data in plan.files.items()} | kept_sums
     earlier = {path: total for path, total in old.items() if not path.startswith(tuple(f"{one}/" for one in removed))}
     try:
-        prefix.mkdir(parents=True, exist_ok=True)
         # First, so that an installation that was interrupted can be taken away again.
         _replace(
             prefix / MANIFEST,
@@ -224,8 +228,8 @@ def apply(plan: InstallPlan) -> None:
         raise InstallError(f"could not install below {prefix}: {error}", hint="run it as who may write there") from None
 
 
-def uninstall_steps(prefix: Path) -> tuple[Step, ...]:
-    """What an uninstall would do. Raises InstallError when nothing was installed here."""
+def uninstall_steps(prefix: Path, *, purge: bool = False) -> tuple[Step, ...]:
+    """What an uninstall would do; `purge` takes edited files too. Raises InstallError when nothing is here."""
     old, _ = read_manifest(prefix)
     if not old:
         raise InstallError(f"nothing is installed below {prefix}: there is no {MANIFEST}")
@@ -233,14 +237,16 @@ def uninstall_steps(prefix: Path) -> tuple[Step, ...]:
     for path, total in sorted(old.items()):
         here = _read(prefix / path)
         if here is not None:
-            edited = path == SITE and _sum(here) != total
+            edited = not path.startswith("lib/") and _sum(here) != total and not purge
             steps.append(Step(verb="keep" if edited else "remove", path=path))
+        if _read(prefix / f"{path}.new") is not None:
+            steps.append(Step(verb="remove", path=f"{path}.new"))
     return (*steps, Step(verb="remove", path="lib/current"), Step(verb="remove", path=MANIFEST))
 
 
-def uninstall(prefix: Path) -> tuple[Step, ...]:
-    """Remove what was installed, and folders that are empty then; an edited site.sh stays. Returns what was done."""
-    steps = uninstall_steps(prefix)
+def uninstall(prefix: Path, *, purge: bool = False) -> tuple[Step, ...]:
+    """Remove what was installed, and folders that are empty then; edited files stay. Returns what was done."""
+    steps = uninstall_steps(prefix, purge=purge)
     folders: set[Path] = {prefix}
     try:
         for step in steps:
@@ -263,7 +269,7 @@ def _compile(folder: Path, python: str) -> None:
     """Let the nodes' Python compile once what every hook would compile anew where the folder is read-only."""
     words = [python, "-I", "-S", "-m", "compileall", "-q", str(folder)]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120, umask=0o022)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InstallError(
             f"`{shlex.join(words)}` failed: {error}", hint="name the nodes' Python with --python"
@@ -275,20 +281,5 @@ def _compile(folder: Path, python: str) -> None:
         )
 
 
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None
-
-
 def _target(link: Path) -> str:
     return str(link.readlink()) if link.is_symlink() else ""
-
-
-def _replace(path: Path, data: bytes, *, mode: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-    fresh.write_bytes(data)
-    fresh.chmod(mode)
-    fresh.replace(path)

@@ -1,7 +1,11 @@
-"""`trainmaster install`: what admins put into Slurm."""
+"""`trainmaster install` and `trainmaster uninstall`: what admins put into Slurm and beside it."""
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trainmaster.slurm_plugins.placing import Step
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,11 +24,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--log", metavar="FILE", help="the hooks' log (/var/log/trainmaster-health.log)")
     verb.add_argument("--textfile", metavar="FILE", help="for node_exporter's textfile collector (none)")
-    verb.add_argument("--uninstall", action="store_true", help="remove what was installed, and nothing else")
-    verb.add_argument("--force", action="store_true", help="uninstall although slurm.conf still names the hooks")
-    verb.add_argument("--dry-run", action="store_true", help="only show what would be done")
-    verb.add_argument("--json", action="store_true", help="print one JSON value")
-    verb.set_defaults(run=_hooks)
+    verb.add_argument("--uninstall", action="store_true", help="the same as `trainmaster uninstall hooks`")
+    verb.add_argument("--force", action="store_true", help="although others may write there, or slurm.conf names them")
+    _common(verb)
+    verb.set_defaults(run=_hooks, purge=False)
+
+    verb = verbs.add_parser(
+        "controller", help="systemd unit and policy on the host of slurmctld; systemctl is not called"
+    )
+    verb.add_argument("--prefix", type=Path, default=Path("/"), metavar="FOLDER", help="what etc/ lies in (/)")
+    verb.add_argument("--user", help="whom it runs as: an operator of Slurm (slurm)")
+    verb.add_argument("--program", type=Path, metavar="FILE", help="the command trainmaster (this one)")
+    verb.add_argument("--slurm-conf", default="", metavar="FILE", help="if Slurm's commands do not find it themselves")
+    _common(verb)
+    verb.set_defaults(run=_controller)
+
+    verb = verbs.add_parser("topology", help="topology.conf beside slurm.conf, once it is sound")
+    verb.add_argument("--prefix", type=Path, required=True, metavar="FOLDER", help="where slurm.conf lies")
+    verb.add_argument("--file", type=Path, required=True, metavar="FILE", help="what `trainmaster fabric emit` wrote")
+    verb.add_argument("--replace", action="store_true", help="keep a topology.conf of the site's as .before")
+    _common(verb)
+    verb.set_defaults(run=_topology)
 
     verb = verbs.add_parser("job-submit", help="job_submit.lua, which keeps jobs to pods by `trainmaster fabric plan`")
     verb.add_argument("--output", type=Path, required=True, metavar="FILE", help="job_submit.lua beside slurm.conf")
@@ -34,6 +54,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verb.add_argument("--dry-run", action="store_true", help="only say what would be done")
     verb.add_argument("--json", action="store_true", help="print one JSON value")
     verb.set_defaults(run=_job_submit)
+
+
+def configure_uninstall(parser: argparse.ArgumentParser) -> None:
+    """Describe `trainmaster uninstall` to the parser."""
+    verbs = parser.add_subparsers(required=True, metavar="WHAT")
+    for what, text in (
+        ("hooks", "prolog, epilog, health check and task prolog; refused while slurm.conf names them"),
+        ("controller", "systemd unit and policy"),
+        ("topology", "topology.conf; one of the site's comes back"),
+    ):
+        verb = verbs.add_parser(what, help=text)
+        verb.add_argument(
+            "--prefix", type=Path, required=what != "controller", default=Path("/"), metavar="FOLDER",
+            help="as it was installed",
+        )  # fmt: skip
+        verb.add_argument("--purge", action="store_true", help="files that somebody has edited too")
+        verb.add_argument("--force", action="store_true", help="although it is in use")
+        _common(verb)
+        verb.set_defaults(run=_hooks if what == "hooks" else _uninstall, what=what, uninstall=True)
+
+
+def _common(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--dry-run", action="store_true", help="only show what would be done")
+    verb.add_argument("--json", action="store_true", help="print one JSON value")
 
 
 def _require_unused(prefix: Path) -> None:
@@ -60,6 +104,85 @@ def _require_unused(prefix: Path) -> None:
         )
 
 
+def _require_ours(prefix: Path) -> None:
+    """Raise InstallError where others than root and this user may write: the hooks would not run from there."""
+    from trainmaster.errors import InstallError
+    from trainmaster.slurm_plugins.trusted import who_else_may_write
+
+    above = next((folder for folder in (prefix, *prefix.parents) if folder.exists()), prefix)
+    who = who_else_may_write(above)
+    if who:
+        raise InstallError(
+            f"{prefix} is no place for what runs as root on every node: {who}",
+            hint="choose another --prefix, or `chown root` and `chmod go-w` it; --force installs all the same",
+        )
+
+
+def _done(args: argparse.Namespace, steps: "tuple[Step, ...]", *, then: str = "") -> int:
+    """Say what was done, or would be."""
+    import json
+    import sys
+    from dataclasses import asdict
+
+    if args.json:
+        shown = [asdict(step) for step in steps]
+        print(json.dumps({"prefix": str(args.prefix), "dry_run": args.dry_run, "steps": shown}))
+        return 0
+    for step in steps:
+        print(f"{'would ' if args.dry_run else ''}{step.verb} {args.prefix / step.path}", file=sys.stderr)
+    if not steps:
+        print("everything is as it should be", file=sys.stderr)
+    if then:
+        print(then)
+    return 0
+
+
+def _controller(args: argparse.Namespace) -> int:
+    import sys
+
+    from trainmaster.slurm_plugins import install_controller, placing
+
+    program = args.program or Path(sys.prefix) / "bin/trainmaster"
+    wanted = install_controller.files(program=program, user=args.user or "slurm", slurm_conf=args.slurm_conf)
+    act = placing.steps if args.dry_run else placing.place
+    steps = act(args.prefix, args.prefix / install_controller.MANIFEST, wanted)
+    return _done(args, steps, then="systemctl daemon-reload && systemctl enable --now trainmaster-controller")
+
+
+def _topology(args: argparse.Namespace) -> int:
+    from trainmaster.errors import SlurmError
+    from trainmaster.slurm.commands import Commands
+    from trainmaster.slurm_plugins import install_topology, placing
+
+    nodes: tuple[str, ...] | None = None
+    try:
+        nodes = tuple(node.name for node in Commands(timeout_s=10.0).nodes())
+    except SlurmError:
+        pass  # It may have to be put there before slurmctld can start.
+    wanted = install_topology.files(args.file, nodes=nodes)
+    act = placing.steps if args.dry_run else placing.place
+    instead = tuple(wanted) if args.replace else ()
+    steps = act(args.prefix, args.prefix / install_topology.MANIFEST, wanted, instead=instead)
+    return _done(args, steps, then=install_topology.line_for(args.file.read_text(encoding="utf-8")))
+
+
+def _uninstall(args: argparse.Namespace) -> int:
+    from trainmaster.errors import InstallError
+    from trainmaster.slurm_plugins import install_controller, install_topology, placing
+
+    name = install_controller.MANIFEST if args.what == "controller" else install_topology.MANIFEST
+    steps = placing.removal(args.prefix, args.prefix / name, purge=args.purge)
+    left = any(step.verb in ("keep", "restore") and step.path == install_topology.FILE for step in steps)
+    if args.what == "topology" and not (args.force or left) and install_topology.is_used(args.prefix):
+        raise InstallError(
+            f"slurm.conf in {args.prefix} still makes slurmctld read topology.conf, without which it does not start",
+            hint="set TopologyPlugin to topology/none (23.11: default; 25.05: flat) first, or use --force",
+        )
+    if not args.dry_run:
+        placing.remove(args.prefix, args.prefix / name, purge=args.purge)
+    return _done(args, steps)
+
+
 def _hooks(args: argparse.Namespace) -> int:
     import json
     import sys
@@ -71,13 +194,16 @@ def _hooks(args: argparse.Namespace) -> int:
     if args.uninstall:
         if not (args.force or args.dry_run):
             _require_unused(prefix)
-        steps = install.uninstall_steps(prefix) if args.dry_run else install.uninstall(prefix)
+        act = install.uninstall_steps if args.dry_run else install.uninstall
+        steps = act(prefix, purge=args.purge)
         kept: tuple[str, ...] = tuple(step.path for step in steps if step.verb == "keep")
     else:
         _, before = install.read_manifest(prefix)
         names = ("python", "slurm_conf", "root", "profile", "state", "log", "textfile")
         given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
         plan = install.plan(prefix, replace(before, **given))
+        if not args.force:
+            _require_ours(prefix)
         steps, kept = plan.steps, plan.kept
         if not args.dry_run:
             install.apply(plan)

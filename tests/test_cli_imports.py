@@ -74,6 +74,7 @@ def loaded(argv: list[str]) -> set[str]:
         ["fabric", "--help"],
         ["fabric", "emit", "--help"],
         ["install", "--help"],
+        ["uninstall", "--help"],
         ["doctor", "--help"],
         ["controller", "--help"],
         ["sim", "--help"],

@@ -72,3 +72,24 @@ def test_faults_of_a_running_cluster(lab: Lab, capsys: pytest.CaptureFixture[str
         lab.conf.write_text(conf)
         client.reconfigure()
         client.update_nodes("n02", State="RESUME")
+
+
+def test_a_topology_is_installed_beside_slurm_conf_and_taken_away_again(lab: Lab, tmp_path: Path) -> None:
+    client = Commands(env=lab.env)
+    before = (lab.folder / "topology.conf").read_text()
+    made = tmp_path / "made.conf"
+    made.write_text("SwitchName=a Nodes=n[01-02]\nSwitchName=b Nodes=n[03-04]\nSwitchName=top Switches=a,b\n")
+    words = ["install", "topology", f"--prefix={lab.folder}", f"--file={made}"]
+    # One node that this cluster lacks, and one of its own left out: slurmctld would end.
+    made.write_text(made.read_text().replace("n[03-04]", "n[03-05]"))
+    assert main(words) == 1
+    made.write_text(made.read_text().replace("n[03-05]", "n[03-04]"))
+    assert main(words) == 1, "the lab's own file is not to be replaced unasked"
+    assert main([*words, "--replace"]) == 0
+    client.reconfigure()
+    assert set(client.leaves().values()) == {"a", "b"}
+    assert main(["doctor"]) == 0
+    assert main(["uninstall", "topology", f"--prefix={lab.folder}"]) == 0
+    assert (lab.folder / "topology.conf").read_text() == before
+    client.reconfigure()
+    assert "a" not in client.leaves().values() and client.leaves()

@@ -31,7 +31,7 @@ def base() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def lab(base: Path) -> Iterator[Lab]:
-    folder, prefix = base / "lab", base / "opt"
+    folder, prefix = base / "health-hooks", base / "opt"
     words = [f"--slurm-conf={folder}/slurm.conf", f"--root={folder}/nodes/$SLURMD_NODENAME/root"]
     words += [f"--log={folder}/health.log", f"--textfile={folder}/nodes/$SLURMD_NODENAME/health.prom"]
     assert main(["install", "hooks", f"--prefix={prefix}", *words]) == 0

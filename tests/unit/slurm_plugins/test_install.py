@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -71,9 +72,85 @@ def test_an_edited_site_sh_is_kept_by_an_installation_and_an_uninstall(installed
         assert main(["install", "hooks", f"--prefix={installed}", "--log=/var/log/other"]) == 0
         assert site.read_text() == mine
         assert 'log="/var/log/other"' in (installed / "site.sh.new").read_text()
-    (installed / "site.sh.new").unlink()
     assert main(["install", "hooks", f"--prefix={installed}", "--uninstall"]) == 0
     assert files(installed) == {"site.sh": mine.encode()}
+
+
+def test_an_edited_hook_is_kept_by_an_upgrade(installed: Path) -> None:
+    hook = installed / "hooks/prolog"
+    ours = hook.read_text()
+    hook.write_text("#!/bin/sh\n# the site's\nexit 0\n")
+    assert main(["install", "hooks", f"--prefix={installed}"]) == 0
+    assert "the site's" in hook.read_text() and (installed / "hooks/prolog.new").read_text() == ours
+    assert main(["uninstall", "hooks", f"--prefix={installed}"]) == 0
+    assert list(files(installed)) == ["hooks/prolog"]
+
+
+def test_purge_takes_edited_files_too(installed: Path) -> None:
+    (installed / "site.sh").write_text("# mine\n")
+    assert main(["uninstall", "hooks", f"--prefix={installed}", "--purge"]) == 0
+    assert not installed.exists()
+
+
+@pytest.mark.parametrize("target", ["site.sh", "hooks", "lib/current/trainmaster/health/__main__.py", "."])
+@pytest.mark.parametrize("how", ["group", "owner"])
+def test_a_hook_runs_nothing_that_somebody_else_could_change(
+    installed: Path, tmp_path: Path, target: str, how: str
+) -> None:
+    if how == "owner" and os.geteuid() != 0:
+        pytest.skip("only root gives files away")
+    fakeroot.create(tmp_path / "n01", node_name="n01", gpus=0)
+    state = tmp_path / "n01/var/lib/trainmaster/health/state.json"
+    job = {"SLURMD_NODENAME": "n01", "SLURM_JOB_ID": "7"}
+    path = (installed / target).resolve()
+    if how == "group":
+        path.chmod(path.stat().st_mode | 0o020)
+    else:
+        os.chown(path, 54321, -1)
+    for name in ("prolog", "health_check_program", "epilog"):
+        assert run(installed / "hooks" / name, **job).returncode == 0
+    assert not state.exists()
+    path.chmod(path.stat().st_mode & ~0o022)
+    os.chown(path, os.geteuid(), -1)
+    run(installed / "hooks/prolog", **job)
+    assert state.exists()
+
+
+def test_a_hook_without_its_guard_runs_nothing(installed: Path, tmp_path: Path) -> None:
+    fakeroot.create(tmp_path / "n01", node_name="n01", gpus=0)
+    (installed / "hooks/trusted.sh").unlink()
+    for name in ("prolog", "health_check_program", "epilog"):
+        assert run(installed / "hooks" / name, SLURMD_NODENAME="n01", SLURM_JOB_ID="7").returncode == 0
+    assert not (tmp_path / "n01/var/lib/trainmaster/health/state.json").exists()
+
+
+def test_nothing_is_writable_by_others_whatever_the_umask(prefix: Path) -> None:
+    before = os.umask(0)
+    try:
+        assert main(["install", "hooks", f"--prefix={prefix}"]) == 0
+    finally:
+        os.umask(before)
+    assert [
+        path for path in (prefix, *prefix.rglob("*")) if not path.is_symlink() and path.stat().st_mode & 0o022
+    ] == []
+
+
+def test_a_place_where_others_may_write_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    words = ["install", "hooks", f"--prefix={tmp_path}/open/opt"]
+    assert main(words) == 1
+    assert main([*words, "--dry-run", "--force"]) == 0
+
+
+@pytest.mark.skipif(shutil.which("logrotate") is None, reason="there is no logrotate here")
+def test_logrotate_takes_its_file(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("a line\n")
+    done = subprocess.run(
+        ["logrotate", "--debug", "--state", tmp_path / "state", installed / "logrotate.conf"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and f"considering log {tmp_path}/log" in done.stderr, done.stderr
 
 
 def test_another_version_replaces_the_old_one_at_the_second_installation(
