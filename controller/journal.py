@@ -264,6 +264,14 @@ class Journal:
         ).fetchall()
         return tuple(Event(at=at, subject=of, what=what, detail=detail) for at, of, what, detail in rows)
 
+    def told(self, kind: str, since: float) -> tuple[Event, ...]:
+        """What happened to all nodes, or all jobs, from a moment on, the oldest first. `kind`: node or job."""
+        rows = self._db.execute(
+            "SELECT at, subject, what, detail FROM events WHERE subject GLOB ? AND at >= ? ORDER BY at, rowid",
+            (f"{kind}:*", since),
+        ).fetchall()
+        return tuple(Event(at=at, subject=of, what=what, detail=detail) for at, of, what, detail in rows)
+
     def ask(self, verb: str, target: str, *, by: str, why: str) -> None:
         """Leave a request for the daemon."""
         try:

@@ -2,7 +2,8 @@
 
 import logging
 import subprocess
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from trainmaster.errors import SlurmError, SlurmMissing, SlurmUnreachable
@@ -50,10 +51,7 @@ def run(
     try:
         done = _outcome(argv, timeout_s, input_text, env)
     except FileNotFoundError:
-        raise SlurmMissing(
-            f"could not run {argv[0]!r}: it is not on this machine's PATH",
-            hint="submit from a login node of the cluster, or start one here with `trainmaster lab up`",
-        ) from None
+        raise _missing(argv) from None
     except subprocess.TimeoutExpired:
         raise SlurmUnreachable(
             f"`{' '.join(argv)}` did not end within {timeout_s:g} s",
@@ -62,18 +60,54 @@ def run(
     completed = Completed(argv=tuple(argv), returncode=done.returncode, stdout=done.stdout, stderr=done.stderr)
     if done.returncode == 0:
         return completed
-    said = (done.stderr.strip() or done.stdout.strip()) or "nothing"
+    raise _refusal(argv, done.returncode, (done.stderr.strip() or done.stdout.strip()) or "nothing")
+
+
+def stream(argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The lines that a Slurm command prints, as it prints them: for answers that are too long to be held.
+
+    No deadline: a database may take its time. When the reader stops early the command is ended. Raises as `run` does,
+    after the last line.
+    """
+    with tempfile.TemporaryFile("w+", errors="replace") as errors:
+        try:
+            process = subprocess.Popen(
+                list(argv), stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace", env=env
+            )
+        except FileNotFoundError:
+            raise _missing(argv) from None
+        with process:
+            try:
+                assert process.stdout is not None
+                yield from process.stdout
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode != 0:
+            errors.seek(0)
+            raise _refusal(argv, process.returncode, errors.read(20_000).strip() or "nothing")
+
+
+def _missing(argv: Sequence[str]) -> SlurmMissing:
+    return SlurmMissing(
+        f"could not run {argv[0]!r}: it is not on this machine's PATH",
+        hint="submit from a login node of the cluster, or start one here with `trainmaster lab up`",
+    )
+
+
+def _refusal(argv: Sequence[str], code: int, said: str) -> SlurmError:
+    """What a command's words and its exit code mean."""
     if "Could not establish a configuration source" in said:
-        raise SlurmMissing(
+        return SlurmMissing(
             f"`{argv[0]}` is here, but it knows of no cluster: there is no slurm.conf and SLURM_CONF does not name one",
             hint='for a cluster on this machine: `trainmaster lab up`, then eval "$(trainmaster lab env)"',
         )
     if any(phrase in said for phrase in _UNREACHABLE):
-        raise SlurmUnreachable(
+        return SlurmUnreachable(
             f"`{' '.join(argv)}` could not reach slurmctld; it said: {said}",
             hint="`scontrol ping` tells whether slurmctld is up; SLURM_CONF names the cluster",
         )
-    raise SlurmError(f"`{' '.join(argv)}` failed with exit code {done.returncode}; it said: {said}")
+    return SlurmError(f"`{' '.join(argv)}` failed with exit code {code}; it said: {said}")
 
 
 class _Spell:

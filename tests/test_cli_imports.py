@@ -78,6 +78,7 @@ def loaded(argv: list[str]) -> set[str]:
         ["doctor", "--help"],
         ["controller", "--help"],
         ["sim", "--help"],
+        ["report", "--help"],
     ],
     ids=" ".join,
 )

@@ -11,9 +11,10 @@ SRC = ROOT / "src" / "trainmaster"
 
 # Folder or module -> floor. An arrow goes to a lower floor; on one floor only floor 0 may look around.
 FLOORS = {
-    "cli": 3,
-    "__main__": 4,
-    "__init__": 4,  # names are loaded on first use; it stands above everything and below nothing
+    "cli": 4,
+    "__main__": 5,
+    "__init__": 5,  # names are loaded on first use; it stands above everything and below nothing
+    "report": 3,
     "launcher": 2,
     "controller": 2,
     "slurm_plugins": 2,

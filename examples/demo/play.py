@@ -189,9 +189,9 @@ def check(story: Story, steps: int) -> None:
 
 def write_report(story: Story, path: Path) -> Path:
     """Draw the pictures; imported only here, since matplotlib is slow to load and the job is what counts until then."""
-    import report
+    import demo_report
 
-    report.write(story, path)
+    demo_report.write(story, path)
     return path
 
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import demo_report
 import picture
 import play
 import pytest
-import report
 import story as story_module
 import timeline
 from rich.console import Console
@@ -20,7 +20,7 @@ from trainmaster.launcher.record import Event
 
 
 def test_the_page_holds_both_pictures_and_all_events(story: Story) -> None:
-    page = report.page(story)
+    page = demo_report.page(story)
     assert page.count("<svg ") == 2
     assert all(event.state in page for event in story.events)
     assert "<h1>Node n03 died and rank 1 crashed. The job went on and finished.</h1>" in page
@@ -29,14 +29,14 @@ def test_the_page_holds_both_pictures_and_all_events(story: Story) -> None:
 
 
 def test_the_page_needs_no_other_file_and_no_network(story: Story) -> None:
-    page = report.page(story)
+    page = demo_report.page(story)
     for loads_something in ("<script", "<link", "<img", "@import", 'src="'):
         assert loads_something not in page
     assert "url(" not in page.replace("url(#", "")
 
 
 def test_text_from_outside_is_escaped(story: Story) -> None:
-    page = report.page(story)
+    page = demo_report.page(story)
     assert "return &lt;eggs&gt;" in page
     assert "demo &lt;1&gt;" in page
 
@@ -64,10 +64,10 @@ def test_labels_of_close_interruptions_do_not_lie_on_each_other(story: Story) ->
 @pytest.mark.parametrize("known", [0, 1, 2, 3, 5, 6, 11])
 def test_a_report_of_a_run_cut_off_at_any_moment(events: tuple[Event, ...], story: Story, known: int) -> None:
     cut = tell(name="cut", events=events[:known], points=[])
-    assert "<h1>" in report.page(cut)
+    assert "<h1>" in demo_report.page(cut)
     until_s = events[known - 1].epoch_s if known else 0.0
     cut = tell(name="cut", events=events[:known], points=[point for point in story.points if point.epoch_s <= until_s])
-    assert "<h1>" in report.page(cut)
+    assert "<h1>" in demo_report.page(cut)
 
 
 def test_many_nodes_and_faults_are_drawn_without_lanes(story: Story) -> None:
@@ -103,16 +103,16 @@ def test_every_state_has_words(events: tuple[Event, ...]) -> None:
         assert timeline.describe(replace(events[0], state=state, cause=None, dead=()))
 
 
-@pytest.mark.parametrize("module", [report, story_module, picture, timeline, play])
+@pytest.mark.parametrize("module", [demo_report, story_module, picture, timeline, play])
 def test_examples_in_docstrings(module: ModuleType) -> None:
     assert doctest.testmod(module).failed == 0
 
 
 def test_as_a_command(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = run_folder / "new" / "page.html"
-    assert report.main([str(run_folder), str(run_folder / "metrics.jsonl"), str(out)]) == 0
+    assert demo_report.main([str(run_folder), str(run_folder / "metrics.jsonl"), str(out)]) == 0
     assert out.read_text().startswith("<!doctype html>")
-    assert report.main([str(run_folder / "new"), "x", str(out)]) == 1
+    assert demo_report.main([str(run_folder / "new"), "x", str(out)]) == 1
     assert "there is no record" in capsys.readouterr().err
 
 

@@ -1,6 +1,6 @@
 """A page about one job, in one file: what happened, in pictures and tables.
 
-    python examples/demo/report.py RUN_DIR METRICS OUT.html
+    python examples/demo/demo_report.py RUN_DIR METRICS OUT.html
 
 RUN_DIR is the job's run folder (`trainmaster jobs show JOB_ID` names it); METRICS has a line of JSON for each step.
 """
