@@ -23,6 +23,7 @@ import numpy as np
 from measure import churn
 from measure.figures import Figures, goal, last_line
 
+from trainmaster.fabric.allot import weights_for
 from trainmaster.fabric.crossings import Place, ring_crossings
 from trainmaster.fabric.mesh import axes_of, between_nodes
 from trainmaster.fabric.model import Ints
@@ -114,6 +115,8 @@ def compare(tree: Tree, start: churn.Start, against: dict[str, list[float]]) -> 
     taken = churn.policies(tree)["ours"](start.free, start.size, False) > 0
     own_pods, own_leaves = len(set(tree.pod_of_leaf[taken].tolist())), int(taken.sum())
     against["pods_equal"].append(float(own_pods == pods))
+    weights = weights_for(tree)
+    against["cost_equal"].append(float(weights.pod * (own_pods - pods) + weights.leaf * (own_leaves - leaves) < 1e-9))
     against["leaves_over"].append(own_leaves / leaves - 1)
 
 
@@ -236,6 +239,8 @@ def main() -> None:
             print(f"CP-SAT, {count} states ({unproven} more unproven): {said} ({goal(over, at_most=0.05)})")
             figures[f"{fabric.lower()}_pods_equal_share"] = round(equal, 4)
             figures[f"{fabric.lower()}_leaves_over_share"] = round(over, 4)
+            # Where a pod weighs no more than a leaf, one more of one and one less of the other are as good.
+            figures[f"{fabric.lower()}_cost_equal_share"] = round(statistics.fmean(against["cost_equal"]), 4)
     print("\n| nodes of F3's 12,672 | place + order, ms, median | slowest |\n|---|---|---|")
     for size, values in latency_ms(5 if args.quick else 30).items():
         print(f"| {size} | {statistics.median(values):.2f} | {max(values):.2f} |")

@@ -67,22 +67,39 @@ def _plan(args: argparse.Namespace) -> int:
 
 def _tree(args: argparse.Namespace, client: "Commands") -> "Tree":
     from trainmaster.errors import FabricError
+    from trainmaster.fabric import health
     from trainmaster.fabric.discover import discover
-    from trainmaster.fabric.health import scored
     from trainmaster.fabric.merge import merge
     from trainmaster.fabric.source_cli import text_of
+    from trainmaster.fabric.steer import scored
     from trainmaster.fabric.topology_conf import read_config, tree_of
 
     if args.source:
         fabric = discover([text_of(args.source)], source="", guids=None, slurm_nodes=())
-        return merge(scored(fabric, None, hours=1.0)).tree
+        return merge(health.scored(fabric, None, hours=1.0)).tree
     text = client.topology()
     if "SwitchName=" not in text:
         raise FabricError(
             "Slurm knows no switches, so there is nothing to plan by",
             hint="TopologyPlugin=topology/tree with `trainmaster fabric emit tree`, or name a fabric with --from",
         )
-    return tree_of(read_config(text))
+    return scored(tree_of(read_config(text)), _bad_nodes())
+
+
+def _bad_nodes() -> dict[str, float]:
+    """Scores of nodes from the site's file of bad links (`trainmaster fabric health --publish`), if it is fresh."""
+    from trainmaster import config
+    from trainmaster.errors import FabricError
+    from trainmaster.fabric import link_health
+
+    path = Path(config.load().cluster.link_health or link_health.DEFAULT_FILE)
+    if not path.exists():
+        return {}
+    try:
+        return link_health.read(path, now_s=time.time()).scores()
+    except FabricError as error:
+        print(f"bad links are not known: {error.message}", file=sys.stderr)
+        return {}
 
 
 def _labels(args: argparse.Namespace, tree: "Tree") -> int:

@@ -33,7 +33,7 @@ end
 
 -- What a whole file says, or nil and why it cannot be used.
 local function parse(text)
-    local plan = { labels = {}, parts = {}, ours = {}, spent = {} }
+    local plan = { labels = {}, parts = {}, ours = "", spent = {} }
     local part, lines, ended = nil, 0, false
     for line in text:gmatch("([^\n]*)\n") do
         local word, rest = line:match("^(%S+) ?(.*)$")
@@ -67,21 +67,10 @@ local function parse(text)
             if size == nil or part == nil then
                 return nil, "torn"
             end
-            local sets = {}
-            for set in choices:gmatch("[^;]+") do
-                local pods = numbers(set)
-                for _, pod in ipairs(pods) do
-                    if plan.labels[pod] == nil then
-                        return nil, "torn"
-                    end
-                end
-                sets[#sets + 1] = pods
-            end
-            part.sizes[#part.sizes + 1] = { size = tonumber(size), sets = sets }
+            -- Taken apart when a job of that size comes: whoever meets a new file should not pay for all of it.
+            part.sizes[#part.sizes + 1] = { size = tonumber(size), choices = choices }
         elseif word == "ours" then
-            for _, job_id in ipairs(numbers(rest)) do
-                plan.ours[job_id] = true
-            end
+            plan.ours = " " .. rest .. " "
         elseif word == "end" then
             if tonumber(rest) ~= lines then
                 return nil, "torn"
@@ -198,10 +187,13 @@ end
 
 -- Keep jobs to pods ---------------------------------------------------------------------------------------------------
 
--- Nodes that a set of pods still has, after what was given out since the plan was made.
+-- Nodes that a set of pods still has, after what was given out since the plan was made; none for pods that are not there.
 local function room(plan, part, pods)
     local total = 0
     for _, pod in ipairs(pods) do
+        if part.free[pod] == nil then
+            return 0
+        end
         total = total + math.max(0, part.free[pod] - (plan.spent[pod] or 0))
     end
     return total
@@ -225,7 +217,8 @@ end
 local function answer(plan, part, wanted, excluded)
     for _, entry in ipairs(part.sizes) do
         if entry.size >= wanted then
-            for _, pods in ipairs(entry.sets) do
+            for set in entry.choices:gmatch("[^;]+") do
+                local pods = numbers(set)
                 -- Whichever nodes it excludes may be just these: with less room than that Slurm might refuse the job.
                 if room(plan, part, pods) >= wanted + excluded then
                     local words = {}
@@ -280,11 +273,15 @@ function keep_to_pods.submit(job, partitions)
     end
 end
 
+local function is_ours(plan, job_id)
+    return plan.ours:find(string.format(" %d ", tonumber(job_id)), 1, true) ~= nil
+end
+
 -- A waiting job that becomes larger, or moves, may not fit into its pods even when they are empty, and Slurm would hold
 -- it; one with another --constraint would not get what it asks for.
 function keep_to_pods.modify(job, record)
     local plan = plan_of(os.time())
-    if plan == nil or job.prefer ~= nil or not plan.ours[tonumber(record.job_id)] then
+    if plan == nil or job.prefer ~= nil or not is_ours(plan, record.job_id) then
         return
     end
     local more = (given(job.min_nodes) or 0) > (given(record.min_nodes) or 0)
