@@ -14,6 +14,8 @@ from trainmaster.fabric.replace import replace
 from trainmaster.fabric.tree import Tree
 from trainmaster.slurm.values import Job, Node
 
+LENIENT = "ignore_prefer_validation"
+"""What SchedulerParameters must have, lest a preference that cannot be met costs anybody a job (slurm.conf(5))."""
 UPDATES_MAX = 50
 """Waiting jobs that are told in one pass, the next ones first: each is a request to slurmctld."""
 
@@ -23,6 +25,9 @@ class Slurm(Protocol):
 
     def nodes(self, names: str = "") -> tuple[Node, ...]:
         """All nodes."""
+
+    def config(self) -> dict[str, str]:
+        """What slurmctld runs with."""
 
     def all_jobs(self) -> tuple[Job, ...]:
         """All jobs, with what they ask for."""
@@ -69,7 +74,7 @@ def plan(tree: Tree, nodes: Sequence[Node], jobs: Sequence[Job], *, now: float, 
     view = view_of(nodes, jobs, names)
     seen = foresee(tree, view.parts, view.waiting, view.busy)
     wanted = {place.job_id: lookup.preference(place.pods, names) if place.pods else "" for place in seen.places}
-    told = [Told(job_id=job_id, prefer="", release=True) for job_id in view.spoilt]
+    told = [Told(job_id=job_id, prefer="", release=held) for job_id, held in view.spoilt.items()]
     told += [
         Told(job_id=job_id, prefer=prefer)
         for job_id, prefer in wanted.items()
@@ -97,6 +102,11 @@ def one_pass(tree: Tree, client: Slurm, *, valid_s: float, output: Path | None, 
         output: where the file goes; None: nowhere.
         tell: whether waiting jobs are given their preference.
     """
+    if output is not None and LENIENT not in client.config().get("SchedulerParameters", "").split(","):
+        raise FabricError(
+            "slurmctld would refuse a job whose preference it does not know, and features go when slurm.conf changes",
+            hint=f"add {LENIENT} to SchedulerParameters in slurm.conf, then `scontrol reconfigure`",
+        )
     now = time.time()
     found = plan(tree, client.nodes(), client.all_jobs(), now=now, valid_s=valid_s, tell=tell)
     if output is not None:

@@ -26,8 +26,8 @@ class View:
     """Of waiting jobs that may be given a preference, the one that they have."""
     ours: frozenset[int]
     """All jobs without nodes whose preference is nothing but pods."""
-    spoilt: tuple[int, ...]
-    """Jobs that our preference does harm: their constraint has changed since, or Slurm holds them for it."""
+    spoilt: dict[int, bool]
+    """Jobs that our preference does harm, and whether Slurm holds them for it; else their constraint has changed."""
     remarks: tuple[str, ...]
 
 
@@ -42,15 +42,16 @@ def view_of(nodes: Sequence[Node], jobs: Sequence[Job], labels: Iterable[str]) -
     known = frozenset(filter(None, labels))
     parts, remarks = _parts(nodes)
     features = {part.name: part.features for part in parts}
-    waiting, prefer, spoilt = [], {}, []
+    waiting, prefer, spoilt = [], {}, {}
     marked = set()
     pending = sorted((job for job in jobs if job.state == "PENDING"), key=lambda job: (-job.priority, job.job_id))
     for job in pending:
         ours = is_ours(job.prefer, known)
         marked |= {job.job_id} if ours else set()
         free_to_choose = _any_node_will_do(job, features.get(job.partition))
-        if ours and (job.reason == HELD_FOR_CONSTRAINTS or not free_to_choose):
-            spoilt.append(job.job_id)
+        held = job.reason == HELD_FOR_CONSTRAINTS and job.priority == 0
+        if ours and (held or not free_to_choose):
+            spoilt[job.job_id] = held
         elif job.reason in _WAITS_FOR_NODES and free_to_choose:
             left_out = frozenset(_unfolded(job.excluded_nodes))
             waiting.append(Waiting(job_id=job.job_id, partition=job.partition, nodes=job.node_count, left_out=left_out))
@@ -67,7 +68,7 @@ def view_of(nodes: Sequence[Node], jobs: Sequence[Job], labels: Iterable[str]) -
         busy=tuple(busy),
         prefer=prefer,
         ours=frozenset(marked),
-        spoilt=tuple(spoilt),
+        spoilt=spoilt,
         remarks=tuple(remarks),
     )
 

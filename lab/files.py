@@ -45,7 +45,10 @@ def configuration(lab: LabState, spec: LabSpec, nodes: Sequence[NodePlan]) -> di
     groups = jobgroups.mount_point(lab.folder) if spec.cgroups else None
     scripts = {}
     if spec.job_submit is not None:
-        settings = {"JobSubmitPlugins": "lua"} | dict(settings)
+        # A plug-in may set preferences, and none of them shall cost a job.
+        given = settings.get("SchedulerParameters", "")
+        lenient = ",".join(filter(None, (given, "ignore_prefer_validation")))
+        settings = {"JobSubmitPlugins": "lua", **settings, "SchedulerParameters": lenient}
         scripts["job_submit.lua"] = _job_submit(spec.job_submit).replace("/run/trainmaster", f"{lab.folder}/run")
         nodes = _labelled(spec.fabric, nodes) if spec.fabric else nodes
     texts = {

@@ -241,4 +241,6 @@ def _job_submit(args: argparse.Namespace) -> int:
     word = "would be written" if args.dry_run and changed else "is written" if changed else "is as it should be"
     print(f"{args.output} {word}", file=sys.stderr)
     print("JobSubmitPlugins=lua")
+    print("# A list that slurm.conf already has wants the word added to it instead.")
+    print("SchedulerParameters=ignore_prefer_validation")
     return 0

@@ -277,8 +277,8 @@ local function is_ours(plan, job_id)
     return plan.ours:find(string.format(" %d ", tonumber(job_id)), 1, true) ~= nil
 end
 
--- A waiting job that becomes larger, or moves, may not fit into its pods even when they are empty, and Slurm would hold
--- it; one with another --constraint would not get what it asks for.
+-- A waiting job with another --constraint would not get what it asks for, and one that becomes larger, or moves, may not
+-- fit into its pods even when they are empty.
 function keep_to_pods.modify(job, record)
     local plan = plan_of(os.time())
     if plan == nil or job.prefer ~= nil or not is_ours(plan, record.job_id) then

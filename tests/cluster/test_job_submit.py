@@ -129,3 +129,11 @@ def test_jobs_and_nodes_keep_what_the_plan_needs_when_slurmctld_starts_again(lab
     assert lab.pending(job) in PODS
     lab.client.cancel(blocker)
     assert lab.running(job) in PODS.values()
+
+
+def test_pods_whose_features_are_gone_cost_nobody_a_job(lab: Planned) -> None:
+    lab.plan()
+    nodes = ",".join(lab.lab.node_names)
+    lab.client.update_nodes(nodes, AvailableFeatures="ib", ActiveFeatures="ib")
+    # The plan still names them; without ignore_prefer_validation 22.05 says "Invalid preferred feature specification".
+    assert lab.running(lab.take(2))

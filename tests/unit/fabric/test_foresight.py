@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from trainmaster.errors import FabricError, SlurmError
 from trainmaster.fabric import foresight, lookup
 from trainmaster.fabric.foresight import Busy, Part, Waiting, foresee, labels, sizes_to_plan
-from trainmaster.fabric.planner import plan
+from trainmaster.fabric.planner import one_pass, plan
 from trainmaster.fabric.topology_conf import read_config, tree_of
 from trainmaster.fabric.tree import Tree
 from trainmaster.slurm.values import Job, Node
@@ -178,8 +181,9 @@ def test_what_is_not_ours_to_place_is_left_alone(values: dict[str, object]):
 
 def test_a_preference_that_does_harm_is_taken_away():
     # Where Slurm looks at the preference it does not look at the constraint, which was added later.
-    assert told([job(1, 4, prefer="tm-a", features="h200")]) == {1: ("", True)}
+    assert told([job(1, 4, prefer="tm-a", features="h200")]) == {1: ("", False)}
     assert told([job(1, 12, prefer="tm-a", reason="BadConstraints", priority=0)]) == {1: ("", True)}
+    assert told([job(1, 12, prefer="tm-a", reason="BadConstraints")]) == {}, "Slurm only says so for a moment"
     # Held by somebody else for something else.
     assert told([job(1, 12, prefer="h200", reason="BadConstraints", priority=0)]) == {}
 
@@ -218,3 +222,34 @@ def test_many_waiting_jobs_are_told_in_several_passes():
     jobs = [job(number, 2) for number in range(1, 7)]
     assert len(told(jobs)) == 6
     assert foresight.WAITING_MAX >= 100
+
+
+def test_nothing_is_written_where_slurm_would_refuse_what_it_does_not_know(tmp_path: Path):
+    class Slurm:
+        parameters = "bf_interval=30"
+        updated: ClassVar[list[tuple[int | str, str]]] = []
+
+        def config(self) -> dict[str, str]:
+            return {"SchedulerParameters": self.parameters}
+
+        def nodes(self, names: str = "") -> tuple[Node, ...]:
+            return tuple(NODES)
+
+        def all_jobs(self) -> tuple[Job, ...]:
+            return (job(1, 4), job(2, 4))
+
+        def update_job(self, job_id: int | str, **fields: str) -> None:
+            if job_id == 1:
+                raise SlurmError("it has started meanwhile")
+            self.updated.append((job_id, fields["Prefer"]))
+
+        def release(self, job_id: int | str) -> None:
+            raise AssertionError("nobody is held")
+
+    slurm, output = Slurm(), tmp_path / "run" / "placements"
+    with pytest.raises(FabricError, match="would refuse"):
+        one_pass(TREE, slurm, valid_s=60.0, output=output, tell=True)
+    assert not output.exists() and not slurm.updated
+    slurm.parameters = "bf_interval=30,ignore_prefer_validation"
+    one_pass(TREE, slurm, valid_s=60.0, output=output, tell=True)
+    assert output.read_text().startswith("trainmaster-placements 1 ") and slurm.updated == [(2, "tm-b")]

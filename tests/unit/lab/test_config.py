@@ -145,6 +145,7 @@ def test_a_job_submit_plugin_comes_with_the_pods_as_features(tmp_path: Path) -> 
     texts = files.configuration(state, spec, nodes)
     assert texts["job_submit.lua"] == 'local PLACEMENTS = "/tmp/labs/mine/run/placements"\n'
     assert "JobSubmitPlugins=lua" in texts["slurm.conf"]
+    assert "SchedulerParameters=ignore_prefer_validation\n" in texts["slurm.conf"]
     lines = [line for line in texts["slurm.conf"].splitlines() if line.startswith("NodeName=")]
     assert [line.split()[0] for line in lines] == ["NodeName=n[01-02]", "NodeName=n[03-04]"]
     assert [line.split("Feature=")[1] for line in lines] == ["cpu,ib,tm-pod01", "cpu,ib,tm-pod02"]
