@@ -27,6 +27,8 @@ class Evidence:
     subject: str = ""
     """The adapter, mlx5_2; empty for the node."""
     detail: str = ""
+    score: float = 1.0
+    """Of the cable; 0 where there is none."""
     seen_at_s: float = 0.0
     """When it was seen last, epoch seconds."""
 
@@ -109,6 +111,7 @@ def _node(raw: Mapping[str, Any]) -> BadNode:
             code=str(one["code"]),
             subject=str(one["subject"]),
             detail=str(one["detail"]),
+            score=float(one["score"]),
             seen_at_s=float(one["seen_at_s"]),
         )
         for one in raw["evidence"]

@@ -64,7 +64,7 @@ def survey(
     strays: dict[str, int] = defaultdict(int)
     for stray in wrong_sockets(merged):
         strays[stray.host] += 1
-        evidence[stray.host].append(_one("wrong-socket", stray.device, stray.where, now_s))
+        evidence[stray.host].append(_one("wrong-socket", stray.device, stray.where, now_s, score=_STRAY))
     cables = np.bincount(merged.layout.on_node, minlength=len(merged.layout.nodes))
     count = dict(zip(merged.layout.nodes, cables.tolist(), strict=True))
     nodes = {}
@@ -76,7 +76,7 @@ def survey(
     if memory.slurm_nodes is not None:
         known &= set(memory.slurm_nodes)
     for name in known - set(tree.nodes):
-        gone = _one("absent", "", "no adapter of it is on the fabric any more", now_s)
+        gone = _one("absent", "", "no adapter of it is on the fabric any more", now_s, score=0.0)
         nodes[name] = BadNode(score=0.0, evidence=(gone,))
     return LinkHealth(
         taken_at_s=now_s,
@@ -140,9 +140,10 @@ def _evidence(merged: Merged, links: list[BadLink], now_s: float) -> dict[str, l
     for link in links:
         for code in dict.fromkeys(link.codes) if link.host else ():
             words = [cause for cause, kind in zip(link.causes, link.codes, strict=True) if kind == code]
-            found[link.host].append(_one(code, link.device, ", ".join(words), link.seen_at_s))
+            found[link.host].append(_one(code, link.device, ", ".join(words), link.seen_at_s, score=link.score))
     for host, device in _rails_missing(merged):
-        found[host].append(_one("rail-missing", device, "no cable of it is up, as the fabric sees it", now_s))
+        down = "no cable of it is up, as the fabric sees it"
+        found[host].append(_one("rail-missing", device, down, now_s, score=0.0))
     missing = uplinks_missing(merged.fabric, merged.layout, merged.levels)
     for switch in np.flatnonzero(missing).tolist():
         lack = f"{merged.fabric.switches[switch].name} has {int(missing[switch])} uplinks less than its peers"
@@ -173,5 +174,5 @@ def _rails_missing(merged: Merged) -> list[tuple[str, str]]:
     return found
 
 
-def _one(code: str, subject: str, detail: str, seen_at_s: float) -> Evidence:
-    return Evidence(code=code, subject=subject, detail=detail, seen_at_s=seen_at_s)
+def _one(code: str, subject: str, detail: str, seen_at_s: float, *, score: float = 1.0) -> Evidence:
+    return Evidence(code=code, subject=subject, detail=detail, score=score, seen_at_s=seen_at_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from trainmaster.health import validate_cli
+from trainmaster.health import fabric_cli, validate_cli
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +31,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verb.add_argument("--state", metavar="FOLDER", help="where the passes leave it (/var/lib/trainmaster/health)")
     verb.add_argument("--json", action="store_true", help="one line of JSON an event")
     verb.set_defaults(run=_history)
+    text = "what the fabric's side saw of nodes' cables: tell, or with --act drain, resume and comment (admins)"
+    verb = verbs.add_parser("fabric", help=text)
+    fabric_cli.add_options(verb)
     verb = verbs.add_parser("list", help="every check: its id and what it finds")
     verb.add_argument("--json", action="store_true", help="print one JSON value")
     verb.add_argument("--markdown", action="store_true", help="as docs/checks.md")

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trainmaster.health import hosts, profile, registry
+from trainmaster.health import fabric_side, hosts, profile, registry
 from trainmaster.health.finding import Action
 
 KINDS = ("warn", "unknown")
@@ -36,7 +36,11 @@ def faults(raw: Mapping[str, Any], file: str) -> list[str]:
 
 
 def _of_part(part: Mapping[str, Any], where: str) -> Iterator[str]:
-    known = {check.id for check in registry.every()} | set(registry.rests("deep")) | {"node.health", "deep.gpu.seconds"}
+    known = (
+        {check.id for check in registry.every()}
+        | set(registry.rests("deep"))
+        | {"node.health", "deep.gpu.seconds", *fabric_side.CHECKS}
+    )
     for key, value in part.items():
         kind = profile.KINDS.get(key)
         table: Mapping[str, Any] = value if isinstance(value, dict) else {}

@@ -21,6 +21,8 @@ from trainmaster.health.record import NamedTuple
 GOOD_PASSES = 2
 VALIDATED = f"{MARK}deep."
 """What a reason of `trainmaster health validate` begins with."""
+FABRIC = f"{MARK}fabric."
+"""What a reason from the fabric's own side begins with (`trainmaster health fabric`)."""
 STORM_NODES = 3
 STORM_WINDOW_S = 600.0
 
@@ -137,6 +139,9 @@ def permitted(step: Step, view: NodeView) -> tuple[bool, Ledger]:
         return False, step.ledger._replace(reason="", note=f"drained by a validation: {view.reason[:80]}")
     if view.drained and not ours:
         return False, step.ledger._replace(reason="", note=f"drained by somebody else: {view.reason[:80]}")
+    if view.drained and view.reason.startswith(FABRIC) is not step.reason.startswith(FABRIC):
+        # Two ledgers, the node's and the fabric's host's: the one that drained it resumes it, then the other may drain.
+        return False, step.ledger._replace(reason="", note=f"drained for something else: {view.reason[:80]}")
     if view.drained and view.reason == step.reason:
         return False, step.ledger._replace(reason=step.reason, note="")
     if view.recent >= STORM_NODES and not view.drained:

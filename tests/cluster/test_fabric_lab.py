@@ -1,5 +1,8 @@
 """A lab with simulated InfiniBand: the real ibnetdiscover sees what was built, and what was broken."""
 
+import subprocess
+import sys
+
 import pytest
 
 from trainmaster.errors import UsageError
@@ -7,6 +10,7 @@ from trainmaster.fabric.merge import collapse, merge
 from trainmaster.fabric.sources import ibnetdiscover, ibnetdiscover_ports
 from trainmaster.lab import ib
 from trainmaster.lab.cluster import LabSpec, up
+from trainmaster.slurm.commands import Commands
 
 pytestmark = pytest.mark.cluster
 
@@ -75,3 +79,73 @@ def test_cables_that_are_not_there_are_refused(lab):
     for target in ("n99:0", "n01:9", "su001-rail0:99", "nothing", "n01:x"):
         with pytest.raises(UsageError):
             lab.fault("ib-cut", target)
+
+
+class Host:
+    """The fabric's host: looks, publishes, and has health act upon it."""
+
+    def __init__(self, lab, folder):
+        self.lab, self.folder = lab, folder
+        self.client = Commands(env=lab.env)
+
+    def command(self, *argv):
+        done = subprocess.run(
+            [sys.executable, "-m", "trainmaster", *argv],
+            env=self.lab.env, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode in (0, 1, 2), done.stderr
+        return done.stdout
+
+    def look(self):
+        texts = []
+        for plane in (0, 1):
+            path = self.folder / f"plane{plane}"
+            path.write_text(ib.run_tool(self.lab, ["ibnetdiscover"], plane=plane).stdout)
+            texts += ["--from", str(path)]
+        return self.command("fabric", "health", *texts, "--slurm", "--publish", str(self.folder / "links.json"))
+
+    def act(self, *more):
+        where = ["--state", str(self.folder / "state"), "--profile", str(self.folder / "none")]
+        return self.command("health", "fabric", str(self.folder / "links.json"), "--act", *where, *more)
+
+    def node(self, name):
+        return self.client.nodes(name)[0]
+
+    def drained(self, name):
+        return "DRAIN" in self.node(name).state
+
+
+def test_what_only_the_fabric_sees_drains_once_and_is_taken_back(whole, tmp_path):
+    host = Host(whole, tmp_path)
+    host.look()
+    assert "nothing speaks against any node" in host.act()
+    whole.fault("ib-swap", "n02:0,n04:2")
+    whole.fault("ib-cut", "n05:1")
+    whole.run(["scontrol", "update", "NodeName=n04", "State=DRAIN", "Reason=rack move"])
+    host.look()
+    assert "would drain n02" in host.act("--dry-run") and not host.drained("n02")
+    assert "drain n02" in host.act()
+    assert host.node("n02").reason.startswith("[HC] fabric.rail: is on su002-rail2")
+    assert host.node("n04").reason == "rack move"
+    # A dead port is for the node's own checks to drain for; here it is only told.
+    assert not host.drained("n05")
+    assert "Comment=[HC] fabric.missing: no cable" in whole.run(["scontrol", "show", "node", "n05"]).stdout
+
+    # Lifted by hand: the same cause is not drained for again.
+    whole.run(["scontrol", "update", "NodeName=n02", "State=RESUME"])
+    host.look()
+    host.act()
+    assert not host.drained("n02")
+
+    # Another's drain is gone, ours takes its place, and goes when two looks have found the cable where it belongs.
+    whole.run(["scontrol", "update", "NodeName=n04", "State=RESUME"])
+    host.look()
+    assert "drain n04" in host.act() and host.node("n04").reason.startswith("[HC] fabric.rail")
+    whole.fault("ib-renew")
+    host.look()
+    host.act()
+    host.act()
+    assert host.drained("n04"), "one look, however often it is acted upon, is one"
+    host.look()
+    assert "resume n04" in host.act() and not host.drained("n04")
+    assert "Comment=[HC]" not in whole.run(["scontrol", "show", "node", "n05"]).stdout

@@ -23,21 +23,27 @@ SAY = (
     "import os, pathlib; d = pathlib.Path(os.environ['TRAINMASTER_RUN_DIR']);"
     "(d / ('said' + os.environ['RANK'])).write_text(os.environ['SLURMD_NODENAME'])"
 )
+# Shape, nodes of the mesh job, its stages, and which nodes others use: it shall not fit under one leaf.
 SHAPES = [
-    pytest.param(("rail:2x5,rails=4", 8, 2), id="10-nodes"),
-    pytest.param(("rail:4x32", 16, 4), id="128-nodes", marks=pytest.mark.slow),
+    pytest.param(("rail:2x5,rails=4", 8, 2, ""), id="10-nodes"),
+    pytest.param(("rail:4x32", 16, 4, "n[001-022,033-054,065-128]"), id="128-nodes", marks=pytest.mark.slow),
 ]
 
 
 @pytest.fixture(scope="module", params=SHAPES)
 def built(request: pytest.FixtureRequest) -> Iterator[tuple[Lab, int, int]]:
     """A lab whose Slurm knows nothing of the fabric yet; nodes of the mesh job; its stages."""
-    shape, wanted, stages = request.param
+    shape, wanted, stages, busy = request.param
     with up(LabSpec(fabric=shape, gpus=0)) as lab, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", str(lab.conf))
         (lab.folder / "topology.conf").write_text(f"SwitchName=unknown Nodes={fold(lab.node_names)}\n")
         lab.run(["scontrol", "reconfigure"])
         until(lambda: "unknown" in lab.run(["scontrol", "show", "topology"]).stdout, "nothing is known")
+        lab.wait_idle()
+        if busy:
+            others = ["--exclusive", f"--nodelist={busy}", "--job-name=others", "--output=/dev/null"]
+            lab.run(["sbatch", *others], input_text="#!/bin/sh\nsleep 3600\n")
+            until(lambda: "RUNNING" in lab.run(["squeue", "--noheader", "--format=%T"]).stdout, "the others run")
         yield lab, wanted, stages
 
 
@@ -60,8 +66,10 @@ def look(lab: Lab, folder: Path) -> list[str]:
 
 def run_mesh_job(lab: Lab, folder: Path, wanted: int, mesh: dict[str, int]) -> tuple[list[str], Path]:
     """The nodes of all ranks, as they say themselves, and the run folder."""
-    until(lambda: not lab.run(["squeue", "--noheader"]).stdout, "the cluster is empty")
-    lab.wait_idle()
+    until(
+        lambda: set(lab.run(["squeue", "--noheader", "--format=%j"]).stdout.split()) <= {"others"},
+        "no job of ours is left",
+    )
     job = submit([sys.executable, "-c", SAY], spec=small(nodes=wanted, placement=Placement(mesh=mesh)), folder=folder)
     job.wait()
     files = {rank: next(iter(job.run_dir.rglob(f"said{rank}")), None) for rank in range(wanted)}
