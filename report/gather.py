@@ -3,11 +3,15 @@
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
+from trainmaster.controller import lemons
 from trainmaster.controller.journal import Journal
+from trainmaster.controller.memory import Memory
+from trainmaster.controller.policy import Policy
 from trainmaster.errors import ControllerError, SlurmError, TrainmasterError, UsageError
 from trainmaster.launcher import record
 from trainmaster.launcher.follow import find, index
@@ -55,7 +59,7 @@ class Gathered:
 
 def gather(sources: Sources) -> Gathered:
     """Read everything once, and add it up. Raises TrainmasterError when there is nothing to read."""
-    question, notes = sources.question, _Notes()
+    question, notes = sources.question, Notes()
     events = node_events(sources, notes)
     attribution = Attribution(events, came_back(sources.journal, question.since_s, notes))
     rows: Iterator[Row] = iter(())
@@ -96,7 +100,7 @@ def _add_recorded(
 
 
 def _single(
-    sources: Sources, rows: list[Row], attribution: Attribution, records: "Records", by: str, notes: "_Notes"
+    sources: Sources, rows: list[Row], attribution: Attribution, records: "Records", by: str, notes: "Notes"
 ) -> Gathered:
     """One job, or the tasks of one array: its own life is the time that is reported."""
     from trainmaster.report.timeline import begin_ms, spans
@@ -171,7 +175,9 @@ def _lines(path: Path) -> Iterator[str]:
         raise UsageError(f"could not read {path}: {error.strerror or error}") from None
 
 
-class _Notes:
+class Notes:
+    """Remarks about what was not to be had."""
+
     def __init__(self) -> None:
         self._all: dict[str, None] = {}
 
@@ -184,7 +190,7 @@ class _Notes:
         return tuple(self._all)
 
 
-def node_events(sources: Sources, notes: "_Notes | None" = None) -> tuple[NodeEvent, ...]:
+def node_events(sources: Sources, notes: "Notes | None" = None) -> tuple[NodeEvent, ...]:
     """When which nodes were not to be had; none, and a note, where nobody tells."""
     question = sources.question
     if sources.events_file is not None:
@@ -201,7 +207,7 @@ def node_events(sources: Sources, notes: "_Notes | None" = None) -> tuple[NodeEv
         return ()
 
 
-def came_back(journal: Path | None, since_s: int, notes: _Notes) -> Mapping[int, list[tuple[float, str]]]:
+def came_back(journal: Path | None, since_s: int, notes: Notes) -> Mapping[int, list[tuple[float, str]]]:
     """By job, when the controller saw it come back, and why; nothing where there is no journal."""
     if journal is None or not journal.exists():
         return {}
@@ -219,6 +225,26 @@ def came_back(journal: Path | None, since_s: int, notes: _Notes) -> Mapping[int,
     finally:
         opened.close()
     return told
+
+
+def fleet_events(since_s: int, until_s: int, file: Path | None) -> tuple[NodeEvent, ...]:
+    """Node events of a time and of 28 days before its end, which lemons are judged by. Raises SlurmError."""
+    if file is not None:
+        return accounting.parse_events(_lines(file))
+    return accounting.node_events(max(1, min(since_s, until_s - 28 * 86400)), until_s)
+
+
+def verdicts(journal: Path, notes: Notes) -> list[dict[str, Any]] | None:
+    """What the controller thinks of nodes that it has blamed; None, and a note, where it has no journal."""
+    if not journal.exists():
+        notes.add(f"no controller's memory ({journal}): lemons only by the rule of three times out in 28 days")
+        return None
+    opened = Journal(journal, read_only=True)
+    try:
+        memory = opened.load() or Memory()
+    finally:
+        opened.close()
+    return [asdict(one) for one in lemons.verdicts(memory, Policy(), time.time())]
 
 
 class Records:

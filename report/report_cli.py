@@ -40,6 +40,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     _form(ettr)
     ettr.set_defaults(run=_ettr)
+    fleet = verbs.add_parser(
+        "fleet",
+        help="availability, what took nodes out, drains that look wrong, nodes that fail often",
+        description="From slurmdbd's node events, and the controller's memory where there is one.",
+    )
+    _time(fleet)
+    fleet.add_argument("--events-file", type=Path, metavar="FILE", help="what sacctmgr show event printed, elsewhere")
+    fleet.add_argument(
+        "--journal", type=Path, default=JOURNAL, metavar="FILE", help=f"the controller's; default {JOURNAL}"
+    )
+    fleet.add_argument("--json", action="store_true")
+    fleet.set_defaults(run=_fleet)
 
 
 def _time(parser: argparse.ArgumentParser) -> None:
@@ -106,6 +118,25 @@ def _ettr(args: argparse.Namespace) -> int:
         _write(args.html, page.ettr(values))
     else:
         print(text.ettr(values, colour=sys.stdout.isatty()), end="")
+    return 0
+
+
+def _fleet(args: argparse.Namespace) -> int:
+    import json
+    import sys
+
+    from trainmaster.report import fleet, text
+    from trainmaster.report.gather import Notes, fleet_events, verdicts
+    from trainmaster.report.moments import period
+
+    since_s, until_s = period(args.since, args.until)
+    notes = Notes()
+    events = fleet_events(since_s, until_s, args.events_file)
+    values = fleet.values(events, since_s, until_s, verdicts(args.journal, notes), notes.all())
+    print(
+        json.dumps(values) if args.json else text.fleet(values, colour=sys.stdout.isatty()),
+        end="\n" if args.json else "",
+    )
     return 0
 
 

@@ -5,7 +5,9 @@ from io import StringIO
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 BAR = 20
 
@@ -14,7 +16,7 @@ def ettr(values: Mapping[str, Any], *, width: int = 120, colour: bool = False) -
     """The ETTR report."""
     unit = "GPU-hours" if values["by"] == "gpus" else "node-hours"
     console, out = _console(width, colour)
-    console.print(f"[bold]{values['scope']}[/]  {values['since']} to {values['until']}")
+    console.print(f"[bold]{escape(values['scope'])}[/]  {values['since']} to {values['until']}")
     own = f", {values['with_own_record']} with a record of their own" if values["with_own_record"] else ""
     console.print(f"{values['runs']:,} job runs, {values['attempts']:,} attempts{own}")
     if values["ettr"] is None:
@@ -128,7 +130,7 @@ def _dearest(runs: Sequence[Mapping[str, Any]], unit: str) -> Table:
     for one in runs[:10]:
         table.add_row(
             one["job"],
-            one["user"],
+            Text(one["user"]),
             f"{one['size']:,}",
             str(one["attempts"]),
             hours(one["lost_hours"]),
@@ -136,3 +138,48 @@ def _dearest(runs: Sequence[Mapping[str, Any]], unit: str) -> Table:
             one["mostly"],
         )
     return table
+
+
+def fleet(values: Mapping[str, Any], *, width: int = 120, colour: bool = False) -> str:
+    """The fleet report."""
+    console, out = _console(width, colour)
+    console.print(f"[bold]fleet[/]  {values['since']} to {values['until']}")
+    if values["availability"] is not None:
+        whole = values["node_seconds"] / 3600
+        console.print(f"[bold]availability {values['availability']:.3%}[/] of {whole:,.1f} node-hours")
+    table = _table("", "", "node-hours", "share")
+    for name, seconds in values["parts_s"].items():
+        share = f"{seconds / values['node_seconds']:.3%}" if values["node_seconds"] else "-"
+        table.add_row(name, hours(seconds / 3600), share)
+    console.print(table)
+    if values["causes"]:
+        table = _table("\nWhat took nodes out", "cause", "by", "times", "nodes", "node-hours")
+        for one in values["causes"]:
+            told = hours(one["node_hours"])
+            table.add_row(Text(one["cause"]), one["by"], f"{one['times']:,}", f"{one['nodes']:,}", told)
+        console.print(table)
+    if values["false_drain_candidates"]:
+        title = "\nDrains by checks that may have been wrong: lifted within 30 min, and nothing else in a day around"
+        table = _table(title, "node", "lasted s", "at", "reason")
+        table.columns[3].justify = "left"
+        for one in values["false_drain_candidates"]:
+            proven = "" if one["quiet_for_a_day"] else " (less than a day ago)"
+            table.add_row(one["node"], f"{one['lasted_s']:,}", one["at"], Text(one["reason"] + proven))
+        console.print(table)
+    if values["lemons"]:
+        table = _table(
+            "\nThe controller's verdicts", "node", "lemon", "failures", "days under jobs", "per 1,000 node-days"
+        )
+        for one in values["lemons"]:
+            rates = f"{one['failures']:.2f}", f"{one['exposure_days']:.2f}", f"{one['rate']:,.1f}"
+            table.add_row(one["node"], f"{one['probability']:.1%}", *rates)
+        console.print(table)
+    if values["often_out"]:
+        table = _table("\nOut three times or more in 28 days", "node", "times", "last")
+        table.columns[2].justify = "left"
+        for one in values["often_out"]:
+            table.add_row(one["node"], str(one["times"]), Text(one["last"]))
+        console.print(table)
+    for text in values["notes"]:
+        console.print(f"- {text}", markup=False)
+    return out.getvalue()

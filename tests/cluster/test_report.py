@@ -121,3 +121,23 @@ def test_plain_accounting_alone_adds_up(lab: Lab, tmp_path: Path) -> None:
     assert fleet["ends"]["own failure"] >= 1 and fleet["failures"]["count"] >= 1
     assert wall_s(fleet)["never started"] > 0
     lab.fault("node-return", victim)
+
+
+def test_the_fleets_report_knows_a_drain_and_its_end(lab: Lab, tmp_path: Path) -> None:
+    client = Commands(env=lab.env)
+    client.update_nodes("n03", State="DRAIN", Reason="[HC] gpu.xid: 79 on 0000:0f:00.0")
+    client.update_nodes("n02", State="DRAIN", Reason="firmware 28.40")
+    time.sleep(1.1)  # slurmdbd has whole seconds, and forgets what lasted none
+    client.update_nodes("n[02-03]", State="RESUME")
+    found: dict[str, Any] = {}
+
+    def known() -> bool:
+        found.update(report("fleet", "--since", "1h", "--journal", str(tmp_path / "none")))
+        return {one["cause"] for one in found["causes"]} >= {"gpu.xid", "firmware 28.40"} and bool(
+            found["false_drain_candidates"]
+        )
+
+    real_lab.until(known, "slurmdbd has the drains", timeout_s=120)
+    assert [one["node"] for one in found["false_drain_candidates"]] == ["n03"]
+    assert found["node_seconds"] == sum(found["parts_s"].values()) > 0
+    assert found["parts_s"]["maintenance"] >= 1 and 0 < found["availability"] < 1
