@@ -5,6 +5,7 @@ in which it looks. slurmctld counts the requests itself (sdiag); no job runs, so
 """
 
 import json
+import os
 import re
 import tempfile
 import time
@@ -13,7 +14,9 @@ from pathlib import Path
 from trainmaster.lab.cluster import Lab, LabSpec, up
 from trainmaster.slurm_plugins import install
 
-INTERVAL_S = 20
+INTERVAL_MIN_S = 20
+NODES_A_SECOND = 8
+"""How many passes a second the one machine that all these nodes are is asked for."""
 COUNTED = r"(\w+)\s+\(\s*\d+\) count:(\d+)"
 SWITCH = "etc/trainmaster/health.d/off/health_check_program"
 
@@ -59,24 +62,26 @@ def stretch(lab: Lab, seconds: float) -> tuple[dict[str, int], float, int]:
 
 def measure(nodes: int, *, seconds: float) -> dict[str, float | int]:
     """The figures of both stretches."""
+    interval_s = max(INTERVAL_MIN_S, nodes // NODES_A_SECOND)
+    seconds = max(seconds, interval_s)
     with tempfile.TemporaryDirectory(prefix="tm-cost-") as name:
         base = Path(name)
         base.chmod(0o755)
-        folder = base / "lab"
+        folder = base / f"cost{os.getpid()}"
         root = f"{folder}/nodes/$SLURMD_NODENAME/root"
         install.apply(install.plan(base / "opt", install.Site(slurm_conf=f"{folder}/slurm.conf", root=root, log="")))
         lines = (base / "opt/slurm.conf.fragment").read_text().splitlines()
         settings = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
-        settings["HealthCheckInterval"] = str(INTERVAL_S)
+        settings["HealthCheckInterval"] = str(interval_s)
         with up(LabSpec(nodes=nodes, gpus=0, leaf=16, folder=folder, settings=settings)) as lab:
             for node in lab.node_names:
                 (lab.root(node) / SWITCH).parent.mkdir(parents=True, exist_ok=True)
                 (lab.root(node) / SWITCH).touch()
-            time.sleep(2 * INTERVAL_S)
+            time.sleep(interval_s + 20)
             idle, idle_ms, none = stretch(lab, seconds)
             for node in lab.node_names:
                 (lab.root(node) / SWITCH).unlink()
-            time.sleep(2 * INTERVAL_S)
+            time.sleep(interval_s + 20)
             asked, asked_ms, made = stretch(lab, seconds)
             drained = lab.run(["sinfo", "--noheader", "--states=drain", "--format=%D"]).stdout.split()
     ours = {kind: count - idle.get(kind, 0) for kind, count in asked.items()}
@@ -84,7 +89,7 @@ def measure(nodes: int, *, seconds: float) -> dict[str, float | int]:
     return {
         "nodes": nodes,
         "seconds": seconds,
-        "interval_s": INTERVAL_S,
+        "interval_s": interval_s,
         "passes_when_off": none,
         "passes": made,
         "requests_when_off": sum(idle.values()),
