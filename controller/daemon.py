@@ -8,12 +8,14 @@ from pathlib import Path
 import msgspec
 
 from trainmaster.clock import SystemClock
-from trainmaster.controller import observe, policy, rebuild
+from trainmaster.controller import observe, policy, rebuild, sd
 from trainmaster.controller.acts import Plan
 from trainmaster.controller.decide import decide
 from trainmaster.controller.decide import observe as take_in
 from trainmaster.controller.journal import Journal
 from trainmaster.controller.loop import Controller
+from trainmaster.controller.metrics import Metrics
+from trainmaster.errors import ControllerError
 from trainmaster.slurm.commands import Commands
 
 LOG = logging.getLogger("trainmaster.controller")
@@ -24,15 +26,24 @@ def run(journal_file: Path, policy_file: Path | None, *, once: bool) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     wanted = policy.load(policy_file)
     journal = Journal(journal_file)
-    controller = Controller(Commands(timeout_s=30.0), journal, wanted, SystemClock())
+    metrics = Metrics()
+    if wanted.metrics and not once:
+        try:
+            metrics.serve(wanted.metrics)
+        except ControllerError as error:
+            # Jobs come back whether or not somebody can count them.
+            LOG.error("%s", error)
+    controller = Controller(Commands(timeout_s=30.0), journal, wanted, SystemClock(), metrics=metrics)
     ends = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ends.set())
 
     def wait(pause_s: float) -> None:
+        sd.tell("WATCHDOG=1")
         ends.wait(pause_s)
 
     controller.start()
+    sd.tell("READY=1")
     LOG.info("at work: journal %s, modes %s", journal_file, msgspec.json.encode(wanted.modes).decode())
     try:
         if once:
@@ -40,6 +51,7 @@ def run(journal_file: Path, policy_file: Path | None, *, once: bool) -> int:
         else:
             controller.run(ends=ends.is_set, wait=wait)
     finally:
+        sd.tell("STOPPING=1")
         controller.stop()
         journal.close()
     return 0

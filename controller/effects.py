@@ -65,13 +65,17 @@ def _on_nodes(memory: Memory, act: Act, now: float, *, ok: bool) -> Memory:
                 cause_at=None,
                 released=False,
                 ticketed=False,
+                ticket_tries=0,
+                busy_s=0.0,
                 falls=(),
             )
         elif act.kind is Kind.VERIFY and ok:
             record = replace(record, proof_at=now)
         elif act.kind is Kind.VERIFY:
             why = "it failed verification"
-            record = replace(record, state=NodeState.REPAIR, since=now, why=why, released=False, ticketed=False)
+            record = replace(
+                record, state=NodeState.REPAIR, since=now, why=why, released=False, ticketed=False, ticket_tries=0
+            )
         elif act.kind is Kind.TICKET:
             record = replace(record, ticketed=True)
         records.append(record)
@@ -84,7 +88,11 @@ def _on_nodes(memory: Memory, act: Act, now: float, *, ok: bool) -> Memory:
 
 
 def given_up(memory: Memory, act: Act, now: float) -> Memory:
-    """Memory when an act has come to nothing. Nodes that could not be kept once are not asked for again."""
+    """Memory when an act has come to nothing: what could not be kept is not asked for again, a ticket is, later."""
+    if act.kind is Kind.TICKET:
+        tried = [memory.nodes[name] for name in act.nodes if name in memory.nodes]
+        again = [replace(one, ticket_tries=one.ticket_tries + 1, ticket_at=now) for one in tried]
+        return put_nodes(memory, again)
     if act.kind is not Kind.KEEP:
         return memory
     record = memory.jobs.get(act.job_id) or JobRecord(job_id=act.job_id, restarts=act.restarts, seen_at=now)

@@ -39,8 +39,19 @@ def certain(look: Snapshot, policy: Policy) -> tuple[str, ...]:
     )
 
 
-def choose(look: Snapshot, job: Job, record: JobRecord, policy: Policy, now: float) -> Choice:
-    """The job's ExcNodeList: its owner's own, what is certain, and what failed it lately, as far as there is room."""
+def choose(
+    look: Snapshot, job: Job, record: JobRecord, policy: Policy, now: float, young: Collection[str] = ()
+) -> Choice:
+    """The job's ExcNodeList: its owner's own, what is certain, and what failed it lately, as far as there is room.
+
+    Args:
+        look: The view.
+        job: Which waits.
+        record: What is remembered of it.
+        policy: The site's.
+        now: Epoch seconds.
+        young: Nodes on probation, of which big jobs are kept clear where they can be.
+    """
     current = sorted(snapshot.members(job.excluded_nodes))
     theirs = [name for name in current if name not in record.ours_before]
     usable = eligible(look, job)
@@ -50,7 +61,8 @@ def choose(look: Snapshot, job: Job, record: JobRecord, policy: Policy, now: flo
     dropped: list[str] = []
     counted = 0
     lately = [one.node for one in sorted(record.exclusions, key=lambda one: -one.until) if one.until > now]
-    for name in dict.fromkeys((*certain(look, policy), *lately)):
+    big = job.node_count > policy.returning.probation_job_nodes_max
+    for name in dict.fromkeys((*certain(look, policy), *lately, *(sorted(young) if big else ()))):
         if name in theirs or name not in look.nodes:
             continue
         if snapshot.in_service(look.nodes[name]):

@@ -1,6 +1,9 @@
 """The site's own commands: verification of a node, and tickets. They run beside the ticks, each with its deadline."""
 
+import http.client
+import json
 import subprocess
+import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -18,7 +21,7 @@ def argv(act: Act, returning: Returning) -> tuple[str, ...]:
     ('check', '--on=n1')
     """
     words = returning.verify if act.kind is Kind.VERIFY else returning.ticket
-    values = {"{node}": act.nodes[0], "{why}": act.why}
+    values = {"{node}": act.nodes[0], "{why}": act.why, "{id}": act.id}
     filled = []
     for word in words:
         for name, value in values.items():
@@ -40,7 +43,11 @@ class Hooks:
         if act.id in self._running:
             return False
         timeout_s = self._returning.verify_timeout_s if act.kind is Kind.VERIFY else TICKET_TIMEOUT_S
-        self._running[act.id] = (act, self._pool.submit(_run, argv(act, self._returning), timeout_s))
+        if act.kind is Kind.TICKET and self._returning.ticket_url:
+            work = self._pool.submit(_post, self._returning.ticket_url, act)
+        else:
+            work = self._pool.submit(_run, argv(act, self._returning), timeout_s)
+        self._running[act.id] = (act, work)
         return True
 
     def finished(self) -> list[tuple[Act, bool, str]]:
@@ -53,6 +60,18 @@ class Hooks:
     def close(self) -> None:
         """Start nothing more; what runs is left to its deadline."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _post(url: str, act: Act) -> tuple[bool, str]:
+    """A ticket to a URL. Its id also stands in Idempotency-Key, by which many such services know a second try."""
+    body = json.dumps({"node": act.nodes[0], "why": act.why, "cause": act.cause, "id": act.id}).encode()
+    headers = {"Content-Type": "application/json", "Idempotency-Key": act.id}
+    try:
+        request = urllib.request.Request(url, data=body, headers=headers, method="POST")
+        with urllib.request.urlopen(request, timeout=TICKET_TIMEOUT_S) as answer:
+            return True, f"HTTP {answer.status}"
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return False, f"{type(error).__name__}: {error}"[:200]
 
 
 def _run(words: Sequence[str], timeout_s: float) -> tuple[bool, str]:

@@ -14,6 +14,7 @@ from trainmaster.controller.hooks import Hooks
 from trainmaster.controller.invariants import violations
 from trainmaster.controller.journal import ABANDONED, DONE, Intent, Journal
 from trainmaster.controller.memory import Evidence, Memory, NodeState, Severity, put_nodes
+from trainmaster.controller.metrics import Metrics
 from trainmaster.controller.observe import Door
 from trainmaster.controller.policy import Policy
 from trainmaster.controller.snapshot import Snapshot
@@ -48,12 +49,14 @@ class Controller:
         policy: Policy,
         clock: Clock,
         *,
+        metrics: Metrics | None = None,
         before_step: Callable[[str], None] = lambda step: None,
     ) -> None:
         self._door = door
         self._journal = journal
         self._policy = policy
         self._clock = clock
+        self._metrics = metrics
         self._before = before_step
         self._hooks = Hooks(policy.returning)
         self._memory: Memory | None = None
@@ -98,6 +101,7 @@ class Controller:
         self._journal.renew_lease(now=self._wall())
         if self._leaf_of is None:
             self._leaf_of = observe.leaf_of(self._door)
+            self._policy = observe.fitted(self._policy, self._door)
         before = self._memory
         # The first look tells what a controller before us has left.
         reserved = before is None or self._ticks % _RESERVATIONS_EVERY == 0 or bool(before.kept)
@@ -113,7 +117,11 @@ class Controller:
             self._carry_out(intent, look)
         memory = replace(self.memory, open_targets=self._open_targets())
         plan = decide(look, memory, self._policy, self._now())
-        return self._act_on(plan, look, memory)
+        ticked = self._act_on(plan, look, memory)
+        if self._metrics is not None:
+            opened, took_s = len(self._journal.intents()), self._now() - now
+            self._metrics.looked(look, plan, self.memory, self._policy, took_s=took_s, opened=opened)
+        return ticked
 
     def _take_in(self, before: Memory, look: Snapshot, now: float) -> None:
         reported, read_to = suspects.read(look, before, self._offsets, now=now, turn=self._ticks)
@@ -222,6 +230,10 @@ class Controller:
 
     def _close(self, act: Act, state: str, *, said: str = "", ok: bool = True) -> None:
         now = self._now()
+        if self._metrics is not None:
+            record = self.memory.jobs.get(act.job_id) if act.kind is Kind.RELEASE else None
+            waited_s = now - record.tries[-1].at if record is not None and record.tries and state == DONE else None
+            self._metrics.closed(act, state, waited_s=waited_s)
         if state == DONE:
             self._memory = effects.done(self.memory, act, now, ok=ok)
         else:
@@ -266,13 +278,19 @@ class Controller:
                 raise
             except SlurmError as error:
                 LOG.warning("nothing is decided: %s", error)
+                self._missed("no_answer")
                 pause_s = self._policy.tick_s
             except Exception:
                 # Whatever it is, jobs and nodes need us in the next tick too; the trace says what to mend.
                 LOG.exception("a tick failed")
+                self._missed("failed")
                 self._memory = self._journal.load()
                 pause_s = self._policy.tick_s
             wait(pause_s)
+
+    def _missed(self, outcome: str) -> None:
+        if self._metrics is not None:
+            self._metrics.missed(outcome)
 
 
 def _news(before: Memory, after: Memory) -> list[tuple[str, str, str, str]]:

@@ -78,6 +78,12 @@ class NodeRecord:
     """A person has released it: it may be verified although it is a LEMON or in REPAIR."""
     ticketed: bool = False
     """Somebody was told that it needs hands."""
+    ticket_tries: int = 0
+    """How often that failed."""
+    ticket_at: float = 0.0
+    """When it last failed."""
+    busy_s: float = 0.0
+    """Time under jobs since its probation began."""
     was_down: bool = False
     falls: tuple[float, ...] = ()
     """When it was seen to go down, of the last day."""

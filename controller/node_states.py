@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from trainmaster.controller import evidence, snapshot
+from trainmaster.controller import evidence, returning, snapshot
 from trainmaster.controller.lemons import blamed
 from trainmaster.controller.memory import (
     OURS,
@@ -47,6 +47,9 @@ def fold(
         if before.state is NodeState.LEMON and after.state is not NodeState.LEMON:
             # Somebody lets it work again: it has been repaired, or they know better. It starts anew.
             blame.pop(name, None)
+        if after.state is NodeState.PROBATION and not snapshot.at_rest(node):
+            # Time in which nobody looked proves nothing.
+            after = replace(after, busy_s=after.busy_s + min(max(0.0, now - memory.at), 4 * policy.tick_s))
         seen = [*reported.get(name, ()), *seen]
         for piece in seen:
             if piece.weight > 0:
@@ -109,7 +112,7 @@ def _not_drained(record: NodeRecord, node: Node, policy: Policy, now: float) -> 
     if state in OURS or state is NodeState.FOREIGN:
         # Somebody resumed it by hand, and is not contradicted until there is another cause.
         record = _to(record, NodeState.OK, "resumed by somebody", now)
-    elif state is NodeState.PROBATION and now - record.since >= policy.returning.probation_s:
+    elif state is NodeState.PROBATION and returning.over(record, policy, now):
         record = _to(record, NodeState.OK, "probation is over", now)
     elif state is NodeState.OK and snapshot.silent(node):
         record = _to(record, NodeState.SUSPECT, node.reason or "does not answer", now)
@@ -133,6 +136,8 @@ def _to(record: NodeRecord, state: NodeState, why: str, now: float) -> NodeRecor
         cause_at=None,
         released=False,
         ticketed=False,
+        ticket_tries=0,
+        busy_s=0.0,
         proof_at=None,
     )
 

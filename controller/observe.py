@@ -3,10 +3,15 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+from msgspec import structs
+
 from trainmaster.controller import snapshot
 from trainmaster.controller.parts import merged
+from trainmaster.controller.policy import Policy
 from trainmaster.controller.snapshot import Snapshot
 from trainmaster.slurm.values import Job, Node, Reservation
+
+_CGROUP_PATIENCE_S = 3.0
 
 
 class Door(Protocol):
@@ -33,6 +38,9 @@ class Door(Protocol):
     def delete_reservation(self, name: str) -> None:
         """Give them back."""
 
+    def config(self) -> dict[str, str]:
+        """What slurmctld runs with."""
+
     def leaves(self) -> dict[str, str]:
         """By hostlist, the leaf switch."""
 
@@ -58,6 +66,15 @@ class Door(Protocol):
 def leaf_of(door: Door) -> dict[str, str]:
     """By node, its leaf switch. Asked once: a topology does not change under a running slurmctld."""
     return {name: leaf for hostlist, leaf in door.leaves().items() for name in snapshot.members(hostlist)}
+
+
+def fitted(policy: Policy, door: Door) -> Policy:
+    """The policy, with what follows from how this cluster is set up. Raises SlurmError."""
+    requeue = policy.requeue
+    if requeue.supervised_patience_s is None and door.config().get("ProctrackType") == "proctrack/cgroup":
+        # What a launcher leaves behind to release its job dies with the job there.
+        requeue = structs.replace(requeue, supervised_patience_s=_CGROUP_PATIENCE_S)
+    return structs.replace(policy, requeue=requeue)
 
 
 def look(door: Door, *, now: float, leaf_of: Mapping[str, str], reservations: bool = False) -> Snapshot:

@@ -112,8 +112,12 @@ class Requeue(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     blast_window_s: Seconds = 300.0
     delay_max_s: Seconds = 600.0
     """A begin time at most this long after a requeue is Slurm's own: credential lifetime + 1 s, 121 s by default."""
-    supervised_patience_s: Seconds = 30.0
-    """How long a job that trainmaster's launcher runs is left to release itself; that takes it about 2 s."""
+    supervised_patience_s: Seconds | None = None
+    """How long a job that trainmaster's launcher runs is left to release itself, which takes it about 2 s. Unless said
+    otherwise 30 s, and 3 s with proctrack/cgroup, where nothing of a job outlives it to do so."""
+    submitit: bool = True
+    """submitit's jobs save on SIGUSR2 and requeue themselves without having to say so, unless they near their time
+    limit: then submitit would count the signal as a timeout."""
     keep_s: Seconds = 900.0
     """How long the nodes of a job that comes back are kept for it at most; 0: not at all."""
     keep_nodes_min: AtLeastOne = 2
@@ -156,15 +160,29 @@ class Returning(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A command with {node} in it that ends with 0 when the node is fit; empty: only a person lets nodes back."""
     verify_timeout_s: Seconds = 600.0
     ticket: tuple[str, ...] = ()
-    """A command with {node} and {why} in it, for nodes that need hands."""
+    """A command with {node}, {why} and {id} in it, for nodes that need hands. It is run again until it ends with 0; the
+    id stays the same, so that a second try can be told from a second ticket."""
+    ticket_url: str = ""
+    """Or where a ticket is POSTed to, as JSON: node, why, id."""
+    ticket_again_s: tuple[Seconds, ...] = (60.0, 300.0, 1800.0, 3600.0)
+    """Waits after a ticket that could not be left; the last one again and again."""
     probation_s: Seconds = 24 * 3600.0
+    """For so long at least a node that came back is on probation."""
+    probation_busy_s: Seconds = 12 * 3600.0
+    """And until it has spent so long under jobs: an idle node proves nothing (ours)."""
+    probation_max_s: Seconds = 7 * 24 * 3600.0
+    """But no longer than this."""
+    probation_job_nodes_max: AtLeastOne = 8
+    """Jobs of more nodes than this are let start again without those on probation, as far as there is room: what a node
+    costs that fails once more grows with the job (ours)."""
     at_once_max: AtLeastOne = 16
 
 
 class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
-    tick_s: Annotated[float, Meta(gt=0.0)] = 10.0
+    tick_s: Annotated[float, Meta(gt=0.0)] = 5.0
+    """Half of it is what a job's return waits on average for being noticed."""
     modes: Modes = Modes()
     guarantee: dict[Word, Guarantee] = {}
     drains: Drains = Drains()
@@ -172,6 +190,8 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     requeue: Requeue = Requeue()
     lemons: Lemons = Lemons()
     returning: Returning = Returning()
+    metrics: str = "127.0.0.1:9321"
+    """Where Prometheus reads, as ADDRESS:PORT; "" for nowhere."""
     acts_max: AtLeastOne = 64
     """Acts of one tick; a plan is bounded whatever happened."""
     exposure_every_s: Seconds = 600.0

@@ -5,7 +5,9 @@ when that is set to now, but only once it is PENDING and no longer COMPLETING (s
 trainmaster's launcher runs recovers by itself inside its allocation, and is left alone while it runs.
 """
 
-from trainmaster.controller import breaker, evidence, exclusions, keeping, snapshot
+import re
+
+from trainmaster.controller import breaker, evidence, exclusions, keeping, returning, snapshot
 from trainmaster.controller.acts import Act, Kind, Refusal, Trip
 from trainmaster.controller.attempts import LAUNCH_FAILED
 from trainmaster.controller.budgets import standing
@@ -16,6 +18,9 @@ from trainmaster.slurm.values import Job
 
 _ON_ITS_WAY = frozenset({"PENDING", "COMPLETING"})
 _LOOK_AGAIN_S = 1.0
+_PATIENCE_S = 30.0
+_SUBMITIT = re.compile(r"/(\.)?submission_file_[0-9a-f]{32}\.sh$")
+_SUBMITIT_MARGIN_S = 60.0
 _CLEANING_UP_S = 60.0
 """For so long after the end of an attempt its job is looked at more often than at each tick."""
 _SETTLED_S = 1.05
@@ -25,6 +30,20 @@ _SETTLED_S = 1.05
 def supervised(job: Job) -> bool:
     """Whether trainmaster's launcher runs it: its batch output lies in a run folder."""
     return job.std_out.endswith("/batch.out")
+
+
+def heeds_usr2(job: Job, now: float) -> bool:
+    """Whether it is submitit's, which saves and requeues itself on SIGUSR2, and does not take that for a timeout now.
+
+    submitit counts the signal as a timeout from four fifths of the time limit on, or ten minutes before it if that is
+    sooner; a function that cannot save ends for good then, and another one after three of them.
+    """
+    if not (_SUBMITIT.search(job.command) and job.std_out.endswith("_log.out")):
+        return False
+    if job.start_time is None or job.end_time is None:
+        return False
+    limit_s = job.end_time - job.start_time
+    return now - job.start_time < min(0.8 * limit_s, limit_s - 600.0) - _SUBMITIT_MARGIN_S
 
 
 def decide(
@@ -46,7 +65,7 @@ def decide(
             if record.awaited and now - record.tries[-1].at < _CLEANING_UP_S:
                 due.append(now + _LOOK_AGAIN_S)
             continue
-        waiting = _waiting(look, job, record, policy, now)
+        waiting = _waiting(look, job, record, policy, now, returning.on_probation(memory))
         if isinstance(waiting, Act):
             acts.append(waiting)
         elif isinstance(waiting, Refusal):
@@ -73,12 +92,14 @@ def decide(
     return acts, refused, min(due, default=None)
 
 
-def _waiting(look: Snapshot, job: Job, record: JobRecord, policy: Policy, now: float) -> Act | Refusal | float | None:
+def _waiting(
+    look: Snapshot, job: Job, record: JobRecord, policy: Policy, now: float, young: frozenset[str]
+) -> Act | Refusal | float | None:
     """What a job in the queue needs: an act, or a time to look again."""
     stand = standing(record, policy.requeue, now, node_count=job.node_count)
     if record.held:
         if record.held.startswith("blast") and not stand.exhausted:
-            return _release(look, job, record, policy, now, unhold=True)
+            return _release(look, job, record, policy, now, young, unhold=True)
         return None
     if not record.awaited:
         return None
@@ -102,12 +123,13 @@ def _waiting(look: Snapshot, job: Job, record: JobRecord, policy: Policy, now: f
         return None
     wait_s = stand.wait_s
     if supervised(job):
-        wait_s = max(wait_s, policy.requeue.supervised_patience_s)
+        patience_s = policy.requeue.supervised_patience_s
+        wait_s = max(wait_s, _PATIENCE_S if patience_s is None else patience_s)
     # Slurm's clock need not be ours: what it calls later than our look is not waited for.
     at = max(last.at + wait_s, min((job.submit_time or 0.0), last.at) + _SETTLED_S)
     if now < at:
         return at
-    return _release(look, job, record, policy, now, unhold=launch_failed)
+    return _release(look, job, record, policy, now, young, unhold=launch_failed)
 
 
 def _keep_while_it_waits(look: Snapshot, job: Job, record: JobRecord, policy: Policy, now: float) -> Act | None:
@@ -131,9 +153,9 @@ def later(job: Job, policy: Policy) -> bool:
 
 
 def _release(
-    look: Snapshot, job: Job, record: JobRecord, policy: Policy, now: float, *, unhold: bool
+    look: Snapshot, job: Job, record: JobRecord, policy: Policy, now: float, young: frozenset[str], *, unhold: bool
 ) -> Act | Refusal | None:
-    choice = exclusions.choose(look, job, record, policy, now)
+    choice = exclusions.choose(look, job, record, policy, now, young)
     if unsafe := set(choice.dropped).intersection(exclusions.certain(look, policy)):
         why = f"it could start on {','.join(sorted(unsafe))}, where nothing can run, and may not exclude more nodes"
         return Refusal(subject=f"job:{job.job_id}", wanted=Kind.RELEASE, rule="I9", why=why)
@@ -201,7 +223,7 @@ def _leaving(
     # Job numbers come round again; with the time of submission an attempt is nobody else's.
     attempt = f"{job.restarts}@{job.submit_time or 0:.0f}"
     asks = policy.requeue.signal_comment
-    if asks and asks in job.comment:
+    if (asks and asks in job.comment) or (policy.requeue.submitit and heeds_usr2(job, now)):
         if record.signalled_at is None:
             return Act(
                 kind=Kind.NOTIFY,

@@ -31,11 +31,11 @@ def decide(look: Snapshot, memory: Memory, policy: Policy, now: float) -> list[A
                 )
             continue
         if record.state in _WAIT_FOR_A_PERSON and not record.released:
-            if policy.returning.ticket and record.state is NodeState.REPAIR and not record.ticketed:
+            if ticket_due(record, policy, now):
                 acts.append(
                     Act(
                         kind=Kind.TICKET,
-                        cause="repair",
+                        cause=record.state.lower(),
                         why=record.why,
                         attempt=f"{attempt}:{record.since:.0f}",
                         nodes=(name,),
@@ -55,6 +55,29 @@ def decide(look: Snapshot, memory: Memory, policy: Policy, now: float) -> list[A
                 )
             )
     return acts[: policy.returning.at_once_max]
+
+
+def ticket_due(record: NodeRecord, policy: Policy, now: float) -> bool:
+    """Whether somebody is to be told, or told again after an attempt that failed."""
+    wanted = policy.returning
+    if record.ticketed or not (wanted.ticket or wanted.ticket_url):
+        return False
+    if not record.ticket_tries or not wanted.ticket_again_s:
+        return True
+    return now - record.ticket_at >= wanted.ticket_again_s[min(record.ticket_tries, len(wanted.ticket_again_s)) - 1]
+
+
+def over(record: NodeRecord, policy: Policy, now: float) -> bool:
+    """Whether a probation has been long enough, and busy enough."""
+    since_s = now - record.since
+    wanted = policy.returning
+    enough = since_s >= wanted.probation_s and record.busy_s >= wanted.probation_busy_s
+    return enough or since_s >= wanted.probation_max_s
+
+
+def on_probation(memory: Memory) -> frozenset[str]:
+    """Nodes that came back lately."""
+    return frozenset(name for name, record in memory.nodes.items() if record.state is NodeState.PROBATION)
 
 
 def proven(record: NodeRecord, policy: Policy) -> bool:

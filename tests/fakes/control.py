@@ -40,6 +40,7 @@ class SmallSlurm:
         self.known: dict[int, Job] = {}
         self.calls: Counter[str] = Counter()
         self.changes: list[str] = []
+        self.settings: dict[str, str] = {}
         self.reserved: dict[str, Reservation] = {}
         self.refuses: list[SlurmError] = []
 
@@ -131,6 +132,10 @@ class SmallSlurm:
     def parts(self, job_id: int) -> tuple[Job, ...]:
         self._call("parts")
         return tuple(job for job in self.known.values() if job.het_job_id == job_id)
+
+    def config(self) -> dict[str, str]:
+        self._call("config")
+        return self.settings
 
     def leaves(self) -> dict[str, str]:
         self._call("leaves")

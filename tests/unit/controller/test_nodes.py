@@ -63,7 +63,7 @@ def test_a_person_quarantines_and_releases_a_node(tmp_path: Path) -> None:
     site.tick()
     assert site.slurm.changes == ["DRAIN n0001", "UNDRAIN n0001"]
     assert site.state("n0001") is NodeState.PROBATION
-    site.tick(86400)
+    site.tick(7 * 86400)
     assert site.state("n0001") is NodeState.OK
     said = [event.what for event in site.journal.events("node:n0001")]
     assert said[0] == "quarantine" and "drain done" in said and "resume done" in said
