@@ -16,7 +16,7 @@ COMMENT_MARK = "trainmaster: "
 """What our comment on a job begins with. Nobody else's is written over."""
 BY_HOOKS = frozenset({Kind.VERIFY, Kind.TICKET})
 """Kinds that are commands of the site, and take their time."""
-RESERVES = frozenset({Kind.KEEP, Kind.FREE})
+RESERVES = frozenset({Kind.KEEP, Kind.FREE, Kind.RELEASE})
 """Kinds for which reservations have to be looked at."""
 
 
@@ -36,7 +36,7 @@ def holds(act: Act, look: Snapshot, now: float) -> bool:
     if job is None or not job.active or job.restarts > act.restarts:
         return True
     if act.kind is Kind.KEEP:
-        return there and all(one.reservation == keeping.name_of(act) for one in _parts(look, job))
+        return there and (job.state == "RUNNING" or _in(look, job, keeping.name_of(act)))
     if act.kind is Kind.REQUEUE:
         return False
     if job.state != "PENDING":
@@ -47,7 +47,12 @@ def holds(act: Act, look: Snapshot, now: float) -> bool:
     delayed = "BeginTime" in job.reason or (job.eligible_time is not None and job.eligible_time > now + 1.0)
     excluded = act.exclude is None or frozenset(act.exclude) == snapshot.members(job.excluded_nodes)
     lowered = 0 < job.priority < act.priority
-    return not (delayed or lowered or (act.unhold and is_held)) and excluded
+    kept = not act.reservation or not there or _in(look, job, act.reservation)
+    return not (delayed or lowered or (act.unhold and is_held)) and excluded and kept
+
+
+def _in(look: Snapshot, job: Job, reservation: str) -> bool:
+    return all(one.reservation == reservation for one in _parts(look, job))
 
 
 def _parts(look: Snapshot, job: Job) -> tuple[Job, ...]:
@@ -89,7 +94,7 @@ def _release(door: Door, act: Act, look: Snapshot, memory: Memory) -> None:
     before = record.ours_before if record is not None else ()
     parts = _parts(look, job)
     for part in reversed(parts):
-        fields: dict[str, str] = {}
+        fields: dict[str, str] = {"ReservationName": act.reservation} if act.reservation else {}
         if act.exclude is not None:
             # Each part's owner may have left out others.
             whole = {name for name in snapshot.members(part.excluded_nodes) if name not in before}.union(act.ours)
@@ -115,6 +120,8 @@ def _keep(door: Door, act: Act, look: Snapshot, memory: Memory, policy: Policy) 
             name, Nodes=act.reserve, Users=act.owner, StartTime="now", Duration=str(minutes), Flags=keeping.FLAGS
         )
     job = look.jobs[act.job_id]
+    if job.state == "RUNNING":
+        return
     record = memory.jobs.get(act.job_id)
     back = record is not None and record.awaited and record.tries[-1].restarts == job.restarts
     for part in reversed(_parts(look, job)):

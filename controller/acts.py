@@ -67,7 +67,7 @@ class Act:
     owner: str = ""
     """Of keep: whose job it is."""
     reservation: str = ""
-    """Of free: its name."""
+    """Of free: its name. Of keep and release: that of the one which is there already."""
     signal: str = ""
     deadline_s: float = 120.0
     """After so long without its postcondition it is given up, and decided on anew."""

@@ -86,8 +86,7 @@ def ended(
     """Why an attempt ended, by what is known of its nodes."""
     held = look.expand(ran.nodes)
     suspicious = [name for name in sorted(look.troubled | reported.keys()) if name in held and name in look.nodes]
-    # Slurm's clock need not be ours.
-    ran_s = max(0.0, now - ran.start_time, now - ran.seen_at if ran.seen_at else 0.0)
+    ran_s = _ran_s(job, ran, now)
 
     def one(cause: str, blamed: Sequence[str] = ()) -> Try:
         return Try(at=now, restarts=job.restarts, cause=cause, ran_s=ran_s, blamed=tuple(blamed))
@@ -107,6 +106,15 @@ def ended(
         if piece.job_id == job.job_id and piece.weight >= 0.5
     ]
     return one("suspect", tuple(dict.fromkeys(told))) if told else one("unknown")
+
+
+def _ran_s(job: Job, ran: Running, now: float) -> float:
+    """How long an attempt ran: by Slurm's own times where it tells both, since its clock need not be ours."""
+    # A requeue submits the job anew; until it is in the queue again, its end is what is known.
+    end = job.submit_time if job.state == "PENDING" else job.end_time
+    if end is not None and end >= ran.start_time and job.state in ("PENDING", "COMPLETING"):
+        return end - ran.start_time
+    return max(0.0, now - ran.start_time, now - ran.seen_at if ran.seen_at else 0.0)
 
 
 def _came_back(record: JobRecord | None, job: Job, one: Try, policy: Policy, now: float) -> JobRecord:

@@ -36,6 +36,9 @@ CREATE TABLE IF NOT EXISTS lease(only INTEGER PRIMARY KEY CHECK(only = 1), epoch
 COMMIT;
 """
 OPEN, DONE, ABANDONED = "open", "done", "abandoned"
+TRIES_MAX = 5
+_AGAIN_AFTER_S = 300.0
+"""What failed so often is not tried again sooner: each try may cost slurmctld seconds."""
 _EVENTS_KEPT_S = 90 * 86400.0
 
 
@@ -156,11 +159,13 @@ class Journal:
     # Intents.
 
     def open(self, act: Act, *, now: float) -> bool:
-        """Write an intent down; False when the same one is open or done already."""
+        """Write an intent down; False when the same one is open or done already, or has failed too often just now."""
         with self._transaction():
             self.check_lease()
-            row = self._db.execute("SELECT state FROM intents WHERE id = ?", (act.id,)).fetchone()
+            row = self._db.execute("SELECT state, tries, closed FROM intents WHERE id = ?", (act.id,)).fetchone()
             if row is not None and row[0] != ABANDONED:
+                return False
+            if row is not None and row[1] >= TRIES_MAX and abs(now - row[2]) < _AGAIN_AFTER_S:
                 return False
             values = (act.id, msgspec.json.encode(act).decode(), OPEN, now)
             self._db.execute("INSERT OR REPLACE INTO intents(id, act, state, opened) VALUES(?, ?, ?, ?)", values)

@@ -1,9 +1,11 @@
 """Keeps a job's nodes for it while it is on its way back into them: which, when, and when they are given back. Pure.
 
 Between the end of an attempt and the next start, whoever waits may take the nodes. A reservation for the job's owner
-prevents that: with FLEX the job may take other nodes as well and outlive the reservation, with IGNORE_JOBS it can be
-made while the job still runs, and with NO_HOLD_JOBS_AFTER its end leaves a job that still waits as it is (all seen on
-22.05.8). It ends by itself after `keep_s`. Its name, `tm-keep-JOB-RESTARTS-ID`, tells all that has to be known of it.
+prevents that. It is made while the job still runs, if there is time; the job is put into it when it is back in the
+queue, since without accounting slurmctld changes nothing of a running job that has lost a node. With FLEX the job may
+take other nodes as well and outlive the reservation, with IGNORE_JOBS it can be made under a running job, and with
+NO_HOLD_JOBS_AFTER its end leaves a job that still waits as it is (seen on 22.05.8). It ends by itself after `keep_s`.
+Its name, `tm-keep-JOB-RESTARTS-ID`, tells all that has to be known of it.
 """
 
 import re
@@ -58,6 +60,11 @@ def ours(look: Snapshot) -> Iterator[Kept]:
             yield kept
 
 
+def name_for(look: Snapshot, job_id: int) -> str:
+    """The reservation in which a job's nodes are kept; "" when there is none."""
+    return next((kept.name for kept in ours(look) if kept.job_id == job_id), "")
+
+
 def survivors(look: Snapshot, job: Job, nodes: str, policy: Policy) -> tuple[str, ...]:
     """Those of an attempt's nodes that are worth keeping: in service, unsuspected, and no other job's by now."""
     held = frozenset(look.expand(nodes))
@@ -94,17 +101,21 @@ def wanted(
     if policy.requeue.keep_s <= 0 or record.kept_for >= job.restarts or job.reservation:
         # A job in a reservation of its owner's has its nodes kept by that.
         return None
-    names = survivors(look, job, nodes, policy)
-    if len(names) < policy.requeue.keep_nodes_min:
+    there = name_for(look, job.job_id)
+    if there and job.state == "RUNNING":
+        return None
+    names = () if there else survivors(look, job, nodes, policy)
+    if not there and len(names) < policy.requeue.keep_nodes_min:
         return None
     return Act(
         kind=Kind.KEEP,
         cause=cause,
-        why=f"{why}; {len(names)} of its nodes are kept for it",
+        why=f"{why}; its nodes are kept for it",
         attempt=f"{job.restarts}@{job.submit_time or 0:.0f}",
         job_id=job.job_id,
         restarts=job.restarts,
-        reserve=snapshot.fold(names),
+        reserve=snapshot.fold(names) if names else "",
+        reservation=there,
         owner=job.user,
     )
 

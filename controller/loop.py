@@ -12,7 +12,7 @@ from trainmaster.controller.decide import observe as take_in
 from trainmaster.controller.holder import process_name
 from trainmaster.controller.hooks import Hooks
 from trainmaster.controller.invariants import violations
-from trainmaster.controller.journal import ABANDONED, DONE, Intent, Journal
+from trainmaster.controller.journal import ABANDONED, DONE, TRIES_MAX, Intent, Journal
 from trainmaster.controller.memory import Evidence, Memory, NodeState, Severity, put_nodes
 from trainmaster.controller.metrics import Metrics
 from trainmaster.controller.observe import Door
@@ -22,7 +22,6 @@ from trainmaster.errors import LeaseLost, SlurmError, SlurmUnreachable
 
 LOG = logging.getLogger("trainmaster.controller")
 LEASE_PATIENCE_S = 60.0
-_RETRIES_MAX = 5
 _RETRY_AFTER_S = 5.0
 _AFTER_ACTS_S = 1.0
 _RESERVATIONS_EVERY = 30
@@ -198,7 +197,7 @@ class Controller:
             # Whether it was sent before we were killed nobody knows, and twice would end a job that it should save.
             self._close(act, DONE, said="perhaps sent; not sent again")
             return
-        if now - intent.opened > act.deadline_s or intent.tries >= _RETRIES_MAX:
+        if now - intent.opened > act.deadline_s or intent.tries >= TRIES_MAX:
             self._close(act, ABANDONED, said=f"did not come true within {act.deadline_s:g} s")
             return
         if act.kind is Kind.REQUEUE and intent.tries and now - self._tried_at.get(act.id, 0.0) < act.deadline_s / 2:

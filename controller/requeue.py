@@ -143,6 +143,8 @@ def _keep_while_it_waits(look: Snapshot, job: Job, record: JobRecord, policy: Po
         return None
     if stand.wait_s > policy.requeue.keep_wait_max_s:
         return None
+    if keeping.name_for(look, job.job_id) and not supervised(job):
+        return None  # its release puts it there
     why = _WHY[last.cause].format(nodes=",".join(last.blamed[:4]) or "a node")
     return keeping.wanted(look, job, record, record.last_nodes, policy, why=why, cause=last.cause)
 
@@ -164,6 +166,9 @@ def _release(
     # Slurm takes the age out of a job's priority not at its requeue but when its begin time is set.
     delayed = "BeginTime" in job.reason or (job.eligible_time is not None and job.eligible_time > now)
     lowered = 0 < job.priority < least
+    reservation = keeping.name_for(look, job.job_id)
+    if job.reservation:
+        reservation = ""  # it is in it, or in one of its owner's
     if not (changed or delayed or unhold or lowered):
         return None
     last = record.tries[-1]
@@ -175,6 +180,7 @@ def _release(
         attempt=f"{record.restarts}@{job.submit_time or 0:.0f}",
         job_id=job.job_id,
         restarts=job.restarts,
+        reservation=reservation,
         priority=least if job.priority > 0 else 0,
         exclude=choice.whole if changed else None,
         ours=choice.ours,

@@ -48,9 +48,10 @@ def test_the_nodes_are_kept_before_the_requeue_and_given_back_after_the_start(si
     site.slurm.set("n0003", drain=FATAL)
     site.tick()
     assert site.only.nodes == "n[0001-0002,0004]" and site.only.users == ("alice",)
-    assert site.slurm.known[7].reservation == site.only.name
+    assert not site.slurm.known[7].reservation, "not while it runs: Slurm may not let it out again"
     site.tick(1.0)
     site.tick(2.0)
+    assert site.slurm.known[7].reservation == site.only.name
     assert site.slurm.changes == ["keep 7", "requeue 7", "start 7"]
     site.slurm.start(7, "n[0001-0002,0004-0005]", restarts=1)
     site.tick()
@@ -194,3 +195,27 @@ def test_a_heterogeneous_job_comes_back_as_a_whole_and_each_part_without_the_bad
     assert (leader.excluded_nodes, other.excluded_nodes) == ("n0002", "n[0002,0020]")
     assert leader.reservation == other.reservation == site.only.name and site.only.nodes == "n[0001,0003]"
     assert site.slurm.changes == ["keep 7", "start 7"] and other.reason == "Resources"
+
+
+def test_a_job_that_its_launcher_releases_is_put_into_its_reservation_at_once(site: Site) -> None:
+    site.slurm.start(7, "n[0001-0004]", std_out="/shared/jobs/abc/batch.out")
+    site.tick()
+    site.slurm.die("n0002")
+    site.tick(1.0)
+    assert site.slurm.changes == ["keep 7"] and site.slurm.known[7].reservation == site.only.name
+
+
+def test_what_fails_again_and_again_is_not_asked_for_without_end(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Seen on 22.05.8 without accounting: a job that lost a node cannot be changed, and each try takes five seconds.
+    def refuses(name: str) -> None:
+        site.slurm.calls["refused"] += 1
+        raise SlurmError("Job update not available right now")
+
+    monkeypatch.setattr(site.slurm, "delete_reservation", refuses)
+    site.slurm.reserved["tm-keep-99-0-0123456789"] = Reservation(name="tm-keep-99-0-0123456789", nodes="n0001")
+    site.controller._memory = replace(site.controller.memory, kept=("tm-keep-99-0-0123456789",))
+    for _ in range(25):
+        site.tick(6.0)
+    assert site.slurm.calls["refused"] == 5
+    site.tick(300.0)
+    assert site.slurm.calls["refused"] == 6
