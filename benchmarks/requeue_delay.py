@@ -33,6 +33,14 @@ from trainmaster.slurm.commands import Commands
 
 GOALS = {"over_slurm_p50_s": {"at_most": 5.0}}
 FATAL = "[HC] gpu.present: 0000:0f:00.0 fell off the PCI bus"
+POLICY = """
+metrics = ""
+[modes]
+default = "act"
+[drains]
+breaker_least = 1000
+concentration_least = 1000
+"""
 SETTLED_S = 1.05
 PATIENCE_S = 180.0
 
@@ -123,7 +131,9 @@ def measure(kinds: list[str]) -> list[Seen]:
     ):
         client, journal = Commands(env=lab.env), Path(folder) / "journal.sqlite"
         policy = Path(folder) / "policy.toml"
-        policy.write_text('metrics = ""\n[modes]\ndefault = "act"\n[drains]\nbreaker_least = 1000\nconcentration_least = 1000\n')
+        policy.write_text(
+            'metrics = ""\n[modes]\ndefault = "act"\n[drains]\nbreaker_least = 1000\nconcentration_least = 1000\n'
+        )
         words = ["controller", "run", "--policy", str(policy), "--journal", str(journal)]
         with (Path(folder) / "log").open("wb") as log:
             daemon = subprocess.Popen([sys.executable, "-m", "trainmaster", *words], env=lab.env, stderr=log)

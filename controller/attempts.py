@@ -34,7 +34,7 @@ def fold(
         elif job.restarts > ran.restarts:
             one = ended(job, ran, look, policy, now, reported)
             back = _came_back(jobs.get(job_id), job, one, policy, now)
-            jobs[job_id] = replace(back, last_nodes=ran.nodes, priority=ran.priority)
+            jobs[job_id] = replace(back, last_nodes=ran.nodes, last_start=ran.start_time, priority=ran.priority)
             weight = 1.0 / len(one.blamed) if one.blamed and one.cause == "node_fail" else 0.0
             for name in one.blamed if weight else ():
                 piece = Evidence(
@@ -57,6 +57,8 @@ def fold(
                 jobs[job_id] = _started(record, job, look, jobs, policy, now)
         elif job.state == "PENDING" and job.restarts > 0 and _news(jobs.get(job_id), job):
             jobs[job_id] = _found_waiting(jobs.get(job_id), job, policy, now)
+        elif job.state == "PENDING" and job_id in jobs:
+            jobs[job_id] = _measured(jobs[job_id], job)
         elif job.state == "COMPLETING" and before is not None and before.restarts == job.restarts:
             running[job_id] = before
     ended_now = frozenset(job_id for job_id, job in look.jobs.items() if not job.active)
@@ -86,7 +88,8 @@ def ended(
     """Why an attempt ended, by what is known of its nodes."""
     held = look.expand(ran.nodes)
     suspicious = [name for name in sorted(look.troubled | reported.keys()) if name in held and name in look.nodes]
-    ran_s = _ran_s(job, ran, now)
+    # Slurm's clock need not be ours; `_measured` puts its own times in once it tells them.
+    ran_s = max(0.0, now - ran.start_time, now - ran.seen_at if ran.seen_at else 0.0)
 
     def one(cause: str, blamed: Sequence[str] = ()) -> Try:
         return Try(at=now, restarts=job.restarts, cause=cause, ran_s=ran_s, blamed=tuple(blamed))
@@ -108,13 +111,15 @@ def ended(
     return one("suspect", tuple(dict.fromkeys(told))) if told else one("unknown")
 
 
-def _ran_s(job: Job, ran: Running, now: float) -> float:
-    """How long an attempt ran: by Slurm's own times where it tells both, since its clock need not be ours."""
-    # A requeue submits the job anew; until it is in the queue again, its end is what is known.
-    end = job.submit_time if job.state == "PENDING" else job.end_time
-    if end is not None and end >= ran.start_time and job.state in ("PENDING", "COMPLETING"):
-        return end - ran.start_time
-    return max(0.0, now - ran.start_time, now - ran.seen_at if ran.seen_at else 0.0)
+def _measured(record: JobRecord, job: Job) -> JobRecord:
+    """With how long the last attempt ran by Slurm's own times: a requeue submits the job anew."""
+    last = record.tries[-1] if record.tries else None
+    if last is None or not record.last_start or last.restarts != job.restarts or job.submit_time is None:
+        return record
+    ran_s = job.submit_time - record.last_start
+    if ran_s < 0 or abs(ran_s - last.ran_s) < 5.0:
+        return record
+    return replace(record, tries=(*record.tries[:-1], replace(last, ran_s=ran_s)))
 
 
 def _came_back(record: JobRecord | None, job: Job, one: Try, policy: Policy, now: float) -> JobRecord:

@@ -134,6 +134,8 @@ class JobRecord:
     """Why we hold it; "" when we do not."""
     last_nodes: str = ""
     """A hostlist: what its last attempt had."""
+    last_start: float = 0.0
+    """When that began, by Slurm's clock."""
     priority: int = 0
     """What its last attempt had."""
     kept_for: int = -1

@@ -77,12 +77,14 @@ def test_killed_before_every_step_of_every_act_under_a_wrong_clock(site: real_la
     verify = script(tmp_path / "verify", 'test "$1" != n12')
     ticket = script(tmp_path / "ticket", f'echo "$1" >> {tickets}')
     (tmp_path / "policy.toml").write_text(EVERYTHING.format(verify=verify, ticket=ticket))
-    plain = site.submit(LONG, "--nodes=3", "--exclusive", "--requeue")
+    # Those are to be quarantined.
+    apart = ("--exclusive", "--requeue", "--exclude=n[11-12]")
+    plain = site.submit(LONG, "--nodes=3", *apart)
     saves = site.submit(
         f"srun sh -c 'trap \"echo sent >> {signals}\" USR2; while :; do sleep 0.2; done'",
-        *("--nodes=2", "--exclusive", "--requeue", "--comment=checkpoint=USR2"),
+        *("--nodes=2", *apart, "--comment=checkpoint=USR2"),
     )
-    loops = site.submit(LONG, "--nodes=1", "--exclusive", "--requeue")
+    loops = site.submit(LONG, "--nodes=1", *apart)
     jobs = (plain, saves, loops)
     real_lab.until(lambda: all(site.job(one).state == "RUNNING" for one in jobs), "all three run")
     steps, offsets, told = tmp_path / "steps", (0, 5400, -5400, 86400, -86400), False
@@ -132,6 +134,7 @@ def test_killed_before_every_step_of_every_act_under_a_wrong_clock(site: real_la
     # Nothing lost.
     assert not bad & (nodes_of(site, plain) | nodes_of(site, saves))
     assert {site.node(name).reason for name in bad} == {FATAL}
+    assert {"n11", "n12"} < set(site.client.hostnames(site.job(plain).excluded_nodes)), "its owner's wish"
     assert site.node("n12").reason.startswith("[TM] ") and "DRAIN" not in site.node("n11").state
     assert all(site.job(one).active for one in jobs)
 

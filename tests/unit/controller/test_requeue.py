@@ -273,3 +273,15 @@ def test_only_act_acts(tmp_path: Path, mode: str) -> None:
     assert site.slurm.changes == []
     assert [act.kind for act in ticked.proposed] == ([Kind.RELEASE] if mode == "propose" else [])
     assert site.slurm.known[7].eligible_time == site.clock.at - 10 + DELAY_S
+
+
+def test_a_clock_that_jumps_while_nobody_looks_does_not_make_a_long_run_of_a_short_one(site: Site) -> None:
+    # Seen with a clock that was a day off: each end counted as progress, and the job was never held.
+    site.slurm.start(7, "n[0001-0004]")
+    site.tick()
+    began = site.slurm.known[7].start_time
+    site.clock.at += 86400
+    site.slurm.back(7)
+    site.slurm.known[7] = replace(site.slurm.known[7], submit_time=began + 20.0, eligible_time=began + 141.0)
+    site.tick()
+    assert site.controller.memory.jobs[7].tries[-1].ran_s == 20.0
