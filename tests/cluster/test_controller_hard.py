@@ -181,7 +181,7 @@ def test_killed_and_its_journal_deleted_and_slurmctld_restarted(site: real_lab.W
         process.wait(timeout=30)
     for file in tmp_path.glob("journal.sqlite*"):
         file.unlink()
-    site.lab.fault("slurmctld-restart", signal="KILL")
+    site.lab.fault("slurmctld-restart")
     with controller(tmp_path):
         real_lab.until(lambda: is_running(site, job_id, restarts=1), "the job runs again")
         real_lab.until(lambda: not site.client.reservations(), "nothing is kept any more")
