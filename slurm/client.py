@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from trainmaster.slurm.values import Estimate, Job, Node, Partition, Reservation
+from trainmaster.slurm.values import Attempt, Estimate, Job, Node, Partition, Reservation
 
 
 class SlurmClient(Protocol):
@@ -48,13 +48,34 @@ class SlurmClient(Protocol):
         """Send a signal to a job's batch step alone."""
 
     def requeue(self, job_id: int | str, *, incomplete: bool = True, hold: bool = False) -> None:
-        """Put a job back into the queue under the same id; `incomplete` refuses for one that is already over.
+        """Put a job back into the queue under the same id; `incomplete` leaves one alone, without a word, that is over.
 
         `hold`: it waits there until somebody releases it, which its owner may.
         """
 
     def update_job(self, job_id: int | str, **fields: str) -> None:
         """Change fields of a job, named as scontrol names them (`StartTime="now"`)."""
+
+    def hold(self, job_id: int | str) -> None:
+        """Keep a job in the queue until somebody, its owner for one, releases it."""
+
+    def release(self, job_id: int | str) -> None:
+        """Let a job start that was held."""
+
+    def update_nodes(self, names: str, **fields: str) -> None:
+        """Change fields of a hostlist of nodes (`State="DRAIN", Reason="…"`, `State="RESUME"`); for operators."""
+
+    def create_reservation(self, name: str, **fields: str) -> None:
+        """Reserve what the fields name, as scontrol names them (`Nodes="n[1-4]", StartTime="now"`); for operators."""
+
+    def delete_reservation(self, name: str) -> None:
+        """Take a reservation away; refused while jobs run in it. For operators."""
+
+    def config(self) -> dict[str, str]:
+        """What slurmctld runs with, by key as Slurm shows it; keys of releases that we do not know among them."""
+
+    def history(self, job_id: int | str) -> tuple[Attempt, ...]:
+        """The starts of a job that the accounts know, first to last; none where no accounts are kept."""
 
     def batch_script(self, job_id: int) -> str:
         """The script that was given to sbatch."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from trainmaster.errors import SlurmError, SlurmMissing, SlurmUnreachable, SubmitRefused
 from trainmaster.slurm import parse
 from trainmaster.slurm.run import Completed, run
-from trainmaster.slurm.values import Estimate, Job, Node, Partition, Reservation
+from trainmaster.slurm.values import Attempt, Estimate, Job, Node, Partition, Reservation
 
 _SQUEUE_FIELDS = ("%A", "%i", "%F", "%K", "%T", "%r", "%u", "%P", "%N", "%S", "%e", "%V", "%j")
 # A name may hold any character, so the job's name comes last and the separator needs to be rare only before it.
@@ -222,7 +222,24 @@ class Commands:
 
     def batch_script(self, job_id: int) -> str:
         """`scontrol write batch_script`."""
-        return self._run("scontrol", "write", "batch_script", str(job_id), "-").stdout
+        done = self._run("scontrol", "write", "batch_script", str(job_id), "-")
+        if not done.stdout:
+            # Its exit code is 0 all the same (22.05.8).
+            raise SlurmError(f"could not read the script of job {job_id}; scontrol said: {done.stderr.strip()}")
+        return done.stdout
+
+    def history(self, job_id: int | str) -> tuple[Attempt, ...]:
+        """`sacct --duplicates`, one line a start; none where no accounts are kept."""
+        fields = "JobIDRaw,State,Start,End,ExitCode,NodeList"
+        try:
+            done = self._run("sacct", "-j", str(job_id), "-X", "-n", "-P", "-D", "-o", fields)
+        except (SlurmUnreachable, SlurmMissing):
+            raise
+        except SlurmError as error:
+            if "accounting storage is disabled" in error.message:
+                return ()
+            raise
+        return tuple(found for line in done.stdout.splitlines() if (found := parse.attempt(line)) is not None)
 
     def cancelled_by(self, job_id: int | str) -> str | None:
         """`sacct`, which tells "CANCELLED by <uid>"; None where no accounts are kept. The job itself does not tell."""

@@ -8,7 +8,7 @@ import pwd
 import re
 from datetime import datetime
 
-from trainmaster.slurm.values import Estimate, Job, Node, Partition, Reservation
+from trainmaster.slurm.values import Attempt, Estimate, Job, Node, Partition, Reservation
 
 _PAIR = re.compile(r"(?:^|\s)([A-Z][A-Za-z0-9_:/]*)=")
 CANCELLED_BY = re.compile(r"CANCELLED by (\d+)")
@@ -162,6 +162,26 @@ def leaves(text: str) -> dict[str, str]:
         if values.get("Level") == "0" and values.get("SwitchName") and _text(values.get("Nodes")):
             found[values["Nodes"]] = values["SwitchName"]
     return found
+
+
+def attempt(line: str) -> Attempt | None:
+    """One start of a job from a line of sacct's `JobIDRaw|State|Start|End|ExitCode|NodeList`; None for another line.
+
+    >>> attempt("7|CANCELLED by 1000|Unknown|Unknown|0:0|None assigned").state
+    'CANCELLED'
+    """
+    parts = line.split("|")
+    if len(parts) != 6 or not parts[0].isdecimal():
+        return None
+    number, state, start, end, exit_code, nodes = parts
+    return Attempt(
+        job_id=int(number),
+        state=state.partition(" ")[0],
+        start_time=epoch_s(start),
+        end_time=epoch_s(end),
+        exit_code=exit_code,
+        nodes="" if nodes == "None assigned" else nodes,
+    )
 
 
 def _words(value: str | None) -> tuple[str, ...]:

@@ -79,6 +79,20 @@ class Job:
         return self.state not in ENDED_STATES
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One start of a job, as the accounts have it. Times are seconds since the epoch, None when not set."""
+
+    job_id: int
+    state: str = ""
+    """Slurm's word, without who cancelled it; REQUEUED for a start that another followed."""
+    start_time: float | None = None
+    end_time: float | None = None
+    nodes: str = ""
+    """A hostlist."""
+    exit_code: str = ""
+
+
 ENDED_STATES = frozenset(
     {
         "COMPLETED",
