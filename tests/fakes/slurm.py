@@ -9,7 +9,7 @@ from trainmaster.slurm.values import Estimate, Job, Node, Partition, Reservation
 
 
 class FakeSlurm:
-    """Implements `SlurmClient`. Errors in `fail[verb]` are raised one a call, first to last."""
+    """What the launcher asks of `SlurmClient`. Errors in `fail[verb]` are raised one a call, first to last."""
 
     def __init__(self, *, partitions: Sequence[Partition] = (), first_job_id: int = 1) -> None:
         self.known: dict[int, Job] = {}
