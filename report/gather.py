@@ -259,6 +259,8 @@ class Records:
 
     def of(self, run: Run) -> tuple[Event, ...] | None:
         """The record of a run; None when there is none, or it is of another job that had its number."""
+        if not self._entries and self._folder is None:
+            return None
         number, _, task = run[0].shown.partition("_")
         if not number.isdecimal():
             return None

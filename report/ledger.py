@@ -128,14 +128,18 @@ class Ledger:
             lost_ms = (worked_ms - unseen_ms) % self._interval_ms
         kept_ms = ran_ms - init_ms - lost_ms - unseen_ms
         phase = _USER if cause in phases.OWN else _REDONE
-        for sums, heavy in ((self.wall, 1), (self.parts, weight)):
-            sums[_QUEUE] += queued_ms * heavy
-            sums[_START] += init_ms * heavy
-            sums[_PRODUCTIVE] += kept_ms * heavy
-            if lost_ms:
-                sums[phase] += lost_ms * heavy
-            if unseen_ms:
-                sums[_UNSEEN] += unseen_ms * heavy
+        wall, parts = self.wall, self.parts
+        wall[_QUEUE] += queued_ms
+        wall[_START] += init_ms
+        wall[_PRODUCTIVE] += kept_ms
+        parts[_QUEUE] += queued_ms * weight
+        parts[_START] += init_ms * weight
+        parts[_PRODUCTIVE] += kept_ms * weight
+        if lost_ms or unseen_ms:
+            wall[phase] += lost_ms
+            parts[phase] += lost_ms * weight
+            wall[_UNSEEN] += unseen_ms
+            parts[_UNSEEN] += unseen_ms * weight
         counted_ms = ran_ms - lost_ms if phase is _USER else ran_ms
         if weight:
             self.whole.add(begin_ms, start_ms + counted_ms, weight)

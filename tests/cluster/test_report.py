@@ -13,6 +13,7 @@ import pytest
 import real_lab
 from trainmaster.lab.cluster import Lab, LabSpec
 from trainmaster.launcher.submit.executor import submit
+from trainmaster.slurm import accounting
 from trainmaster.slurm.commands import Commands
 
 pytestmark = pytest.mark.cluster
@@ -141,3 +142,15 @@ def test_the_fleets_report_knows_a_drain_and_its_end(lab: Lab, tmp_path: Path) -
     assert [one["node"] for one in found["false_drain_candidates"]] == ["n03"]
     assert found["node_seconds"] == sum(found["parts_s"].values()) > 0
     assert found["parts_s"]["maintenance"] >= 1 and 0 < found["availability"] < 1
+
+
+def test_asked_in_windows_slurmdbd_tells_each_attempt_once(lab: Lab, tmp_path: Path) -> None:
+    site = real_lab.Watched(lab, tmp_path)
+    jobs = [site.submit(f"sleep {seconds}") for seconds in (1, 3)]
+    for job_id in jobs:
+        accounted(site.client, job_id, "COMPLETED")
+    now_s = int(time.time()) + 1
+    question = accounting.Question(since_s=now_s - 1800, until_s=now_s)
+    whole = sorted(accounting.attempts(question, env=lab.env), key=str)
+    pieces = sorted(accounting.attempts(question, env=lab.env, window_s=97), key=str)
+    assert whole == pieces and len(whole) == len(set(whole)) and {row.job_id for row in whole} >= set(jobs)
