@@ -49,6 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verb = verbs.add_parser("diff", help="what would change against the topology that runs, or a file")
     add_source(verb)
     verb.add_argument("--like", type=Path, metavar="FILE", help="a topology.conf whose names shall stay")
+    text = "instead: which idle nodes' slurmd have another topology than slurmctld; runs a step on them; exit code 1"
+    verb.add_argument("--steps", action="store_true", help=text)
     verb.add_argument("--against", type=Path, metavar="FILE", help="a topology.conf; else what slurmctld runs with")
     _add_json(verb)
     verb.set_defaults(run=_diff)
@@ -202,6 +204,8 @@ def _diff(args: argparse.Namespace) -> int:
     from trainmaster.fabric.topology_conf import read_config, tree_of
     from trainmaster.slurm.commands import Commands
 
+    if args.steps:
+        return _steps(args)
     text = text_of(str(args.against)) if args.against else Commands().topology()
     if not text.strip():
         raise FabricError(
@@ -221,6 +225,25 @@ def _diff(args: argparse.Namespace) -> int:
         if not changes:
             print("nothing changes")
     return 0
+
+
+def _steps(args: argparse.Namespace) -> int:
+    from trainmaster.fabric.steps import ask
+    from trainmaster.slurm.commands import Commands
+
+    found, asked = ask(Commands())
+    if args.json:
+        _print_json({"stale": [_plain(one) for one in found], "asked": asked})
+    else:
+        for one in found:
+            print(one)
+        print(
+            "`scontrol reconfigure` has every slurmd read its topology.conf again; where that does not help, the file "
+            "on the node is an old one"
+            if found
+            else f"the steps of all {len(asked)} idle nodes are told what slurmctld has"
+        )
+    return 1 if found else 0
 
 
 def _lint(args: argparse.Namespace) -> int:

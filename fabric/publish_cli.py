@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Two looks close together would make a rate of one error. As `ib.counters` does on nodes.
 _HOURS_MIN = 0.25
+# So many nodes, or such a part of all, may have gone from the fabric between two looks.
+_GONE_MIN, _GONE_SHARE = 3, 0.1
 
 
 def add_options(verb: argparse.ArgumentParser) -> None:
@@ -27,10 +29,13 @@ def add_options(verb: argparse.ArgumentParser) -> None:
     text = "with --publish: for how many hours a link is held to errors that it counted (24)"
     verb.add_argument("--hold", type=float, default=24.0, metavar="HOURS", help=text)
     verb.add_argument("--dry-run", action="store_true", help="with --publish: only say what would be written")
+    text = "with --publish: even if more than a tenth of all nodes have gone"
+    verb.add_argument("--insist", action="store_true", help=text)
 
 
 def publish(args: argparse.Namespace) -> int:
     """Look, and write the file; prints what has changed in it."""
+    from trainmaster.errors import FabricError
     from trainmaster.fabric.link_health import encode
     from trainmaster.fabric.replace import replace
     from trainmaster.fabric.survey import Memory, survey
@@ -44,6 +49,14 @@ def publish(args: argparse.Namespace) -> int:
     last = _last(path)
     memory = Memory(last=last, hold_s=args.hold * 3600, good_for_s=args.good_for * 3600, slurm_nodes=nodes)
     health = survey(fabric, memory, now_s=now_s, counters=counters, hours=hours)
+    gone = [name for name, node in health.nodes.items() if any(one.code == "absent" for one in node.evidence)]
+    known = len(gone) + len(fabric.nodes())
+    if len(gone) > max(_GONE_MIN, _GONE_SHARE * known) and not args.insist:
+        raise FabricError(
+            f"{len(gone)} of {known} nodes are not on the fabric any more, so nothing is published: this look may have "
+            "seen a part of it only",
+            hint="name every plane's text or adapter; --insist publishes it",
+        )
     if not args.dry_run:
         replace(path, encode(health))
         # Whoever submits reads it, whatever root's umask is.

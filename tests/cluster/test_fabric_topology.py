@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.real_lab import until
 
 from trainmaster.errors import LabError
 from trainmaster.fabric.emit import tree_conf
@@ -115,3 +116,25 @@ def test_from_cables_to_a_running_topology_and_a_pulled_cable(lab, tmp_path):
 def test_topology_is_what_slurmctld_runs_with(lab):
     run_with(lab, "SwitchName=only Nodes=n[01-08]\n")
     assert "SwitchName=only" in Commands(env=lab.env).topology()
+
+
+def test_slurmd_that_kept_the_old_topology_are_told_and_a_reconfigure_mends_it(lab):
+    run_with(lab, "SwitchName=only Nodes=n[01-08]\n")
+    lab.wait_idle()
+    lab.run(["scontrol", "reconfigure"])
+    until(lambda: "told what slurmctld has" in steps(lab)[1], "all have the one switch")
+    # slurmctld alone is started anew.
+    run_with(lab, "SwitchName=top Switches=a,b\nSwitchName=a Nodes=n[01-04]\nSwitchName=b Nodes=n[05-08]\n")
+    lab.wait_idle()
+    code, said = steps(lab)
+    assert code == 1 and "n01: its steps are told only, and slurmctld has top.a" in said
+    lab.run(["scontrol", "reconfigure"])
+    until(lambda: steps(lab) == (0, "the steps of all 8 idle nodes are told what slurmctld has\n"), "all have the new")
+
+
+def steps(lab):
+    done = subprocess.run(
+        [sys.executable, "-m", "trainmaster", "fabric", "diff", "--steps"],
+        env=lab.env, capture_output=True, text=True, check=False, timeout=180,
+    )  # fmt: skip
+    return done.returncode, done.stdout

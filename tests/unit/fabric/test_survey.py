@@ -142,6 +142,20 @@ def test_the_command_counts_errors_from_look_to_look(tmp_path: Path, capsys: pyt
     assert json.loads(capsys.readouterr().out)["nodes"] == ["n05", "n06", "n08"]
 
 
+def test_a_look_that_misses_much_of_the_fabric_is_not_published(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fabric", "health", "--from", str(tmp_path / "fabric"), "--publish", str(tmp_path / "links.json")]
+    (tmp_path / "fabric").write_text(write(WHOLE))
+    assert main(words) == 0
+    before = (tmp_path / "links.json").read_text()
+    (tmp_path / "fabric").write_text(write(generate(parse_shape("rail:3x4,rails=4"))))
+    assert main(words) == 2
+    assert "4 of 16 nodes are not on the fabric any more" in capsys.readouterr().err
+    assert (tmp_path / "links.json").read_text() == before
+    assert main([*words, "--insist"]) == 0 and "n13: score 0" in capsys.readouterr().out
+
+
 def test_links_of_an_old_file_are_ignored_and_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "fabric").write_text(write(WHOLE))
     (tmp_path / "links.json").write_text(encode(look(without(WHOLE, link_of("n03", 2)))))
