@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from trainmaster.clock import Clock
 from trainmaster.controller import acting, effects, keeping, observe, rebuild, suspects
@@ -14,11 +15,14 @@ from trainmaster.controller.hooks import Hooks
 from trainmaster.controller.invariants import violations
 from trainmaster.controller.journal import ABANDONED, DONE, TRIES_MAX, Intent, Journal
 from trainmaster.controller.memory import Evidence, Memory, NodeState, Severity, put_nodes
-from trainmaster.controller.metrics import Metrics
 from trainmaster.controller.observe import Door
 from trainmaster.controller.policy import Policy
 from trainmaster.controller.snapshot import Snapshot
 from trainmaster.errors import LeaseLost, SlurmError, SlurmUnreachable
+
+if TYPE_CHECKING:
+    # Who decides without being counted need not load a web server.
+    from trainmaster.controller.metrics import Metrics
 
 LOG = logging.getLogger("trainmaster.controller")
 LEASE_PATIENCE_S = 60.0
@@ -48,7 +52,7 @@ class Controller:
         policy: Policy,
         clock: Clock,
         *,
-        metrics: Metrics | None = None,
+        metrics: "Metrics | None" = None,
         before_step: Callable[[str], None] = lambda step: None,
     ) -> None:
         self._door = door
