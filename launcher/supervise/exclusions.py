@@ -117,6 +117,8 @@ def usable(nodes: Iterable[Node], job: Job | None, *, excluded: Collection[str])
     """Names of the nodes that Slurm could give to a job: in its partitions, with its features, in service."""
     partitions = set(job.partition.split(",")) if job is not None and job.partition else set()
     wanted = job.features if job is not None else ""
+    if job is not None and job.prefer and wanted == job.prefer:
+        wanted = ""  # of a job that runs where it preferred to, Slurm shows that in place of its constraint
     found = set()
     for node in nodes:
         words = set(re.sub(r"[^A-Z_+]", "", node.state.upper()).split("+"))

@@ -148,3 +148,9 @@ def test_what_slurm_could_give() -> None:
         "n7",
         "n8",
     }
+
+
+def test_where_a_running_job_preferred_to_be_is_not_taken_for_its_constraint() -> None:
+    nodes = [Node(name="n1", features=("pod1",)), Node(name="n2", features=("pod2",))]
+    assert usable(nodes, Job(job_id=1, features="pod1", prefer="pod1"), excluded=()) == {"n1", "n2"}
+    assert usable(nodes, Job(job_id=1, features="pod1", prefer="pod2"), excluded=()) == {"n1"}
