@@ -85,8 +85,9 @@ def _often(facts: Facts) -> Iterator[Hit]:
 
 
 def _killed(facts: Facts) -> Iterator[Hit]:
-    limit_s = facts.number("HealthCheckTimeout")
-    if _checked(facts) and limit_s is not None and limit_s < HOOK_S:
+    # slurmctld of 26.05.5 shows 0 where nothing is set, which is 60 s.
+    limit_s = facts.number("HealthCheckTimeout") or HOOK_S
+    if _checked(facts) and limit_s < HOOK_S:
         yield Hit(seen=facts.shown("HealthCheckTimeout"), mend="HealthCheckTimeout=60")
 
 
