@@ -96,7 +96,7 @@ def _carry_out(step: Step, node: str, dry_run: bool) -> tuple[str, Ledger]:
             raise SourceFault(f"slurmctld does not know the node {node}")
         allowed, outcome["ledger"] = ledgers.permitted(step, view)
         if not allowed:
-            return outcome["ledger"].note or "no longer ours" if step.kind == "resume" else outcome["ledger"].note
+            return outcome["ledger"].note or ("no longer ours" if step.kind == "resume" else NOTHING)
         if dry_run:
             return f"would {step.kind} {node}"
         change = ["State=RESUME"] if step.kind == "resume" else ["State=DRAIN", f"Reason={step.reason}"]
