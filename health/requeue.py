@@ -167,7 +167,7 @@ def requeue(findings: Sequence[Finding], *, folder: str, node: str, boot_id: str
                 continue
             words = f"trainmaster: requeued, since {node} was drained: {reason}"
             yield ["scontrol", "update", f"JobId={one.leader}", f"AdminComment={words}"]
-            done = yield ["scontrol", "requeue", one.leader]
+            done = yield ["scontrol", "requeue", "Incomplete", one.leader]
             said = " ".join((done.err or done.out).split())[:120]
             told.append(f"requeued job {one.leader}" if done.code == 0 else f"could not requeue {one.leader}: {said}")
         return told

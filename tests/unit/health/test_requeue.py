@@ -143,7 +143,8 @@ def test_it_is_written_down_before_slurm_is_asked_and_never_done_twice(
     assert "before" in run(tmp_path, monkeypatch, GPU)
     text = (tmp_path / "bin/asked").read_text()
     assert (
-        text.count("requeue 7") == 1 and f"AdminComment=trainmaster: requeued, since n01 was drained: {REASON}" in text
+        text.count("requeue Incomplete 7") == 1
+        and f"AdminComment=trainmaster: requeued, since n01 was drained: {REASON}" in text
     )
 
 
