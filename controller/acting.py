@@ -6,6 +6,8 @@ from typing import Any
 
 from trainmaster.controller import keeping, snapshot
 from trainmaster.controller.acts import Act, Kind
+from trainmaster.controller.maintenance import reserving
+from trainmaster.controller.maintenance.state import CAUSE
 from trainmaster.controller.memory import Exclusion, JobRecord, Memory, Try
 from trainmaster.controller.observe import Door
 from trainmaster.controller.policy import Policy
@@ -14,9 +16,11 @@ from trainmaster.slurm.values import Job
 
 COMMENT_MARK = "trainmaster: "
 """What our comment on a job begins with. Nobody else's is written over."""
-BY_HOOKS = frozenset({Kind.VERIFY, Kind.TICKET})
+BY_TRAIN = frozenset({Kind.OPERATE, Kind.INSPECT, Kind.CHECK})
+"""Kinds that are commands of a train."""
+BY_HOOKS = frozenset({Kind.VERIFY, Kind.TICKET}) | BY_TRAIN
 """Kinds that are commands of the site, and take their time."""
-RESERVES = frozenset({Kind.KEEP, Kind.FREE, Kind.RELEASE})
+RESERVES = frozenset({Kind.KEEP, Kind.FREE, Kind.RELEASE, Kind.BOOK, Kind.UNBOOK})
 """Kinds for which reservations have to be looked at."""
 
 
@@ -27,6 +31,8 @@ def holds(act: Act, look: Snapshot, now: float) -> bool:
         return all(node is not None and snapshot.drained(node) and node.reason == act.reason for node in nodes)
     if act.kind is Kind.RESUME:
         return all(name in look.nodes and not snapshot.drained(look.nodes[name]) for name in act.nodes)
+    if act.kind in reserving.KINDS:
+        return reserving.holds(act, look)
     if act.kind in BY_HOOKS or act.kind is Kind.NOTIFY:
         return False
     there = any(one.name == keeping.name_of(act) for one in look.reservations)
@@ -65,11 +71,19 @@ def do(door: Door, act: Act, look: Snapshot, memory: Memory, policy: Policy) -> 
         door.update_nodes(snapshot.fold(act.nodes), State="DRAIN", Reason=act.reason)
         return
     if act.kind is Kind.RESUME:
+        if fell := [name for name in act.nodes if snapshot.down(look.nodes[name]) and act.cause == CAUSE]:
+            # Our reboots leave nodes DOWN, which only RESUME ends.
+            door.update_nodes(snapshot.fold(fell), State="RESUME")
+            if len(fell) == len(act.nodes):
+                return
         # Unlike RESUME it takes nothing away but the drain: not FAIL, and no reboot that is due.
         door.update_nodes(snapshot.fold(act.nodes), State="UNDRAIN")
         return
     if act.kind is Kind.FREE:
         _free(door, act, look)
+        return
+    if act.kind in reserving.KINDS:
+        reserving.do(door, act, look)
         return
     job = look.jobs[act.job_id]
     name = snapshot.full_id(job)
@@ -77,6 +91,8 @@ def do(door: Door, act: Act, look: Snapshot, memory: Memory, policy: Policy) -> 
         door.requeue(name, incomplete=True)
     elif act.kind is Kind.KEEP:
         _keep(door, act, look, memory, policy)
+    elif act.kind is Kind.NOTIFY and act.batch:
+        door.signal(name, act.signal)
     elif act.kind is Kind.NOTIFY:
         door.cancel(name, signal=act.signal)
     elif act.kind is Kind.HOLD:

@@ -29,9 +29,21 @@ class Kind(StrEnum):
     """Give up such a reservation."""
     VERIFY = "verify"
     TICKET = "ticket"
+    BOOK = "book"
+    """A reservation over the hosts of a car."""
+    UNBOOK = "unbook"
+    OPERATE = "operate"
+    """An operation of the catalogue, on hosts that are out."""
+    REBOOT = "reboot"
+    INSPECT = "inspect"
+    """Which versions are on hosts."""
+    CHECK = "check"
+    """A tier of verification, on a host that was worked on."""
+    LABEL = "label"
+    """The feature that says which stack a host has."""
 
 
-TAKES_OUT = frozenset({Kind.DRAIN})
+TAKES_OUT = frozenset({Kind.DRAIN, Kind.BOOK})
 """Kinds that cost capacity."""
 
 
@@ -69,6 +81,16 @@ class Act:
     reservation: str = ""
     """Of free: its name. Of keep and release: that of the one which is there already."""
     signal: str = ""
+    train: str = ""
+    car: int = 0
+    work: str = ""
+    """Of operate and reboot the operation, of check the tier, of label the feature."""
+    reservation: str = ""
+    """Of book and unbook."""
+    until: float = 0.0
+    """Of book: when it is over whatever happens."""
+    batch: bool = False
+    """Of notify: the signal is for the batch step alone."""
     deadline_s: float = 120.0
     """After so long without its postcondition it is given up, and decided on anew."""
 
@@ -76,11 +98,15 @@ class Act:
     def id(self) -> str:
         """Ten hexadecimal digits."""
         target = ",".join(self.nodes) if self.nodes else f"job:{self.job_id}:{self.restarts}"
+        if self.reservation:
+            target = f"reservation:{self.reservation}"
         return hashlib.sha256(f"{self.kind}|{target}|{self.attempt}".encode()).hexdigest()[:10]
 
     @property
     def targets(self) -> tuple[str, ...]:
         """What nobody else may touch meanwhile, sorted, so that locks are always taken in one order."""
+        if self.reservation and not self.nodes:
+            return (f"reservation:{self.reservation}",)
         if self.nodes:
             return tuple(f"node:{name}" for name in sorted(self.nodes))
         return (f"job:{self.job_id}",)

@@ -32,7 +32,7 @@ def fold(
             if job is None or job.restarts < ran.restarts:
                 jobs.pop(job_id, None)
         elif job.restarts > ran.restarts:
-            one = ended(job, ran, look, policy, now, reported)
+            one = ended(job, ran, look, memory, policy, now, reported)
             back = _came_back(jobs.get(job_id), job, one, policy, now)
             jobs[job_id] = replace(back, last_nodes=ran.nodes, last_start=ran.start_time, priority=ran.priority)
             weight = 1.0 / len(one.blamed) if one.blamed and one.cause == "node_fail" else 0.0
@@ -83,7 +83,13 @@ def _running(job: Job, now: float) -> Running:
 
 
 def ended(
-    job: Job, ran: Running, look: Snapshot, policy: Policy, now: float, reported: Mapping[str, Sequence[Evidence]]
+    job: Job,
+    ran: Running,
+    look: Snapshot,
+    memory: Memory,
+    policy: Policy,
+    now: float,
+    reported: Mapping[str, Sequence[Evidence]],
 ) -> Try:
     """Why an attempt ended, by what is known of its nodes."""
     held = look.expand(ran.nodes)
@@ -96,6 +102,9 @@ def ended(
 
     if job.preempt_time is not None and job.preempt_time >= ran.start_time:
         return one("preempted")
+    notice = memory.maintenance.notices.get(job.job_id)
+    if notice is not None and notice.restarts == ran.restarts and (notice.signalled_at or notice.requeued_at):
+        return one("maintenance")
     if LAUNCH_FAILED in job.reason:
         return one("launch", [name for name in suspicious if "prolog" in look.nodes[name].reason.lower()])
     if lost := [name for name in suspicious if snapshot.silent(look.nodes[name])]:

@@ -52,8 +52,8 @@ def per_day(policy: Requeue, node_count: int) -> int:
 
 
 def standing(record: JobRecord, policy: Requeue, now: float, *, node_count: int) -> Standing:
-    """Where a job stands. A preemption is nobody's failure, and not counted."""
-    counted = [one for one in record.tries if one.cause != "preempted"]
+    """Where a job stands. A preemption or maintenance is nobody's failure, and not counted."""
+    counted = [one for one in record.tries if one.cause not in ("preempted", "maintenance")]
     row = loop(counted, policy)
     today = sum(1 for one in counted if now - one.at <= _DAY_S)
     blast = sum(hours for at, hours in record.blast if now - at <= _DAY_S)

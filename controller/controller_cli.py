@@ -29,6 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     lemons.add_argument("--json", action="store_true")
     _common(lemons, policy=True)
     lemons.set_defaults(run=_lemons)
+    from trainmaster.controller.maintenance import train_cli
+
+    train_cli.configure(verbs.add_parser("train", help="maintenance trains: what is upgraded where, when, and how far"))
     for verb, text in (
         ("quarantine", "have a node taken out, as far as the guarantee allows"),
         ("release", "let a node that waits for a person be verified, and then come back"),

@@ -15,6 +15,8 @@ from trainmaster.controller import (
     returning,
 )
 from trainmaster.controller.acts import Act, Kind, Plan
+from trainmaster.controller.maintenance import decide as maintenance
+from trainmaster.controller.maintenance import folding
 from trainmaster.controller.memory import Evidence, Memory
 from trainmaster.controller.policy import Policy
 from trainmaster.controller.snapshot import Snapshot
@@ -23,6 +25,7 @@ from trainmaster.controller.snapshot import Snapshot
 _ORDER = (
     *(Kind.KEEP, Kind.FREE, Kind.RELEASE, Kind.RESUME, Kind.HOLD, Kind.REQUEUE),
     *(Kind.NOTIFY, Kind.DRAIN, Kind.VERIFY, Kind.TICKET),
+    *(Kind.UNBOOK, Kind.LABEL, Kind.OPERATE, Kind.REBOOT, Kind.INSPECT, Kind.CHECK, Kind.BOOK),
 )
 
 
@@ -47,6 +50,7 @@ def observe(
     for name, pieces in against.items():
         together[name] = (*together.get(name, ()), *pieces)
     memory = node_states.fold(look, memory, policy, now, together)
+    memory = folding.fold(look, memory, policy, now)
     return replace(lemons.exposed(memory, look, policy, now), at=look.at)
 
 
@@ -58,13 +62,16 @@ def decide(look: Snapshot, memory: Memory, policy: Policy, now: float) -> Plan:
     back = returning.decide(look, memory, policy, now)
     out, refused_nodes = bad_nodes.decide(look, memory, policy, now, tripped=tripped, left=left)
     freed = keeping.over(look, memory, policy)
-    acts = _one_holder_each(sorted((*on_jobs, *freed, *back, *out), key=lambda act: _ORDER.index(act.kind)))
+    trains = maintenance.decide(look, memory, policy, now, left)
+    acts = _one_holder_each(
+        sorted((*on_jobs, *freed, *back, *out, *trains.acts), key=lambda act: _ORDER.index(act.kind))
+    )
     return Plan(
         at=now,
         acts=tuple(acts[: policy.acts_max]),
-        refused=(*refused_jobs, *refused_nodes),
+        refused=(*refused_jobs, *refused_nodes, *trains.refused),
         trips=tripped,
-        wake_at=due,
+        wake_at=min((at for at in (due, trains.due) if at is not None), default=None),
     )
 
 

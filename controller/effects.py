@@ -4,6 +4,8 @@ from dataclasses import replace
 
 from trainmaster.controller import keeping
 from trainmaster.controller.acts import Act, Kind
+from trainmaster.controller.maintenance import after
+from trainmaster.controller.maintenance.state import CAUSE
 from trainmaster.controller.memory import (
     Drain,
     JobRecord,
@@ -24,10 +26,18 @@ def done(memory: Memory, act: Act, now: float, *, ok: bool = True) -> Memory:
         now: Epoch seconds.
         ok: Of a verification: whether the node passed.
     """
+    if act.kind is Kind.BOOK:
+        return after.booked(memory, act, now)
+    if act.kind is Kind.UNBOOK:
+        return after.unbooked(memory, act, now)
+    if act.kind is Kind.LABEL:
+        return after.labelled(memory, act, now)
     if act.nodes:
         return _on_nodes(memory, act, now, ok=ok)
     if act.kind is Kind.FREE:
         return replace(memory, kept=tuple(name for name in memory.kept if name != act.reservation))
+    if act.cause == CAUSE and act.kind in (Kind.NOTIFY, Kind.REQUEUE):
+        memory = after.told(memory, act, now)
     record = memory.jobs.get(act.job_id) or JobRecord(job_id=act.job_id, restarts=act.restarts, seen_at=now)
     if act.kind is Kind.RELEASE:
         record = replace(record, released=act.restarts, ours_before=act.ours, held="")
@@ -43,21 +53,26 @@ def done(memory: Memory, act: Act, now: float, *, ok: bool = True) -> Memory:
     return put_job(memory, record)
 
 
+_DRAINED_FOR = {"lemon": NodeState.LEMON, CAUSE: NodeState.MAINTENANCE}
+
+
 def _on_nodes(memory: Memory, act: Act, now: float, *, ok: bool) -> Memory:
     records = []
     drains = list(memory.drains)
     for name in act.nodes:
         record = memory.nodes.get(name) or NodeRecord(name=name, since=now)
         if act.kind is Kind.DRAIN:
-            state = NodeState.LEMON if act.cause == "lemon" else NodeState.QUARANTINING
+            state = _DRAINED_FOR.get(act.cause, NodeState.QUARANTINING)
             record = replace(
                 record, state=state, since=now, why=act.why, reason=act.reason, drained_at=now, proof_at=None
             )
-            drains.append(Drain(at=now, node=name, cause=act.cause, by="us"))
+            if act.cause != CAUSE:
+                drains.append(Drain(at=now, node=name, cause=act.cause, by="us"))
         elif act.kind is Kind.RESUME:
             record = replace(
                 record,
-                state=NodeState.PROBATION,
+                # After maintenance it has passed three tiers; nothing speaks against it.
+                state=NodeState.OK if act.cause == CAUSE else NodeState.PROBATION,
                 since=now,
                 why=act.why,
                 reason="",
@@ -84,7 +99,12 @@ def _on_nodes(memory: Memory, act: Act, now: float, *, ok: bool) -> Memory:
         # What came back from repair starts anew; a node that only flapped keeps its past.
         repaired = {name for name in act.nodes if name in memory.nodes and memory.nodes[name].state is NodeState.LEMON}
         blame = {name: one for name, one in blame.items() if name not in repaired}
-    return replace(put_nodes(memory, records), drains=tuple(drains), blame=blame)
+    memory = replace(put_nodes(memory, records), drains=tuple(drains), blame=blame)
+    if act.cause == CAUSE and act.kind is Kind.DRAIN:
+        return after.drained(memory, act, now)
+    if act.cause == CAUSE and act.kind is Kind.RESUME:
+        return after.returned(memory, act, now)
+    return memory
 
 
 def given_up(memory: Memory, act: Act, now: float) -> Memory:

@@ -41,6 +41,15 @@ def causes(reason: str) -> tuple[str, ...]:
     return tuple(part for part in parts if part and not re.fullmatch(r"and \d+ more", part))
 
 
+def plain(reason: str) -> str:
+    """A reason without what Slurm hangs onto it when a node reboots.
+
+    >>> plain("[TM] train: spring car 3 #0a1b2c3d4e : reboot issued")
+    '[TM] train: spring car 3 #0a1b2c3d4e'
+    """
+    return re.sub(r"( : reboot \w+( \w+)?)+$", "", reason)
+
+
 @lru_cache(maxsize=4096)
 def _fatal(reason: str, patterns: tuple[str, ...]) -> bool:
     return any(re.match(pattern, cause) for cause in causes(reason) for pattern in patterns)

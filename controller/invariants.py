@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trainmaster.controller import breaker, budgets, capacity, exclusions, keeping, returning, snapshot
-from trainmaster.controller.acts import MARK, Act, Kind, Plan
+from trainmaster.controller.acts import MARK, TAKES_OUT, Act, Kind, Plan
+from trainmaster.controller.maintenance import rules
+from trainmaster.controller.maintenance.state import CAUSE
 from trainmaster.controller.memory import JobRecord, Memory
 from trainmaster.controller.policy import Policy
 from trainmaster.controller.snapshot import Snapshot
@@ -23,7 +25,7 @@ class Violation:
 
 
 def _drains(plan: Plan) -> list[tuple[Act, str]]:
-    return [(act, name) for act in plan.acts if act.kind is Kind.DRAIN for name in act.nodes]
+    return [(act, name) for act in plan.acts if act.kind in TAKES_OUT for name in act.nodes]
 
 
 def _serving(look: Snapshot, name: str) -> bool:
@@ -36,7 +38,7 @@ def i1_guarantee(look: Snapshot, memory: Memory, plan: Plan, policy: Policy) -> 
     for partition, promised in policy.guarantee.items():
         left = look.available(partition)
         for act, name in _drains(plan):
-            if not (_serving(look, name) and partition in look.nodes[name].partitions):
+            if not (_serving(look, name) and partition in snapshot.groups(look.nodes[name])):
                 continue
             left -= 1
             if act.planned and left < promised.nodes + promised.failure_buffer:
@@ -63,6 +65,8 @@ def i3_breaker(look: Snapshot, memory: Memory, plan: Plan, policy: Policy) -> li
     count = len(breaker.automatic(memory.drains, policy.drains, plan.at))
     found = []
     for act, name in _drains(plan):
+        if act.cause == CAUSE:
+            continue  # a person has started it: it says nothing of the fleet's health
         count += 1
         trip = breaker.stops(tripped, node=name, cause=act.cause, leaf_of=look.leaf_of)
         if trip is not None:
@@ -116,7 +120,7 @@ def i6_blast(look: Snapshot, memory: Memory, plan: Plan, policy: Policy) -> list
 
 def i7_ownership(look: Snapshot, memory: Memory, plan: Plan, policy: Policy) -> list[Violation]:
     """Nobody else's drain is cleared or written over, and nobody else's reservation deleted."""
-    found = []
+    found = [Violation(rule="I7", act=act, why=why) for act, why in rules.ownership(look, memory, plan)]
     for act in plan.acts:
         if act.kind is Kind.FREE and keeping.read(act.reservation) is None:
             found.append(Violation(rule="I7", act=act, why=f"the reservation {act.reservation!r} is not ours"))
@@ -135,10 +139,11 @@ def i7_ownership(look: Snapshot, memory: Memory, plan: Plan, policy: Policy) -> 
 
 def i8_proof(look: Snapshot, memory: Memory, plan: Plan, policy: Policy) -> list[Violation]:
     """A node comes back only with a proof that is newer than its drain."""
-    return [
+    found = [Violation(rule="I8", act=act, why=why) for act, why in rules.proof(memory, plan, policy)]
+    return found + [
         Violation(rule="I8", act=act, why=f"{name} has not passed since it was drained")
         for act in plan.acts
-        if act.kind is Kind.RESUME
+        if act.kind is Kind.RESUME and act.cause != CAUSE
         for name in act.nodes
         if name not in memory.nodes or not returning.proven(memory.nodes[name], policy)
     ]

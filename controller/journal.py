@@ -16,6 +16,7 @@ import msgspec
 
 from trainmaster.controller.acts import Act
 from trainmaster.controller.holder import alive
+from trainmaster.controller.maintenance.state import Booking, Host, Maintenance, Notice, Stack, Train
 from trainmaster.controller.memory import Blame, Drain, JobRecord, Memory, NodeRecord, Running
 from trainmaster.errors import ControllerError, LeaseLost
 
@@ -60,7 +61,7 @@ class Request:
     number: int
     at: float
     verb: str
-    """quarantine or release."""
+    """quarantine, release or train."""
     target: str
     by: str
     why: str
@@ -175,6 +176,10 @@ class Journal:
         """Count a try, before it is made."""
         self._db.execute("UPDATE intents SET tries = tries + 1 WHERE id = ?", (act.id,))
 
+    def note(self, act: Act, said: str) -> None:
+        """Write to an open intent what its successor has to know."""
+        self._db.execute("UPDATE intents SET said = ? WHERE id = ? AND state = ?", (said, act.id, OPEN))
+
     def finish(self, act: Act, state: str, memory: Memory, *, now: float, said: str = "") -> None:
         """Close an intent together with what is remembered of it."""
         with self._transaction():
@@ -245,6 +250,14 @@ class Journal:
             exposure_at=msgspec.json.decode(fleet["exposure_at"], type=float),
             drains=msgspec.json.decode(fleet["drains"], type=tuple[Drain, ...]),
             kept=msgspec.json.decode(fleet.get("kept", "[]"), type=tuple[str, ...]),
+            maintenance=Maintenance(
+                trains=of("train", Train),
+                hosts=of("host", Host),
+                past=of("past", Host),
+                stacks=of("stack", Stack),
+                notices={int(key): value for key, value in of("notice", Notice).items()},
+                reservations=of("booked", Booking),
+            ),
         )
 
     # Events and requests.
@@ -311,6 +324,16 @@ def _rows(memory: Memory) -> Iterator[tuple[str, str, Any]]:
         yield "blame", name, blame
     for job_id, ran in memory.running.items():
         yield "running", str(job_id), ran
+    for kind, table in (
+        ("train", memory.maintenance.trains),
+        ("host", memory.maintenance.hosts),
+        ("past", memory.maintenance.past),
+        ("stack", memory.maintenance.stacks),
+        ("notice", memory.maintenance.notices),
+        ("booked", memory.maintenance.reservations),
+    ):
+        for key, value in table.items():
+            yield kind, str(key), value
     yield "fleet", "at", memory.at
     yield "fleet", "exposure_days", memory.exposure_days
     yield "fleet", "exposure_at", memory.exposure_at

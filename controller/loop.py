@@ -5,20 +5,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from trainmaster.clock import Clock
 from trainmaster.controller import acting, effects, keeping, observe, rebuild, suspects
 from trainmaster.controller.acts import Act, Kind, Plan
 from trainmaster.controller.decide import decide
 from trainmaster.controller.decide import observe as take_in
-from trainmaster.controller.holder import process_name
+from trainmaster.controller.holder import alive, process_name
 from trainmaster.controller.hooks import Hooks
 from trainmaster.controller.invariants import violations
-from trainmaster.controller.journal import ABANDONED, DONE, TRIES_MAX, Intent, Journal
+from trainmaster.controller.journal import ABANDONED, DONE, TRIES_MAX, Intent, Journal, Request
+from trainmaster.controller.maintenance import after, orders, progress
+from trainmaster.controller.maintenance.executing import Executing
 from trainmaster.controller.memory import Evidence, Memory, NodeState, Severity, put_nodes
 from trainmaster.controller.observe import Door
 from trainmaster.controller.policy import Policy
 from trainmaster.controller.snapshot import Snapshot
-from trainmaster.errors import LeaseLost, SlurmError, SlurmUnreachable
+from trainmaster.errors import LeaseLost, SlurmError, SlurmUnreachable, UsageError
 
 if TYPE_CHECKING:
     # Who decides without being counted need not load a web server.
@@ -62,6 +66,7 @@ class Controller:
         self._metrics = metrics
         self._before = before_step
         self._hooks = Hooks(policy.returning)
+        self._work = Executing(policy.maintenance)
         self._memory: Memory | None = None
         self._leaf_of: dict[str, str] | None = None
         self._offsets: dict[str, int] = {}
@@ -137,6 +142,8 @@ class Controller:
                 reported.setdefault(request.target, []).append(piece)
             elif request.verb == "release" and request.target in before.nodes:
                 before = put_nodes(before, [replace(before.nodes[request.target], released=True)])
+            elif request.verb == "train":
+                before = self._order(before, request, look, now)
         memory = take_in(look, before, self._policy, now, reported)
         self._before("save memory")
         self._journal.save(memory, read=read_to)
@@ -144,11 +151,23 @@ class Controller:
         for request in requests:
             self._journal.took(request, now=now)
             self._journal.tell(
-                [(f"node:{request.target}", request.verb, f"{request.by}: {request.why}", f"request {request.number}")],
+                [(_subject(request), request.verb, f"{request.by}: {request.why}", f"request {request.number}")],
                 now=now,
             )
         self._journal.tell(_news(self._memory or Memory(), memory), now=now)
         self._memory = memory
+
+    def _order(self, memory: Memory, request: Request, look: Snapshot, now: float) -> Memory:
+        """What a person asks of a train; what cannot be done is told and changes nothing."""
+        try:
+            order = msgspec.json.decode(request.why, type=orders.Order)
+            return orders.obey(memory, msgspec.structs.replace(order, by=request.by), self._policy, look, now)
+        except (msgspec.MsgspecError, UsageError) as error:
+            LOG.warning("train %s: %s", request.target, error)
+            self._journal.tell(
+                [(_subject(request), "refused", str(error), f"request {request.number} refused")], now=now
+            )
+            return memory
 
     def _open_targets(self) -> frozenset[str]:
         return frozenset(target for intent in self._journal.intents() for target in intent.act.targets)
@@ -206,6 +225,8 @@ class Controller:
             return
         if act.kind is Kind.REQUEUE and intent.tries and now - self._tried_at.get(act.id, 0.0) < act.deadline_s / 2:
             return  # asked for; the nodes are being cleaned up
+        if act.kind is Kind.REBOOT and intent.tries:
+            return  # asked for; to ask twice would reboot twice
         if now - self._tried_at.get(act.id, 0.0) < _RETRY_AFTER_S:
             return
         others = frozenset(t for t in self._open_targets() if t not in act.targets)
@@ -242,6 +263,9 @@ class Controller:
         else:
             self._memory = effects.given_up(self.memory, act, now)
             LOG.warning("gave up to %s %s: %s", act.kind, ",".join(act.targets), said)
+        if act.kind is Kind.REBOOT:
+            rules = self._policy.maintenance
+            self._memory = after.reported(self.memory, act, rules, now, ok=state == DONE, said=said)
         self._before(f"close {act.kind}")
         self._journal.finish(act, state, self.memory, now=now, said=said)
         self._tried_at.pop(act.id, None)
@@ -253,11 +277,36 @@ class Controller:
             if node is None or record is None or node.reason != act.expected_reason or record.reason != node.reason:
                 self._close(act, ABANDONED, said="it is no longer ours")
                 return
-        if self._hooks.start(act):
+        if act.kind in acting.BY_TRAIN:
+            self._start_work(intent, look)
+        elif self._hooks.start(act):
             self._journal.tried(act)
             self._memory = effects.started(self.memory, act, self._now())
 
+    def _start_work(self, intent: Intent, look: Snapshot) -> None:
+        """Start a command of a train, unless it runs: here, or left over from a controller that died."""
+        act = intent.act
+        if self._work.running(act) or (intent.said and alive(intent.said)):
+            return
+        fresh = observe.again(self._door, look, nodes=act.nodes)
+        others = frozenset(target for target in self._open_targets() if target not in act.targets)
+        memory = replace(self.memory, open_targets=others)
+        if broken := violations(fresh, memory, Plan(at=self._now(), acts=(act,)), self._policy):
+            self._close(act, ABANDONED, said=f"{broken[0].rule}: {broken[0].why}")
+            return
+        self._journal.check_lease()
+        self._journal.tried(act)
+        self._before(f"do {act.kind}")
+        pid = self._work.start(act)
+        if pid is not None:
+            self._journal.note(act, process_name(pid))
+
     def _finish_hooks(self, now: float) -> None:
+        for act, ok, said in self._work.finished():
+            if act.id in {intent.act.id for intent in self._journal.intents()}:
+                self._memory = after.reported(self.memory, act, self._policy.maintenance, now, ok=ok, said=said)
+                last = (said.strip().splitlines() or [""])[-1][:160]
+                self._close(act, DONE, said=f"{'well' if ok else 'failed'}{': ' + last if last else ''}")
         waiting = {intent.act.id for intent in self._journal.intents()}
         for act, ok, said in self._hooks.finished():
             if act.id not in waiting:
@@ -296,10 +345,14 @@ class Controller:
             self._metrics.missed(outcome)
 
 
-def _news(before: Memory, after: Memory) -> list[tuple[str, str, str, str]]:
+def _subject(request: Request) -> str:
+    return f"{'train' if request.verb == 'train' else 'node'}:{request.target}"
+
+
+def _news(before: Memory, now: Memory) -> list[tuple[str, str, str, str]]:
     """What changed, for the chain of evidence."""
-    rows = []
-    for name, record in after.nodes.items():
+    rows = progress.news(before.maintenance, now.maintenance)
+    for name, record in now.nodes.items():
         old = before.nodes.get(name)
         subject = f"node:{name}"
         for piece in record.evidence:
@@ -311,9 +364,9 @@ def _news(before: Memory, after: Memory) -> list[tuple[str, str, str, str]]:
         if was is not record.state:
             rows.append((subject, f"{was} -> {record.state}", record.why, ""))
     for name, old in before.nodes.items():
-        if name not in after.nodes:
+        if name not in now.nodes:
             rows.append((f"node:{name}", f"{old.state} -> OK", "nothing speaks against it any more", ""))
-    for job_id, job in after.jobs.items():
+    for job_id, job in now.jobs.items():
         known = before.jobs.get(job_id)
         for one in job.tries[len(known.tries) if known is not None else 0 :]:
             nodes = f" on {','.join(one.blamed)}" if one.blamed else ""

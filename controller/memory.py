@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from trainmaster.controller.maintenance.state import Maintenance
+
 
 class NodeState(StrEnum):
     """Where a node stands with us."""
@@ -26,10 +28,19 @@ class NodeState(StrEnum):
     REPAIR = "REPAIR"
     LEMON = "LEMON"
     FOREIGN = "FOREIGN"
+    MAINTENANCE = "MAINTENANCE"
+    """A train has it in hand; where it stands there is in `Memory.maintenance`."""
 
 
 OURS = frozenset(
-    {NodeState.QUARANTINING, NodeState.QUARANTINED, NodeState.DIAGNOSING, NodeState.REPAIR, NodeState.LEMON}
+    {
+        NodeState.MAINTENANCE,
+        NodeState.QUARANTINING,
+        NodeState.QUARANTINED,
+        NodeState.DIAGNOSING,
+        NodeState.REPAIR,
+        NodeState.LEMON,
+    }
 )
 """States in which the node is out of service because of us."""
 
@@ -207,6 +218,7 @@ class Memory:
     """Names of reservations of ours in which a job's nodes are kept, as far as is known."""
     ended: frozenset[int] = frozenset()
     """Jobs of the last look that are over."""
+    maintenance: Maintenance = field(default_factory=Maintenance)
 
 
 def put_nodes(memory: Memory, records: Iterable[NodeRecord]) -> Memory:

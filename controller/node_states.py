@@ -70,7 +70,7 @@ def _moved(
     """A record after a look at its node; what is new against it; and its drain, if somebody else made one."""
     seen: list[Evidence] = []
     is_down = snapshot.down(node)
-    if is_down and not record.was_down and not first:
+    if is_down and not record.was_down and not first and record.state is not NodeState.MAINTENANCE:
         # Whether the node or its job is to blame is not known here; a job that it takes along weighs.
         seen.append(Evidence(at=now, kind="down", what=f"went down: {node.reason or 'no reason'}"))
         record = replace(record, falls=(*record.falls, now))
@@ -79,7 +79,7 @@ def _moved(
     if not snapshot.drained(node):
         return _not_drained(record, node, policy, now), seen, None
     by = evidence.owner(node.reason)
-    if by == "us" and record.reason in ("", node.reason):
+    if by == "us" and (record.reason in ("", node.reason) or _rebooting(record, node)):
         return _ours(record, node, now), seen, None
     why = f"drained by {by}: {node.reason}"[:220]
     if record.state is NodeState.FOREIGN and record.why == why:
@@ -93,11 +93,20 @@ def _moved(
     return _to(record, NodeState.FOREIGN, why, now), seen, drain
 
 
+FOUND = {"lemon": NodeState.LEMON, "train": NodeState.MAINTENANCE}
+"""The states of nodes that carry a drain of ours, by its cause."""
+
+
+def _rebooting(record: NodeRecord, node: Node) -> bool:
+    """Whether Slurm has hung words about a reboot of ours onto our reason."""
+    return bool(record.reason) and evidence.plain(node.reason) == evidence.plain(record.reason) != ""
+
+
 def _ours(record: NodeRecord, node: Node, now: float) -> NodeRecord:
     """Of a node that carries our drain."""
     if record.state not in OURS:
         # Found in Slurm and not in memory: the database was lost, or we were killed before noting it.
-        state = NodeState.LEMON if evidence.cause_of(node.reason) == "lemon" else NodeState.QUARANTINING
+        state = FOUND.get(evidence.cause_of(node.reason), NodeState.QUARANTINING)
         record = _to(record, state, node.reason, now)
     if record.reason != node.reason or record.drained_at is None:
         record = replace(record, reason=node.reason, drained_at=record.drained_at or now)

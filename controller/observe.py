@@ -62,6 +62,21 @@ class Door(Protocol):
     def cancel(self, job_id: int | str, *, signal: str | None = None) -> None:
         """Only ever with a signal."""
 
+    def signal(self, job_id: int | str, name: str) -> None:
+        """To the batch step alone."""
+
+    def create_reservation(self, name: str, **fields: str) -> None:
+        """Keep nodes."""
+
+    def update_reservation(self, name: str, **fields: str) -> None:
+        """Keep others."""
+
+    def delete_reservation(self, name: str) -> None:
+        """Let them go."""
+
+    def reboot(self, names: str, *, reason: str) -> None:
+        """Reboot a hostlist of nodes; they come back DOWN."""
+
 
 def leaf_of(door: Door) -> dict[str, str]:
     """By node, its leaf switch. Asked once: a topology does not change under a running slurmctld."""

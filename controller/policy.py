@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from trainmaster.config import Word, decode
+from trainmaster.controller.maintenance import catalogue as catalogues
+from trainmaster.controller.maintenance.limits import MaintenancePolicy
 from trainmaster.errors import ConfigError
 
 FILE = Path("/etc/trainmaster/controller.toml")
@@ -44,6 +47,13 @@ class Modes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     free: Mode | None = None
     verify: Mode | None = None
     ticket: Mode | None = None
+    book: Mode | None = None
+    unbook: Mode | None = None
+    operate: Mode | None = None
+    reboot: Mode | None = None
+    inspect: Mode | None = None
+    check: Mode | None = None
+    label: Mode | None = None
 
     def of(self, kind: str) -> Mode:
         """The mode of a kind of act."""
@@ -52,7 +62,7 @@ class Modes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Guarantee(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a partition is promised."""
+    """What a partition, or a type of GPU (`[guarantee."gpu:h100"]`), is promised."""
 
     nodes: Count
     """Nodes in service, whatever we plan."""
@@ -192,6 +202,7 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     returning: Returning = Returning()
     metrics: str = "127.0.0.1:9321"
     """Where Prometheus reads, as ADDRESS:PORT; "" for nowhere."""
+    maintenance: MaintenancePolicy = MaintenancePolicy()
     acts_max: AtLeastOne = 64
     """Acts of one tick; a plan is bounded whatever happened."""
     exposure_every_s: Seconds = 600.0
@@ -211,9 +222,19 @@ def load(path: Path | None = None) -> Policy:
     faults: list[str] = []
     policy = decode(values, Policy, str(file), faults)
     faults += _expressions(policy, file)
+    if policy.maintenance.registry is not None:
+        faults.append(f"{file}: maintenance.registry: name a file with maintenance.catalogue instead")
     if faults:
         raise ConfigError(tuple(faults))
-    return policy
+    return with_catalogue(policy, file)
+
+
+def with_catalogue(policy: Policy, file: Path) -> Policy:
+    """The policy with the operations of the file that it names. Raises ConfigError."""
+    if not policy.maintenance.catalogue:
+        return policy
+    registry = catalogues.load(file.parent / policy.maintenance.catalogue)
+    return replace(policy, maintenance=replace(policy.maintenance, registry=registry))
 
 
 def _expressions(policy: Policy, file: Path) -> list[str]:

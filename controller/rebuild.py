@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 from trainmaster.controller import acting, evidence, snapshot
+from trainmaster.controller.maintenance import found
 from trainmaster.controller.memory import Memory, NodeRecord, NodeState
+from trainmaster.controller.node_states import FOUND
 from trainmaster.controller.policy import Policy
 from trainmaster.controller.snapshot import Snapshot
 
@@ -14,10 +16,10 @@ def from_slurm(look: Snapshot, policy: Policy, now: float) -> Memory:
     for name in sorted(look.troubled):
         node = look.nodes[name]
         if snapshot.drained(node) and evidence.owner(node.reason) == "us":
-            lemon = evidence.cause_of(node.reason) == "lemon"
+            cause = evidence.cause_of(node.reason)
             nodes[name] = NodeRecord(
                 name=name,
-                state=NodeState.LEMON if lemon else NodeState.QUARANTINING,
+                state=FOUND.get(cause, NodeState.QUARANTINING),
                 since=now,
                 why=node.reason,
                 reason=node.reason,
@@ -29,4 +31,4 @@ def from_slurm(look: Snapshot, policy: Policy, now: float) -> Memory:
         record = acting.from_comment(job, policy.requeue.exclude_s) if job.active else None
         if record is not None:
             jobs[job_id] = replace(record, seen_at=now)
-    return Memory(nodes=nodes, jobs=jobs)
+    return found.trains(look, policy, now, Memory(nodes=nodes, jobs=jobs))

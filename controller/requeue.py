@@ -195,6 +195,7 @@ _WHY = {
     "launch": "the prolog failed on {nodes}",
     "unknown": "it came back for a reason that nothing here tells",
     "preempted": "it was preempted",
+    "maintenance": "it made room for maintenance",
 }
 
 

@@ -14,6 +14,8 @@ def decide(look: Snapshot, memory: Memory, policy: Policy, now: float) -> list[A
     acts: list[Act] = []
     for name in sorted(memory.nodes):
         record, node = memory.nodes[name], look.nodes.get(name)
+        if record.state is NodeState.MAINTENANCE:
+            continue  # its train brings it back
         if node is None or not record.reason or record.reason != node.reason or f"node:{name}" in memory.open_targets:
             continue
         attempt = f"{record.drained_at or 0:.0f}"

@@ -14,7 +14,9 @@ from ClusterShell.NodeSet import NodeSet
 from trainmaster.controller.parts import merged
 from trainmaster.slurm.values import Job, Node, Reservation
 
-_NOT_IN_SERVICE = frozenset({"DOWN", "DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING", "ERROR", "UNKNOWN", "INVAL"})
+_NOT_IN_SERVICE = frozenset(
+    {"DOWN", "DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING", "ERROR", "UNKNOWN", "INVAL", "MAINT", "MAINTENANCE"}
+)
 _BUSY = frozenset({"ALLOCATED", "MIXED", "COMPLETING", "ALLOCATED#", "MIXED#"})
 _HOLDS_NODES = frozenset({"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT"})
 
@@ -56,6 +58,23 @@ def at_rest(node: Node) -> bool:
     return not words(node.state) & _BUSY
 
 
+@lru_cache(maxsize=4096)
+def gpu_types(gres: str) -> frozenset[str]:
+    """The types of GPU in a node's Gres.
+
+    >>> sorted(gpu_types("gpu:h100:8(S:0-1),shard:64")), sorted(gpu_types("gpu:8"))
+    (['h100'], [])
+    """
+    return frozenset(re.findall(r"(?:^|,)gpu:([A-Za-z][^:(,]*):", gres))
+
+
+def groups(node: Node) -> tuple[str, ...]:
+    """What capacity is counted by: the node's partitions, and its GPUs' types as `gpu:TYPE`."""
+    return (
+        (*node.partitions, *(f"gpu:{name}" for name in sorted(gpu_types(node.gres)))) if node.gres else node.partitions
+    )
+
+
 @lru_cache(maxsize=65536)
 def members(hostlist: str) -> frozenset[str]:
     """The node names of a hostlist.
@@ -93,7 +112,7 @@ class Snapshot:
     holders: Mapping[int, Collection[str]]
     """By job id, the nodes that it has; only of jobs that have some."""
     partition_size: Mapping[str, int]
-    """Nodes in each partition, whatever their state."""
+    """Nodes in each partition, and of each type of GPU (`gpu:h100`), whatever their state."""
     reservations: tuple[Reservation, ...] = ()
     leaf_of: Mapping[str, str] = field(default_factory=dict)
     """The leaf switch of each node, where Slurm has a topology."""
@@ -113,10 +132,10 @@ class Snapshot:
         return {name: tuple(sorted(ids)) for name, ids in found.items()}
 
     def available(self, partition: str) -> int:
-        """Nodes of a partition that are in service."""
+        """Nodes of a partition, or of a type of GPU (`gpu:h100`), that are in service."""
         lost = (self.nodes[name] for name in self.troubled if name in self.nodes)
         return self.partition_size.get(partition, 0) - sum(
-            1 for node in lost if partition in node.partitions and not in_service(node)
+            1 for node in lost if partition in groups(node) and not in_service(node)
         )
 
 
@@ -136,7 +155,7 @@ def of(
         if not node.name:
             continue
         by_name[node.name] = node
-        for partition in node.partitions:
+        for partition in groups(node):
             sizes[partition] = sizes.get(partition, 0) + 1
         if node.reason or not in_service(node):
             troubled.add(node.name)

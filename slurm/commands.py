@@ -212,6 +212,19 @@ class Commands:
         pairs = (f"{key}={value}" for key, value in fields.items())
         self._run("scontrol", "create", "reservation", f"ReservationName={name}", *pairs)
 
+    def update_reservation(self, name: str, **fields: str) -> None:
+        """`scontrol update reservation`; `Nodes` is the whole list, since 22.05 takes no += or -= there."""
+        pairs = (f"{key}={value}" for key, value in fields.items())
+        self._run("scontrol", "update", "reservation", f"ReservationName={name}", *pairs)
+
+    def reboot(self, names: str, *, reason: str) -> None:
+        """`scontrol reboot nextstate=DOWN`: the nodes come back DOWN, so that somebody looks before jobs do.
+
+        On an empty node it happens at once, on others when their jobs are over. Slurm hangs `: reboot issued` and then
+        `: reboot complete` onto the reason.
+        """
+        self._run("scontrol", "reboot", "nextstate=DOWN", f"reason={reason}", names)
+
     def delete_reservation(self, name: str) -> None:
         """`scontrol delete`; refused while jobs run in it."""
         self._run("scontrol", "delete", f"ReservationName={name}")

@@ -26,6 +26,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     ettr.add_argument("--json", action="store_true")
     ettr.set_defaults(run=_ettr)
+    trains = verbs.add_parser("maintenance", help="a maintenance train through a fleet: what it costs, what it breaks")
+    trains.add_argument("--nodes", type=int, default=2048)
+    trains.add_argument(
+        "--failures-per-1000-node-days", type=float, default=3.79, metavar="R", help="default 3.79, Llama 3's"
+    )
+    trains.add_argument("--cycle-days", type=float, default=28.0)
+    trains.add_argument("--domain", default="auto", help='hosts at once: "30", "1.5%%" or "auto" (the default)')
+    trains.add_argument("--seeds", type=int, default=1)
+    trains.add_argument("--bad-operation", default="", metavar="NAME", help="one that fails on some hosts")
+    trains.add_argument("--bad-share", type=float, default=0.05, help="of hosts, on which it fails; default 0.05")
+    trains.add_argument("--check-rules", action="store_true", help="check all twelve rules at every decision; slower")
+    trains.add_argument("--json", action="store_true")
+    trains.set_defaults(run=_maintenance)
     lemons = verbs.add_parser("lemons", help="precision and recall of the lemon detector")
     lemons.add_argument("--nodes", type=int, default=2000)
     lemons.add_argument("--days", type=float, default=28.0)
@@ -73,6 +86,35 @@ def _ettr(args: argparse.Namespace) -> int:
     for rung in rungs:
         lost = ", ".join(f"{why} {share:.1%}" for why, share in list(rung.lost().items())[:3])
         print(f"{rung.care.name:12}  {rung.ettr:.3f} ±{rung.error:.3f}  {lost}")
+    return 0
+
+
+def _maintenance(args: argparse.Namespace) -> int:
+    import json
+
+    from trainmaster.controller.sim.maintenance import OPERATIONS, MaintenanceWorld, figures, simulate_maintenance
+
+    rate = args.failures_per_1000_node_days
+    _require(args.nodes >= 8 and args.seeds >= 1, "--nodes has to be 8 or more, --seeds positive")
+    _require(args.cycle_days > 0 and rate > 0, "--cycle-days and the failure rate have to be positive")
+    _require(0 <= args.bad_share <= 1, "--bad-share is a share from 0 to 1")
+    known = ", ".join(OPERATIONS)
+    _require(not args.bad_operation or args.bad_operation in OPERATIONS, f"--bad-operation is one of {known}")
+    world = MaintenanceWorld(
+        nodes=args.nodes,
+        failures_per_1000_node_days=rate,
+        cycle_days=args.cycle_days,
+        domain=args.domain,
+        bad_operation=args.bad_operation,
+        bad_share=args.bad_share,
+    )
+    runs = [simulate_maintenance(world, seed=seed, check_rules=args.check_rules) for seed in range(args.seeds)]
+    values = figures(world, runs)
+    if args.json:
+        print(json.dumps(values))
+        return 0
+    for name, value in values.items():
+        print(f"{name.replace('_', ' '):<34}{value}")
     return 0
 
 

@@ -1,0 +1,1 @@
+"""Maintenance trains: every host visited within a cycle, and never more taken out than was promised to stay in."""
