@@ -30,7 +30,9 @@ def holds(act: Act, look: Snapshot, now: float) -> bool:
         nodes = [look.nodes.get(name) for name in act.nodes]
         return all(node is not None and snapshot.drained(node) and node.reason == act.reason for node in nodes)
     if act.kind is Kind.RESUME:
-        return all(name in look.nodes and not snapshot.drained(look.nodes[name]) for name in act.nodes)
+        nodes = [look.nodes.get(name) for name in act.nodes]
+        fallen = act.cause == CAUSE and any(node is not None and snapshot.down(node) for node in nodes)
+        return not fallen and all(node is not None and not snapshot.drained(node) for node in nodes)
     if act.kind in reserving.KINDS:
         return reserving.holds(act, look)
     if act.kind in BY_HOOKS or act.kind is Kind.NOTIFY:

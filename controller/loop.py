@@ -16,7 +16,7 @@ from trainmaster.controller.holder import alive, process_name
 from trainmaster.controller.hooks import Hooks
 from trainmaster.controller.invariants import violations
 from trainmaster.controller.journal import ABANDONED, DONE, TRIES_MAX, Intent, Journal, Request
-from trainmaster.controller.maintenance import after, orders, progress
+from trainmaster.controller.maintenance import after, orders, progress, reserving
 from trainmaster.controller.maintenance.executing import Executing
 from trainmaster.controller.memory import Evidence, Memory, NodeState, Severity, put_nodes
 from trainmaster.controller.observe import Door
@@ -225,7 +225,7 @@ class Controller:
             return
         if act.kind is Kind.REQUEUE and intent.tries and now - self._tried_at.get(act.id, 0.0) < act.deadline_s / 2:
             return  # asked for; the nodes are being cleaned up
-        if act.kind is Kind.REBOOT and intent.tries:
+        if act.kind is Kind.REBOOT and intent.tries and not reserving.rebooted(act, fresh.nodes[act.nodes[0]]):
             return  # asked for; to ask twice would reboot twice
         if now - self._tried_at.get(act.id, 0.0) < _RETRY_AFTER_S:
             return

@@ -76,7 +76,8 @@ def _moved(
         record = replace(record, falls=(*record.falls, now))
     if is_down is not record.was_down or (record.falls and now - record.falls[0] > _DAY_S):
         record = replace(record, was_down=is_down, falls=tuple(at for at in record.falls if now - at <= _DAY_S))
-    if not snapshot.drained(node):
+    coming_up = record.state is NodeState.MAINTENANCE and is_down and _rebooting(record, node)
+    if not snapshot.drained(node) and not coming_up:
         return _not_drained(record, node, policy, now), seen, None
     by = evidence.owner(node.reason)
     if by == "us" and (record.reason in ("", node.reason) or _rebooting(record, node)):

@@ -72,7 +72,9 @@ def _moved(look: Snapshot, memory: Memory, policy: Policy, host: Host, now: floa
     if node is None:
         return to(host, Stage.LEFT, now, "it is no longer in the cluster")
     record = memory.nodes.get(host.name)
-    ours = record is not None and record.state is NodeState.MAINTENANCE and snapshot.drained(node)
+    # A reboot takes the drain away for a moment and leaves the node DOWN.
+    out = snapshot.drained(node) or snapshot.down(node)
+    ours = record is not None and record.state is NodeState.MAINTENANCE and out
     if host.stage is Stage.BOOKED:
         if snapshot.drained(node) and not ours:
             return None
@@ -148,7 +150,8 @@ def _train(look: Snapshot, state: Maintenance, train: Train, policy: Policy, now
     come = cars.progress(look, state, train)
     limit = cars.phase_limit(train, come.hosts, rollout)
     if come.in_hand == 0 and (come.visited >= come.hosts or now >= train.deadline):
-        return replace(train, ended_at=now)
+        missed = sorted(name for name in look.nodes if not _visited(state, train, name))
+        return replace(train, ended_at=now, missed=tuple(missed))
     if come.visited < limit or come.in_hand:
         return train
     if train.full_at is None:
@@ -159,9 +162,18 @@ def _train(look: Snapshot, state: Maintenance, train: Train, policy: Policy, now
         return train
     if why := regression(state, train, soak_s):
         return replace(train, paused=why)
-    if now >= train.full_at + soak_s:
-        return replace(train, phase=train.phase + 1, full_at=None)
+    if now < train.full_at + soak_s:
+        return train
+    train = replace(train, phase=train.phase + 1, full_at=None)
+    while cars.phase_limit(train, come.hosts, rollout) <= come.visited < come.hosts:
+        # On a small fleet a share may be no more than the canaries.
+        train = replace(train, phase=train.phase + 1)
     return train
+
+
+def _visited(state: Maintenance, train: Train, name: str) -> bool:
+    host = state.past.get(name)
+    return host is not None and train.name in host.visited
 
 
 def regression(state: Maintenance, train: Train, soak_s: float) -> str:

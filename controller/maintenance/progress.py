@@ -47,7 +47,7 @@ def _steps(old: Train | None, train: Train) -> list[tuple[str, str]]:
     return found
 
 
-def lines(state: Maintenance, nodes: int, now: float) -> list[str]:
+def lines(state: Maintenance, now: float) -> list[str]:
     """Where every train stands."""
     found = []
     for train in sorted(state.trains.values(), key=lambda one: one.started_at):
@@ -57,7 +57,7 @@ def lines(state: Maintenance, nodes: int, now: float) -> list[str]:
         where = "through" if not train.active else f"paused: {train.paused}" if train.paused else "under way"
         kind = "emergency " if train.emergency else ""
         found.append(f"{kind}train {train.name}, {where}")
-        found.append(f"  {train.visited} of {nodes} hosts visited, {len(mine)} in hand, {train.cars} cars")
+        found.append(f"  {train.visited} hosts visited, {len(mine)} in hand, {train.cars} cars")
         found.append(
             f"  up to {train.domain} hosts at once{', by ' + train.unit if train.unit else ''}, phase {train.phase}"
         )
@@ -65,6 +65,8 @@ def lines(state: Maintenance, nodes: int, now: float) -> list[str]:
             found.append(f"  {left_days:.1f} days left of {train.cycle_s / 86400.0:g}")
         found.append(f"  carries {', '.join(train.carried) or 'nothing any more'}")
         found += [f"  without {name}: {why}" for name, why in train.off.items()]
+        if train.missed:
+            found.append(f"  not visited: {snapshot.fold(train.missed)}")
         found += _by_stage(mine)
         for stage in (Stage.FAILED, Stage.LEFT):
             found += [f"  {host.name} {stage}: {host.why}" for host in past if host.stage is stage]
@@ -76,18 +78,6 @@ def _by_stage(hosts: Sequence[Host]) -> list[str]:
     for host in hosts:
         together.setdefault((host.stage, host.car), []).append(host.name)
     return [f"  car {car} {stage:<11} {snapshot.fold(names)}" for (stage, car), names in sorted(together.items())]
-
-
-def exceptions(state: Maintenance, nodes: Sequence[str], train: str) -> dict[str, str]:
-    """Hosts that a train has not brought through, and why."""
-    found = {}
-    for name in nodes:
-        host = state.hosts.get(name) or state.past.get(name)
-        if host is None or (train not in host.visited and name not in state.hosts):
-            found[name] = "not visited"
-        elif host.stage in (Stage.FAILED, Stage.LEFT):
-            found[name] = f"{host.stage}: {host.why}"
-    return found
 
 
 def versions(state: Maintenance, catalogue: Catalogue | None) -> dict[str, dict[str, list[str]]]:

@@ -8,7 +8,7 @@ from trainmaster.controller.acts import Act, Kind
 from trainmaster.controller.maintenance import stacks
 from trainmaster.controller.observe import Door
 from trainmaster.controller.snapshot import Snapshot
-from trainmaster.slurm.values import Reservation
+from trainmaster.slurm.values import Node, Reservation
 
 KINDS = frozenset({Kind.BOOK, Kind.UNBOOK, Kind.REBOOT, Kind.LABEL})
 
@@ -27,14 +27,12 @@ def holds(act: Act, look: Snapshot) -> bool:
     nodes = [look.nodes.get(name) for name in act.nodes]
     if act.kind is Kind.LABEL:
         return all(node is not None and act.work in node.features for node in nodes)
-    # A node that has rebooted says so in its reason, and has registered anew.
-    return all(
-        node is not None
-        and node.reason.endswith(": reboot complete")
-        and not any(word.startswith("REBOOT") for word in snapshot.words(node.state))
-        and node.reason != act.expected_reason
-        for node in nodes
-    )
+    return all(node is not None and rebooted(act, node) and snapshot.drained(node) for node in nodes)
+
+
+def rebooted(act: Act, node: Node) -> bool:
+    """Whether a node has come back from the reboot of this act: Slurm then says so in its reason."""
+    return node.reason.endswith(": reboot complete") and node.reason != act.expected_reason
 
 
 def do(door: Door, act: Act, look: Snapshot) -> None:
@@ -56,6 +54,9 @@ def do(door: Door, act: Act, look: Snapshot) -> None:
             door.update_reservation(act.reservation, Nodes=snapshot.fold(left))
         else:
             door.delete_reservation(act.reservation)
+    elif act.kind is Kind.REBOOT and all(rebooted(act, look.nodes[name]) for name in act.nodes):
+        # A reboot takes the drain away (22.05.8) and leaves it DOWN, which ReturnToService=2 would end by itself.
+        door.update_nodes(snapshot.fold(act.nodes), State="DRAIN", Reason=look.nodes[act.nodes[0]].reason)
     elif act.kind is Kind.REBOOT:
         door.reboot(snapshot.fold(act.nodes), reason=evidence.plain(act.expected_reason))
     else:

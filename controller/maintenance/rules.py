@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from trainmaster.controller import evidence, snapshot
-from trainmaster.controller.acts import MARK, Act, Kind, Plan
+from trainmaster.controller.acts import Act, Kind, Plan
 from trainmaster.controller.maintenance import visit
 from trainmaster.controller.maintenance.state import CAUSE, TIERS, Stage
 from trainmaster.controller.memory import Memory
@@ -22,7 +22,7 @@ def ownership(look: Snapshot, memory: Memory, plan: Plan) -> Iterator[tuple[Act,
                 yield act, f"{name} is in no train's hands"
             elif host.stage is Stage.FINISHING:
                 continue  # it is in service again, and what is done now bears that
-            elif not node.reason.startswith(MARK) or not snapshot.drained(node) or reason_differs(act, node.reason):
+            elif not (snapshot.drained(node) or snapshot.down(node)) or reason_differs(act, node.reason):
                 yield act, f"{name} has the reason {node.reason!r}"
             elif not snapshot.at_rest(node):
                 yield act, f"something runs on {name}"

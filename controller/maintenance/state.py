@@ -110,6 +110,8 @@ class Train:
     break_glass: bool = False
     """The guarantee does not hold it up."""
     ended_at: float | None = None
+    missed: tuple[str, ...] = ()
+    """Hosts that it had not come to when it ended: out of service, or in somebody else's hands, all the while."""
 
     @property
     def deadline(self) -> float:

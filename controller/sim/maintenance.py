@@ -124,7 +124,7 @@ class MaintenanceRun:
         catalogue = self._policy.maintenance.registry
         assert catalogue is not None
         self._catalogue = catalogue
-        self._versions: dict[str, dict[str, str]] = {name: {} for name in self._names}
+        self._versions: dict[str, dict[str, str]] = {name: {"kernel": "6.5"} for name in self._names}
         self._memory = Memory()
         self._jobs: dict[int, Job] = {}
         self._held: dict[int, frozenset[str]] = {}

