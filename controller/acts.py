@@ -78,15 +78,13 @@ class Act:
     """Of keep: a hostlist."""
     owner: str = ""
     """Of keep: whose job it is."""
-    reservation: str = ""
-    """Of free: its name. Of keep and release: that of the one which is there already."""
     signal: str = ""
     train: str = ""
     car: int = 0
     work: str = ""
     """Of operate and reboot the operation, of check the tier, of label the feature."""
     reservation: str = ""
-    """Of book and unbook."""
+    """Of free, book and unbook: its name. Of keep and release: that of the one which is there already."""
     until: float = 0.0
     """Of book: when it is over whatever happens."""
     batch: bool = False
@@ -98,14 +96,14 @@ class Act:
     def id(self) -> str:
         """Ten hexadecimal digits."""
         target = ",".join(self.nodes) if self.nodes else f"job:{self.job_id}:{self.restarts}"
-        if self.reservation:
+        if self.reservation and not self.job_id:
             target = f"reservation:{self.reservation}"
         return hashlib.sha256(f"{self.kind}|{target}|{self.attempt}".encode()).hexdigest()[:10]
 
     @property
     def targets(self) -> tuple[str, ...]:
         """What nobody else may touch meanwhile, sorted, so that locks are always taken in one order."""
-        if self.reservation and not self.nodes:
+        if self.reservation and not self.nodes and not self.job_id:
             return (f"reservation:{self.reservation}",)
         if self.nodes:
             return tuple(f"node:{name}" for name in sorted(self.nodes))

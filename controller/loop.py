@@ -232,6 +232,8 @@ class Controller:
         others = frozenset(t for t in self._open_targets() if t not in act.targets)
         memory = replace(self.memory, open_targets=others)
         if broken := violations(fresh, memory, Plan(at=now, acts=(act,)), self._policy):
+            if act.kind is Kind.REBOOT:
+                return  # half done, or not begun: neither has failed, and the next tick sees more
             self._close(act, ABANDONED, said=f"{broken[0].rule}: {broken[0].why}")
             return
         self._journal.check_lease()

@@ -65,14 +65,8 @@ class Door(Protocol):
     def signal(self, job_id: int | str, name: str) -> None:
         """To the batch step alone."""
 
-    def create_reservation(self, name: str, **fields: str) -> None:
-        """Keep nodes."""
-
     def update_reservation(self, name: str, **fields: str) -> None:
         """Keep others."""
-
-    def delete_reservation(self, name: str) -> None:
-        """Let them go."""
 
     def reboot(self, names: str, *, reason: str) -> None:
         """Reboot a hostlist of nodes; they come back DOWN."""

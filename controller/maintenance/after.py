@@ -87,6 +87,8 @@ def operated(memory: Memory, act: Act, policy: MaintenancePolicy, now: float, *,
     """An operation ended on its hosts."""
     state = memory.maintenance
     operation = act.work.partition("@")[0]
+    if not any(name in state.hosts for name in act.nodes):
+        return memory  # somebody else has them by now, and what became of it is theirs to know
     train = state.trains.get(act.train)
     if train is not None:
         state = put_train(state, _counted(train, operation, policy, ok=ok, count=len(act.nodes), said=said))

@@ -84,11 +84,10 @@ def next_car(
     come = progress(look, state, train)
     limit = phase_limit(train, come.hosts, policy.maintenance.rollout)
     room = min(train.domain - come.in_hand, limit - come.visited - come.in_hand)
-    if train.unit and come.in_hand:
-        return None, []  # whole units, one set at a time
     if train.unit:
+        # Whole units, one set at a time; a host of theirs that was out of service meanwhile is awaited by the others.
         room = train.domain
-    if room < 1 or (come.in_hand and room < max(1, train.domain // 4)):
+    if room < 1 or (come.in_hand and room < max(1, train.domain // 4) and not train.unit):
         return None, []
     chosen, refused = _choose(look, memory, policy, units, train, left, room)
     if not chosen:
@@ -127,7 +126,12 @@ def _choose(
     candidates = [name for name in look.nodes if eligible(look, memory, train, name)]
     if not candidates:
         return [], []
-    if train.unit:
+    if train.unit and (
+        in_hand := [host.name for host in memory.maintenance.hosts.values() if host.train == train.name]
+    ):
+        begun = {units.of(train.unit, name) for name in in_hand} - {""}
+        candidates = [name for name in candidates if units.of(train.unit, name) in begun]
+    elif train.unit:
         return _choose_unit(look, memory, units, train, left, candidates, room)
     refused: list[Refusal] = []
     chosen: list[str] = []

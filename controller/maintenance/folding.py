@@ -88,6 +88,8 @@ def _moved(look: Snapshot, memory: Memory, policy: Policy, host: Host, now: floa
             return host  # it is just coming back
         why = f"taken over: {node.reason}" if snapshot.drained(node) else "somebody let it work again"
         return to(host, Stage.LEFT, now, why[:180])
+    if host.stage is Stage.WORKING and now - host.since > _stuck_s(policy):
+        return to(host, Stage.FAILED, now, "it waited in vain for what it shares with others", failed="unit")
     if host.stage is Stage.DRAINING:
         if snapshot.silent(node):
             if now - host.since > _SILENT_S:
@@ -95,6 +97,13 @@ def _moved(look: Snapshot, memory: Memory, policy: Policy, host: Host, now: floa
         elif snapshot.at_rest(node):
             return to(host, Stage.WORKING, now)
     return host
+
+
+def _stuck_s(policy: Policy) -> float:
+    """Longer than any operation can take, and than hosts of one switch wait for each other's jobs to end."""
+    registry = policy.maintenance.registry
+    longest = max((one.timeout_s for one in registry.operations.values()), default=0.0) if registry is not None else 0.0
+    return policy.maintenance.cycle_days * 86400.0 + longest
 
 
 def _released(memory: Memory, now: float) -> Memory:

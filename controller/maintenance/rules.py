@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 
 from trainmaster.controller import evidence, snapshot
-from trainmaster.controller.acts import Act, Kind, Plan
+from trainmaster.controller.acts import MARK, Act, Kind, Plan
 from trainmaster.controller.maintenance import visit
 from trainmaster.controller.maintenance.state import CAUSE, TIERS, Stage
 from trainmaster.controller.memory import Memory
 from trainmaster.controller.policy import Policy
 from trainmaster.controller.snapshot import Snapshot
+from trainmaster.slurm.values import Node
 
 _NEEDS_THE_NODE = frozenset({Kind.OPERATE, Kind.REBOOT, Kind.CHECK})
 
@@ -22,15 +23,17 @@ def ownership(look: Snapshot, memory: Memory, plan: Plan) -> Iterator[tuple[Act,
                 yield act, f"{name} is in no train's hands"
             elif host.stage is Stage.FINISHING:
                 continue  # it is in service again, and what is done now bears that
-            elif not (snapshot.drained(node) or snapshot.down(node)) or reason_differs(act, node.reason):
+            elif not (snapshot.drained(node) or snapshot.down(node)) or not _carries_ours(memory, node):
                 yield act, f"{name} has the reason {node.reason!r}"
             elif not snapshot.at_rest(node):
                 yield act, f"something runs on {name}"
 
 
-def reason_differs(act: Act, reason: str) -> bool:
-    """Whether a reason is another than the act's; what Slurm hangs onto it at a reboot does not count."""
-    return not act.expected_reason or evidence.plain(reason) != evidence.plain(act.expected_reason)
+def _carries_ours(memory: Memory, node: Node) -> bool:
+    """Whether its reason is the one that we wrote; what Slurm hangs onto it at a reboot does not count."""
+    record = memory.nodes.get(node.name)
+    mine = evidence.plain(record.reason) if record is not None else ""
+    return mine.startswith(MARK) and evidence.plain(node.reason) == mine
 
 
 def proof(memory: Memory, plan: Plan, policy: Policy) -> Iterator[tuple[Act, str]]:

@@ -4,7 +4,6 @@ moment by the word of an observer that knows nothing of the controller.
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -57,7 +56,7 @@ needs = "kernel"
 at_least = "6.8"
 """
 POLICY = """
-tick_s = 0.3
+tick_s = 1.0
 [modes]
 default = "act"
 [drains]
@@ -146,6 +145,17 @@ class Site:
             return Memory().maintenance
         try:
             return (journal.load() or Memory()).maintenance
+        finally:
+            journal.close()
+
+    def is_watched(self) -> bool:
+        """Whether a controller has taken in a look."""
+        try:
+            journal = Journal(self.journal, read_only=True)
+        except ControllerError:
+            return False
+        try:
+            return journal.load() is not None
         finally:
             journal.close()
 
@@ -268,7 +278,7 @@ def test_a_train_visits_every_host_and_keeps_what_was_promised(tmp_path: Path) -
         job_id = watched.submit("srun sleep 900", "--nodes=2", "--requeue")
         real_lab.until(lambda: watched.job(job_id).state == "RUNNING", "the job runs")
         with controller(at):
-            real_lab.until(at.journal.exists, "the controller is at work")
+            real_lab.until(at.is_watched, "the controller has looked")
             asked = at.said("train", "emergency", "spring", *at.policy, "--reason", "a bad driver")
             assert "asked: emergency spring" in asked
             real_lab.until(lambda: is_through(at, "spring"), "every host is through", timeout_s=280)
@@ -279,30 +289,6 @@ def test_a_train_visits_every_host_and_keeps_what_was_promised(tmp_path: Path) -
         assert "8 hosts visited" in at.said("train", "status")
         report = at.said("train", "report", *at.policy)
         assert "8 hosts were looked at" in report and "drift" not in report
-        assert "FINISHING -> DONE" in at.said("why", "n03")
+        chain = at.said("why", "n03")
+        assert "operate done" in chain and "soak verification" in chain and "unbook done" in chain
         watched.client.cancel(job_id)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_a_drill_of_64_hosts_with_jobs_and_a_controller_that_is_killed(tmp_path: Path) -> None:
-    with site(tmp_path, nodes=64, promised=48, domain=8) as at:
-        watched = real_lab.Watched(at.lab, tmp_path)
-        wide = watched.submit("srun --kill-on-bad-exit=0 sleep 3000", "--nodes=24", "--requeue")
-        short = [watched.submit("sleep $((20 + RANDOM % 60))", "--nodes=2", "--requeue") for _ in range(8)]
-        real_lab.until(lambda: watched.job(wide).state == "RUNNING", "the wide job runs")
-        started_at = time.monotonic()
-        with controller(at) as process:
-            real_lab.until(at.journal.exists, "the controller is at work")
-            # Half an hour for the cycle: the wide job is asked to leave when the pace needs its nodes.
-            at.said("train", "start", "autumn", *at.policy, "--cycle-days", "0.0139")
-            real_lab.until(lambda: at.state().trains["autumn"].visited >= 12, "it is on its way", timeout_s=600)
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-        with controller(at):
-            real_lab.until(lambda: is_through(at, "autumn"), "every host is through", timeout_s=1300)
-        judge(at, "autumn")
-        took_s = time.monotonic() - started_at
-        assert all(not watched.job(job_id).active or watched.job(job_id).restarts <= 1 for job_id in short)
-        print(f"64 hosts in {took_s:.0f} s, least {at.least} in service, {at.looks} looks")
-        watched.client.cancel(wide)
