@@ -184,7 +184,7 @@ def _plan(args: argparse.Namespace) -> int:
     print(f"train {train.name}: {len(look.nodes)} hosts in {train.cycle_s / 86400.0:g} days, {train.domain} at once")
     for line in domain.why:
         print(f"  {line}")
-    print(f"up to {minutes:.0f} min of operations on each, in this order, where they are due:")
+    print(f"up to {minutes:.1f} min of operations on each, in this order, where they are due:")
     for name in train.operations:
         one = catalogue.operations[name]
         versions = ", ".join(f"{component} {version}" for component, version in one.upgrades.items())
