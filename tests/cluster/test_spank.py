@@ -115,6 +115,18 @@ def test_an_allocation_by_salloc_may_have_spares(lab: Lab) -> None:
     assert shown.stdout.strip() == "1", shown.stderr
 
 
+def test_what_maintenance_owes_a_job_stands_in_its_comment(lab: Lab) -> None:
+    contract = "--tm-maintenance=notice:10m,grace:90s,deferrals:2"
+    comments = []
+    for options in ((contract,), (contract, "--comment=mine"), ("--comment=mine",)):
+        job_id = sbatch("#!/bin/sh\n", *options)
+        job = Commands(env=lab.env).job(job_id)
+        assert job is not None
+        comments.append(job.comment)
+    said = "maintenance-notice=600 maintenance-grace=90 maintenance-deferrals=2"
+    assert comments == [said, f"mine {said}", "mine"]
+
+
 @pytest.mark.parametrize(
     ("option", "wanted"),
     [
