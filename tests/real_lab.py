@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ def until(condition: Callable[[], bool], what: str, *, timeout_s: float = 90.0) 
         time.sleep(0.05)
 
 
+def _answers(client: Commands, name: str) -> bool:
+    return "NOT_RESP" not in client.nodes(name)[0].state
+
+
 def clear(lab: Lab) -> None:
     """Cancel every job of a lab, wait until they are gone, and take back drains."""
     client = Commands(env=lab.env)
@@ -31,6 +36,7 @@ def clear(lab: Lab) -> None:
     for node in client.nodes():
         if "DRAIN" in node.state:
             client.update_nodes(node.name, State="RESUME")
+            until(partial(_answers, client, node.name), f"{node.name} answers again")
 
 
 def as_in_a_terminal() -> None:

@@ -97,7 +97,7 @@ def test_any_runner_and_a_warning_where_exec_was_forgotten(lab: Lab):
     job = sbatch(f"#SBATCH --nodes=2\ntrainmaster run --spares 1 --mpi pmix -- {program}\n")
     assert job.results() == [None], output(job.job_id)
     assert (job.run_dir / "attempt0.0/rank0.out").read_text() == "0\n"
-    assert "write `exec trainmaster run" in output(job.job_id)
+    assert "begin the last line of the script with `exec`" in output(job.job_id)
 
 
 def test_a_task_of_an_array_is_a_job_of_its_own(lab: Lab):

@@ -2,12 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ def watched(lab: Lab, tmp_path: Path) -> Iterator[Watched]:
     for node in watched.client.nodes():
         if "DRAIN" in node.state:
             watched.client.update_nodes(node.name, State="RESUME")
+    # A node that was resumed counts as not responding until slurmctld has asked it, and is not validated then.
+    until(lambda: {node.state for node in watched.client.nodes()} == {"IDLE"}, "all nodes answer again")
 
 
 def argv(lab: Lab, folder: Path, nodes: str, *words: str) -> list[str]:
@@ -102,33 +104,28 @@ def test_two_at_once_do_not_share_a_node(lab: Lab, watched: Watched, tmp_path: P
     assert {told["verdict"] for told in json.loads(out)["nodes"].values()} == {"ok"}
 
 
-@contextmanager
-def slow_prolog(lab: Lab) -> Iterator[None]:
-    """Jobs begin some seconds after they are given their nodes, so that the moment before can be caught."""
-    prolog, kept = lab.folder / "prolog", lab.folder / "prolog.kept"
-    text = prolog.read_text()
-    prolog.rename(kept)  # a shell reads its script while it runs
-    prolog.write_text(text.replace("#!/bin/sh\n", "#!/bin/sh\nsleep 5\n", 1))
-    prolog.chmod(0o755)
-    try:
-        yield
-    finally:
-        kept.replace(prolog)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_whatever_ends_it_a_drain_that_was_lifted_stands_again(
     lab: Lab, watched: Watched, tmp_path: Path, number: signal.Signals
 ) -> None:
     watched.client.update_nodes("n02", State="DRAIN", Reason=OURS)
-    line = argv(lab, tmp_path, "n[01-02]", "--means", "none")
+    # The tool's scontrol stands still once the drain has been lifted, before the job is told to start.
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    real = shutil.which("scontrol")
+    stop = f'case "$*" in *State=RESUME*) [ -e {tools}/lifted ] || {{ touch {tools}/lifted; exec sleep 60; }};; esac'
+    (tools / "scontrol").write_text(f'#!/bin/sh\n{real} "$@" || exit\n{stop}\n')
+    (tools / "scontrol").chmod(0o755)
     tool = subprocess.Popen(
-        line, env=lab.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=as_in_a_terminal
+        argv(lab, tmp_path, "n[01-02]", "--means", "none"),
+        env=lab.env | {"PATH": f"{tools}:{lab.env['PATH']}"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=as_in_a_terminal,
     )
-    with slow_prolog(lab):
-        # At the moment when the drain has been lifted and the job does not run yet.
-        until(lambda: "n02" not in drained(watched), "the drain is lifted")
-        os.kill(tool.pid, number)
+    until((tools / "lifted").exists, "the drain is lifted")
+    assert drained(watched) == {}
+    os.kill(tool.pid, number)
     assert tool.wait(timeout=120) == (130 if number is signal.SIGINT else -signal.SIGKILL)
     # With nobody left to tell the job to start, it does so by itself after a minute at most.
     until(lambda: drained(watched) == {"n02": OURS}, "the drain stands again", timeout_s=120)
@@ -144,7 +141,7 @@ def test_nobody_may_who_is_no_admin_and_unknown_nodes_are_named(lab: Lab, watche
     done = subprocess.run(line, env=lab.env, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 3 and "knows no n05, n06" in done.stderr and "Traceback" not in done.stderr
     code, found = validate(lab, tmp_path, "n[01-02]", "--partition", "nowhere")
-    assert code == 3 and all("nowhere" in told["not_looked_at"] for told in found["nodes"].values())
+    assert code == 3 and all("nowhere" in told["not_looked_at"] for told in found["nodes"].values()), found
 
 
 @pytest.mark.slow
