@@ -241,28 +241,21 @@ def _label_act(hosts: Sequence[Host], label: str) -> Act:
 
 
 def _return(hosts: Sequence[Host], reason: str) -> Act:
-    names = tuple(sorted(host.name for host in hosts))
-    return Act(
-        kind=Kind.RESUME,
-        cause=CAUSE,
-        why=f"train {hosts[0].train}: versions seen, {len(TIERS)} tiers passed",
-        attempt=f"{hosts[0].train}:{hosts[0].car}:{max(host.since for host in hosts):.3f}",
-        nodes=names,
-        train=hosts[0].train,
-        car=hosts[0].car,
-        expected_reason=reason,
-    )
+    return _resume(hosts, reason, why=f"train {hosts[0].train}: versions seen, {len(TIERS)} tiers passed")
 
 
 def give_back(hosts: Sequence[Host], reason: str, why: str) -> Act:
     """Hosts to which nothing was done, let back as they are."""
-    names = tuple(sorted(host.name for host in hosts))
+    return _resume(hosts, reason, why=f"untouched: {why}"[:180], mark="untouched:")
+
+
+def _resume(hosts: Sequence[Host], reason: str, *, why: str, mark: str = "") -> Act:
     return Act(
         kind=Kind.RESUME,
         cause=CAUSE,
-        why=f"untouched: {why}"[:180],
-        attempt=f"untouched:{hosts[0].train}:{hosts[0].car}:{max(host.since for host in hosts):.3f}",
-        nodes=names,
+        why=why,
+        attempt=f"{mark}{hosts[0].train}:{hosts[0].car}:{max(host.since for host in hosts):.3f}",
+        nodes=tuple(sorted(host.name for host in hosts)),
         train=hosts[0].train,
         car=hosts[0].car,
         expected_reason=reason,

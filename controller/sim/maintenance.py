@@ -5,8 +5,8 @@ own `decide`. Whether the promise is kept is counted here, apart from what the c
 import heapq
 import math
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -15,94 +15,21 @@ from trainmaster.controller.acts import Act, Kind
 from trainmaster.controller.decide import decide, observe
 from trainmaster.controller.invariants import violations
 from trainmaster.controller.maintenance import after
-from trainmaster.controller.maintenance import catalogue as catalogues
-from trainmaster.controller.maintenance.limits import Checks, Contract, MaintenancePolicy, Rollout
 from trainmaster.controller.maintenance.orders import Order, obey
 from trainmaster.controller.maintenance.state import Stage
 from trainmaster.controller.memory import Memory
-from trainmaster.controller.policy import Drains, Guarantee, Modes, Policy
+from trainmaster.controller.sim.maintenance_figures import Tally
+from trainmaster.controller.sim.maintenance_world import (
+    DAY_S,
+    GIANT,
+    OPERATIONS,
+    PARTITION,
+    T0,
+    MaintenanceWorld,
+    policy_of,
+)
 from trainmaster.controller.snapshot import Snapshot
 from trainmaster.slurm.values import Job, Node
-
-DAY_S = 86400.0
-T0 = 1e9
-GIANT = 1
-PARTITION = "batch"
-OPERATIONS = (
-    *("nvidia-driver", "fabricmanager", "cuda", "ofed", "connectx-firmware", "kernel", "bmc", "bios", "nvme-firmware"),
-    *("slurmd", "containers", "deep-check"),
-)
-"""Of the example's catalogue, those of a month in the simulation (ours)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaintenanceWorld:
-    """What is assumed; "ours" marks what nobody published."""
-
-    nodes: int = 2048
-    giant_share: float = 0.84
-    """Of the nodes, that one job has (ours)."""
-    small_share: float = 0.125
-    """That small jobs have (ours); the rest is free, for repairs and maintenance."""
-    small_size_max: int = 8
-    small_mean_s: float = 6 * 3600.0
-    """How long a small job runs (ours)."""
-    failures_per_1000_node_days: float = 3.79
-    """Llama 3."""
-    persistent: float = 0.5
-    """Of failures, those after which the node needs repair (Llama 3's mix and the shares of `parameters.MIX`)."""
-    repair_mean_s: float = DAY_S
-    """Ours."""
-    init_s: float = 480.0
-    """From a start of the giant to its first step: TrainMover's 6.5 min at 8,192 GPUs, and waiting."""
-    lost_s: float = 60.0
-    """Of work that a planned interruption costs beside that: it saves first (ours)."""
-    cycle_days: float = 28.0
-    domain: str = "auto"
-    jitter: float = 0.1
-    """By how much an operation takes longer or shorter (ours)."""
-    bad_operation: str = ""
-    bad_share: float = 0.05
-    """Of hosts, on which that operation fails."""
-    tick_s: float = 10.0
-    patient: bool = True
-    """False: every car interrupts its jobs at once, as a rolling update does."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a run came to. Hours are host-hours."""
-
-    guarantee_violations: int = 0
-    rules_broken: int = 0
-    visited: int = 0
-    nodes: int = 0
-    drains: int = 0
-    domain: int = 0
-    days: float = 0.0
-    """Until the train was through."""
-    failures: int = 0
-    restarts_unplanned: int = 0
-    planned_giant: int = 0
-    planned_small: int = 0
-    out_h: float = 0.0
-    """Hosts that served nobody because of the train."""
-    interruptions_h: float = 0.0
-    operations_h: float = 0.0
-    """The lower bound: what the operations of each host take, one after the other."""
-    verified_h: float = 0.0
-    hurt: int = 0
-    off_boarded: tuple[str, ...] = ()
-    paused: str = ""
-    decided: int = 0
-    tasks: int = 0
-    least_available: int = 0
-    whys: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def loss_over_lower_bound(self) -> float:
-        """All that maintenance cost, over what it had to cost."""
-        return (self.out_h + self.interruptions_h) / self.operations_h if self.operations_h else 0.0
 
 
 class MaintenanceRun:
@@ -120,7 +47,7 @@ class MaintenanceRun:
         self._giant_size = max(1, round(world.giant_share * world.nodes))
         self._small_room = round(world.small_share * world.nodes)
         self._promised = self._giant_size + self._small_room
-        self._policy = _policy(world, self._promised)
+        self._policy = policy_of(world, self._promised)
         catalogue = self._policy.maintenance.registry
         assert catalogue is not None
         self._catalogue = catalogue
@@ -452,79 +379,7 @@ class MaintenanceRun:
         self._wake()
 
 
-def _policy(world: MaintenanceWorld, promised: int) -> Policy:
-    catalogue = catalogues.load(catalogues.EXAMPLE)
-    guarantee = Guarantee(nodes=promised, failure_buffer=max(1, math.ceil(world.nodes / 128)))
-    rules = MaintenancePolicy(
-        registry=catalogue,
-        inventory=("simulated", "{nodes}"),
-        inventory_max=world.nodes,
-        checks=Checks(
-            quick=("simulated",), medium=("simulated",), soak=("simulated",), quick_s=30.0, medium_s=300.0, soak_s=600.0
-        ),
-        contract=Contract(),
-        rollout=Rollout(),
-        cycle_days=world.cycle_days,
-        interruption_s=world.init_s + world.lost_s,
-    )
-    return Policy(
-        modes=Modes(default="act"),
-        tick_s=world.tick_s,
-        guarantee={PARTITION: guarantee, "gpu:h100": guarantee},
-        drains=Drains(share_max=0.05),
-        maintenance=rules,
-        exposure_every_s=DAY_S / 2,
-        acts_max=max(64, world.nodes),
-    )
-
-
 def simulate_maintenance(world: MaintenanceWorld, *, seed: int, check_rules: bool = False) -> Tally:
     """One train through one fleet."""
     run = MaintenanceRun(world, seed, check_rules=check_rules)
     return run.go()
-
-
-def figures(world: MaintenanceWorld, runs: Sequence[Tally]) -> dict[str, object]:
-    """Flat, for JSON. Of several seeds means; of what must not happen, sums.
-
-    Beside it what two plain ways would cost with the same operations: a rolling update, whose every car interrupts the
-    giant, and one window in which everything stands still.
-    """
-
-    def mean(values: Sequence[float]) -> float:
-        return round(sum(values) / max(1, len(values)), 4)
-
-    giant = max(1, round(world.giant_share * world.nodes))
-    cost_h = giant * (world.init_s + world.lost_s) / 3600.0
-    cars = [math.ceil(one.nodes / one.domain) for one in runs]
-    planned = mean([one.planned_giant for one in runs])
-    return {
-        "nodes": world.nodes,
-        "seeds": len(runs),
-        "failures_per_1000_node_days": world.failures_per_1000_node_days,
-        "domain_hosts": runs[0].domain,
-        "guarantee_violations": sum(one.guarantee_violations for one in runs),
-        "rules_broken": sum(one.rules_broken for one in runs),
-        "visited_share": mean([one.visited / one.nodes for one in runs]),
-        "drains_per_host": mean([one.drains / max(1, one.visited) for one in runs]),
-        "cycle_days": mean([one.days for one in runs]),
-        "loss_over_lower_bound": mean([one.loss_over_lower_bound for one in runs]),
-        "verification_over_lower_bound": mean([one.verified_h / one.operations_h for one in runs]),
-        "rolling_loss_over_lower_bound": mean(
-            [(one.out_h + n * cost_h) / one.operations_h for one, n in zip(runs, cars, strict=True)]
-        ),
-        "window_loss_over_lower_bound": mean(
-            [((one.operations_h + one.verified_h) * (1.0 + world.jitter) + cost_h) / one.operations_h for one in runs]
-        ),
-        "planned_interruptions_giant": planned,
-        "rolling_interruptions_giant": mean(cars),
-        "planned_over_rolling": round(planned / mean(cars), 4),
-        "planned_interruptions_small": mean([one.planned_small for one in runs]),
-        "unplanned_interruptions_giant": mean([one.restarts_unplanned for one in runs]),
-        "host_tasks": round(mean([one.tasks for one in runs])),
-        "decisions": round(mean([one.decided for one in runs])),
-        "hosts_hurt": sum(one.hurt for one in runs),
-        "off_boarded": ",".join(sorted({name for one in runs for name in one.off_boarded})),
-        "least_available": min(one.least_available for one in runs),
-        "promised": giant + round(world.small_share * world.nodes),
-    }

@@ -92,7 +92,9 @@ def _ettr(args: argparse.Namespace) -> int:
 def _maintenance(args: argparse.Namespace) -> int:
     import json
 
-    from trainmaster.controller.sim.maintenance import OPERATIONS, MaintenanceWorld, figures, simulate_maintenance
+    from trainmaster.controller.sim.maintenance import simulate_maintenance
+    from trainmaster.controller.sim.maintenance_figures import figures
+    from trainmaster.controller.sim.maintenance_world import OPERATIONS, MaintenanceWorld
 
     rate = args.failures_per_1000_node_days
     _require(args.nodes >= 8 and args.seeds >= 1, "--nodes has to be 8 or more, --seeds positive")

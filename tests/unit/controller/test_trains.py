@@ -18,7 +18,8 @@ from trainmaster.controller.maintenance.orders import Order, obey
 from trainmaster.controller.maintenance.state import Host, Maintenance, Stage
 from trainmaster.controller.memory import Memory, NodeRecord, NodeState
 from trainmaster.controller.policy import Drains, Guarantee, Policy
-from trainmaster.controller.sim.maintenance import MaintenanceWorld, simulate_maintenance
+from trainmaster.controller.sim.maintenance import simulate_maintenance
+from trainmaster.controller.sim.maintenance_world import MaintenanceWorld
 from trainmaster.errors import UsageError
 from trainmaster.slurm.values import Job, Node
 
