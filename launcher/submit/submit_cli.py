@@ -39,6 +39,7 @@ OPTIONS: tuple[tuple[str, str, type[Any], str], ...] = (
     ("--no-checkpoint-max", "no_checkpoint_max", int, "failed cycles in a row without a new checkpoint"),
     ("--exclude-for-s", "exclude_for_s", float, "how long a node that failed this job is left out of its requeues"),
     ("--jump-window", "jump_window", int, "samples from which the median for --jump is taken"),
+    ("--refill-wait-s", "refill_wait_s", float, "with --refill: how long to wait for a node before a requeue"),
     ("--backoff-s", "backoff_s", float, "pause before the restart that follows a cycle without progress"),
     ("--heartbeat-timeout-s", "heartbeat_timeout_s", float, "silence after which a node counts as dead"),
     ("--hang-timeout-s", "hang_timeout_s", float, "least time without a step that counts as a hang; 0: look for none"),
@@ -71,6 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar = flag[2:].upper().replace("-", "_")
         parser.add_argument(flag, dest=field, type=value_or_text(kind), metavar=metavar, help=text)
     parser.add_argument("--exclusive", action="store_true", default=None, help="whole nodes only")
+    parser.add_argument("--refill", action="store_true", default=None, help="ask for another node when one is lost")
     parser.add_argument("--cold", action="store_true", help="start every rank as a new process, never from a warm one")
     parser.add_argument("--env", action="append", metavar="NAME=VALUE", help="a variable for the ranks (repeatable)")
     parser.add_argument(
