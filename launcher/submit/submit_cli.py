@@ -274,6 +274,8 @@ def _values(args: argparse.Namespace) -> dict[str, Any]:
             values[field] = int(given) if field == "gpus_per_node" and given.isdecimal() else given
     if args.exclusive:
         values["exclusive"] = True
+    if args.refill:
+        values["refill"] = True
     if args.cold:
         values["warm"] = False
     values = with_policy(with_env(with_placement(with_container(values, args), args), args.env), args)
@@ -332,7 +334,13 @@ def _said_by(args: argparse.Namespace) -> dict[str, str]:
 
     said = dict.fromkeys(FIELDS, str(args.spec)) if args.spec is not None else {}
     said |= {field: flag for flag, field, _, _ in OPTIONS if getattr(args, field) is not None}
-    others = {"exclusive": "--exclusive", "warm": "--cold", "secrets": "--secret", "export": "--export"}
+    others = {
+        "exclusive": "--exclusive",
+        "refill": "--refill",
+        "warm": "--cold",
+        "secrets": "--secret",
+        "export": "--export",
+    }
     others |= {"exit_rules": "--exit-rule", "jump": "--jump"}
     others |= {"env": "--env", "setup": "--setup", "sbatch": "--sbatch"}
     return said | {field: flag for field, flag in others.items() if getattr(args, flag[2:].replace("-", "_"))}

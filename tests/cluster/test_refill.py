@@ -128,3 +128,18 @@ def test_what_waits_in_the_queue_goes_with_its_job(lab: Lab, tmp_path: Path) -> 
     job.cancel()
     until(lambda: not own_jobs(lab), "the end of what waits")
     other.cancel()
+
+
+def test_the_supervisors_node_dies_while_a_guest_runs_ranks(lab: Lab, tmp_path: Path) -> None:
+    job = counter(tmp_path)
+    first = wait_for(job, "PROGRESS")
+    supervisor = wait_for(job, "STARTING").detail["node"]
+    lab.fault("node-death", next(node for node in first.nodes if node != supervisor))
+    guest = wait_for(job, "JOINED").detail
+    wait_for(job, "PROGRESS", count=2)
+    lab.fault("node-death", supervisor)
+    wait_for(job, "PROGRESS", count=3)
+    last = [event for event in job.events() if event.state == "RUNNING"][-1]
+    assert guest["node"] in last.nodes and supervisor not in last.nodes and last.attempt == 0
+    job.cancel()
+    until(lambda: not own_jobs(lab), "the end of the jobs that brought nodes")
