@@ -29,7 +29,7 @@ class Metrics:
         self._tick_s = Histogram(
             f"{_PREFIX}_tick_seconds",
             "From asking Slurm to the last act",
-            buckets=(0.1, 0.5, 1, 2, 5, 10, 30),
+            buckets=_TICK_S,
             registry=own,
         )
         self._looked = Gauge(f"{_PREFIX}_last_look_timestamp_seconds", "When Slurm last answered", registry=own)

@@ -46,6 +46,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _common(verb)
     verb.set_defaults(run=_topology)
 
+    verb = verbs.add_parser("metrics", help="alert rules for Prometheus and a dashboard for Grafana")
+    verb.add_argument("--prefix", type=Path, required=True, metavar="FOLDER", help="where Prometheus looks for rules")
+    _common(verb)
+    verb.set_defaults(run=_metrics)
+
     verb = verbs.add_parser("job-submit", help="job_submit.lua, which keeps jobs to pods by `trainmaster fabric plan`")
     verb.add_argument("--output", type=Path, required=True, metavar="FILE", help="job_submit.lua beside slurm.conf")
     verb.add_argument(
@@ -63,6 +68,7 @@ def configure_uninstall(parser: argparse.ArgumentParser) -> None:
         ("hooks", "prolog, epilog, health check and task prolog; refused while slurm.conf names them"),
         ("controller", "systemd unit and policy"),
         ("topology", "topology.conf; one of the site's comes back"),
+        ("metrics", "alert rules and dashboard"),
     ):
         verb = verbs.add_parser(what, help=text)
         verb.add_argument(
@@ -73,6 +79,12 @@ def configure_uninstall(parser: argparse.ArgumentParser) -> None:
         verb.add_argument("--force", action="store_true", help="although it is in use")
         _common(verb)
         verb.set_defaults(run=_hooks if what == "hooks" else _uninstall, what=what, uninstall=True)
+    verb = verbs.add_parser("job-submit", help="job_submit.lua; refused while slurmctld runs it")
+    verb.add_argument("--output", type=Path, required=True, metavar="FILE", help="job_submit.lua beside slurm.conf")
+    verb.add_argument("--force", action="store_true", help="although slurm.conf names it, or somebody has edited it")
+    verb.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    verb.add_argument("--json", action="store_true", help="print one JSON value")
+    verb.set_defaults(run=_no_job_submit)
 
 
 def _common(verb: argparse.ArgumentParser) -> None:
@@ -166,11 +178,20 @@ def _topology(args: argparse.Namespace) -> int:
     return _done(args, steps, then=install_topology.line_for(args.file.read_text(encoding="utf-8")))
 
 
+def _metrics(args: argparse.Namespace) -> int:
+    from trainmaster.slurm_plugins import install_metrics, placing
+
+    act = placing.steps if args.dry_run else placing.place
+    steps = act(args.prefix, args.prefix / install_metrics.MANIFEST, install_metrics.files())
+    return _done(args, steps, then=install_metrics.lines_for(args.prefix))
+
+
 def _uninstall(args: argparse.Namespace) -> int:
     from trainmaster.errors import InstallError
-    from trainmaster.slurm_plugins import install_controller, install_topology, placing
+    from trainmaster.slurm_plugins import install_controller, install_metrics, install_topology, placing
 
-    name = install_controller.MANIFEST if args.what == "controller" else install_topology.MANIFEST
+    manifests = {"controller": install_controller, "topology": install_topology, "metrics": install_metrics}
+    name = manifests[args.what].MANIFEST
     steps = placing.removal(args.prefix, args.prefix / name, purge=args.purge)
     left = any(step.verb in ("keep", "restore") and step.path == install_topology.FILE for step in steps)
     if args.what == "topology" and not (args.force or left) and install_topology.is_used(args.prefix):
@@ -234,13 +255,33 @@ def _job_submit(args: argparse.Namespace) -> int:
     from trainmaster.slurm_plugins import job_submit
 
     placements = args.placements or job_submit.PLACEMENTS
-    changed = job_submit.install(args.output, job_submit.text(placements), dry_run=args.dry_run)
+    written = job_submit.install(args.output, job_submit.text(placements), dry_run=args.dry_run)
     if args.json:
-        print(json.dumps({"output": str(args.output), "placements": str(placements), "changed": changed}))
+        shown = {"output": str(args.output), "placements": str(placements), "written": str(written or "")}
+        print(json.dumps({**shown, "changed": written is not None}))
         return 0
-    word = "would be written" if args.dry_run and changed else "is written" if changed else "is as it should be"
-    print(f"{args.output} {word}", file=sys.stderr)
+    if written is None:
+        print(f"{args.output} is as it should be", file=sys.stderr)
+    else:
+        print(f"{'would write' if args.dry_run else 'write'} {written}", file=sys.stderr)
+        if written != args.output:
+            print(f"{args.output} has been edited and is kept", file=sys.stderr)
     print("JobSubmitPlugins=lua")
     print("# A list that slurm.conf already has wants the word added to it instead.")
     print("SchedulerParameters=ignore_prefer_validation")
+    return 0
+
+
+def _no_job_submit(args: argparse.Namespace) -> int:
+    import json
+    import sys
+
+    from trainmaster.slurm_plugins import job_submit
+
+    gone = job_submit.uninstall(args.output, force=args.force, dry_run=args.dry_run)
+    if args.json:
+        print(json.dumps({"removed": [str(path) for path in gone], "dry_run": args.dry_run}))
+        return 0
+    for path in gone:
+        print(f"{'would remove' if args.dry_run else 'remove'} {path}", file=sys.stderr)
     return 0

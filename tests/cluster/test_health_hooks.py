@@ -3,13 +3,13 @@
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from real_hooks import mend, shown, write_profile
 from real_lab import Watched, until
 from trainmaster.cli import main
 from trainmaster.lab import fakehost, fakeroot
@@ -49,30 +49,9 @@ def watched(lab: Lab, tmp_path: Path) -> Watched:
     return Watched(lab, tmp_path)
 
 
-def write_profile(lab: Lab, name: str) -> None:
-    """What is there now, and a short patience with nvidia-smi."""
-    root = lab.root(name)
-    words = ["health", "genconf", f"--root={root}"]
-    made = subprocess.run([sys.executable, "-m", "trainmaster", *words], capture_output=True, text=True, check=True)
-    text = made.stdout.replace("{", '{"deadlines_s": {"gpu.query": 3}, "modes": {"gpu.throttle": "comment"},', 1)
-    path = root / "etc/trainmaster/health.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(text)
-
-
-def shown(lab: Lab, name: str) -> str:
-    return lab.run(["scontrol", "-o", "show", "node", name]).stdout
-
-
 def reason(lab: Lab, name: str) -> str:
     text = shown(lab, name)
     return text.partition(" Reason=")[2] if "+DRAIN" in text else ""
-
-
-def mend(lab: Lab, *names: str) -> None:
-    lab.fault("health-mend", ",".join(names))
-    for name in names:
-        until(lambda name=name: "+DRAIN" not in shown(lab, name), f"{name} comes back by itself")  # type: ignore[misc]
 
 
 def test_doctor_finds_nothing_that_the_hooks_would_miss(

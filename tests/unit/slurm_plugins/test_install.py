@@ -256,3 +256,38 @@ def test_the_kill_switches(installed: Path, tmp_path: Path) -> None:
     (off / "prolog").unlink()
     run(installed / "hooks/prolog", SLURMD_NODENAME="n01", SLURM_JOB_ID="7")
     assert state.exists()
+
+
+def test_alert_rules_and_dashboard_come_and_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"--prefix={tmp_path}/rules"]
+    assert main(["install", "metrics", *words, "--dry-run"]) == 0 and not (tmp_path / "rules").exists()
+    assert main(["install", "metrics", *words]) == 0
+    names = {path.name for path in (tmp_path / "rules").glob("trainmaster-*")}
+    assert names == {"trainmaster-controller.yml", "trainmaster-health.yml", "trainmaster-dashboard.json"}
+    assert f"rule_files: ['{tmp_path}/rules/trainmaster-*.yml']" in capsys.readouterr().out
+    assert main(["uninstall", "metrics", *words]) == 0
+    assert not list((tmp_path / "rules").iterdir())
+
+
+def test_an_edited_job_submit_is_kept_by_an_upgrade_and_removed_only_by_force(tmp_path: Path) -> None:
+    file = tmp_path / "job_submit.lua"
+    words = [f"--output={file}"]
+    assert main(["install", "job-submit", *words]) == 0
+    ours = file.read_text()
+    file.write_text(ours + "-- the site's\n")
+    assert main(["install", "job-submit", *words]) == 0
+    assert file.read_text().endswith("-- the site's\n") and (tmp_path / "job_submit.lua.new").read_text() == ours
+    assert main(["uninstall", "job-submit", *words]) == 1 and file.exists()
+    assert main(["uninstall", "job-submit", *words, "--force"]) == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_job_submit_is_not_taken_from_under_slurmctld(tmp_path: Path) -> None:
+    words = [f"--output={tmp_path}/job_submit.lua"]
+    assert main(["install", "job-submit", *words]) == 0
+    conf = tmp_path / "slurm.conf"
+    for told, code in (("throttle,lua", 1), ("job_submit/lua", 1), ("throttle", 0)):
+        conf.write_text(f"ClusterName=c\nJobSubmitPlugins={told}\n")
+        assert main(["uninstall", "job-submit", *words, "--dry-run"]) == code
+    (tmp_path / "job_submit.lua").write_text("-- another's")
+    assert main(["uninstall", "job-submit", *words, "--force"]) == 1
