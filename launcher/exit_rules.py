@@ -74,6 +74,7 @@ CAUSES: Mapping[str, Cause] = {
     "node_death": Cause("a node is gone", Kind.NODE),
     "node_silent": Cause("a node does not answer any more", Kind.NODE),
     "node_stuck": Cause("SIGKILL does not end the ranks of a node", Kind.NODE),
+    "node_withdrawn": Cause("Slurm takes back a node that had joined the job", Kind.FREE),
     "exclude_node": Cause("a rank asked for a restart without its node", Kind.NODE),
     "supervisor_death": Cause("the batch step is dead, and Slurm ends the job for it", Kind.NODE, ending=True),
     "node_failure": Cause("Slurm ends the job because of a node", Kind.NODE, ending=True),
@@ -145,7 +146,7 @@ DEFAULT: tuple[Rule, ...] = (
     Rule(cause=("timeout",), then=Then.FAIL, why="no checkpoint was written, so it would begin again"),
     Rule(cause=("supervisor_death",), then=Then.FAIL),
     Rule(
-        cause=("node_death", "node_silent", "node_stuck", "node_fault"),
+        cause=("node_death", "node_silent", "node_stuck", "node_fault", "node_withdrawn"),
         then=Then.RESTART_WITHOUT_NODE,
         why="a spare takes its ranks; if there is none, a requeue without it",
     ),

@@ -11,6 +11,8 @@ from trainmaster.launcher.container import Container, from_value
 from trainmaster.launcher.placement import Placement
 
 FILE = "plan.json"
+REFILL = "refill.sbatch"
+"""The batch script of a refill, but for its last line (`supervise/refill`)."""
 TASKS = "tasks.json"
 """In the folder of an array: what each of its tasks runs (`array_layout`)."""
 
@@ -86,6 +88,10 @@ class Plan:
     """Failed cycles in a row that brought no new checkpoint, where the program tells of them."""
     exit_rules: tuple[rules.Rule, ...] = ()
     """The person's own rules for what follows from the end of a cycle."""
+    refill: bool = False
+    """Ask Slurm for another node when one is lost (`supervise/refill`)."""
+    refill_wait_s: float = 60.0
+    """How long a job with too few nodes keeps them and waits for such a node, before it is requeued."""
     exclude_for_s: float = 86400.0
     """How long a node is left out after it failed this job."""
     jump: dict[str, float] = field(default_factory=dict)

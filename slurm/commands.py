@@ -5,6 +5,7 @@
 
 import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -38,7 +39,13 @@ class Commands:
         self._env = dict(env) if env is not None else None
         self._timeout_s = timeout_s
 
-    def _run(self, *argv: str, input_text: str | None = None, env: Mapping[str, str] | None = None) -> Completed:
+    def _run(
+        self,
+        *argv: str,
+        input_text: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> Completed:
         conf = (os.environ if self._env is None else self._env).get("SLURM_CONF")
         if conf and not Path(conf).exists():
             # Slurm's commands would look for it for a minute before they say so.
@@ -46,7 +53,9 @@ class Commands:
                 f"could not run `{argv[0]}`: SLURM_CONF names {conf}, which is not there",
                 hint="that lab or cluster is gone; `unset SLURM_CONF`, or point it at another",
             )
-        return run(argv, timeout_s=self._timeout_s, input_text=input_text, env=self._env if env is None else env)
+        return run(
+            argv, timeout_s=self._timeout_s, input_text=input_text, env=self._env if env is None else env, cwd=cwd
+        )
 
     def submit(self, script_text: str, *, args: Sequence[str] = ()) -> int:
         """`sbatch`, the script on its standard input and the environment cleaned of an outer job's variables."""
@@ -204,8 +213,10 @@ class Commands:
         self._run("scontrol", verb, *(["Incomplete"] if incomplete else []), str(job_id))
 
     def update_job(self, job_id: int | str, **fields: str) -> None:
-        """`scontrol update`."""
-        self._run("scontrol", "update", f"JobId={job_id}", *(f"{key}={value}" for key, value in fields.items()))
+        """`scontrol update`, in a folder of its own: after a change of NodeList it leaves scripts where it runs."""
+        words = [f"JobId={job_id}", *(f"{key}={value}" for key, value in fields.items())]
+        with tempfile.TemporaryDirectory(prefix="trainmaster-update-") as folder:
+            self._run("scontrol", "update", *words, cwd=folder if "NodeList" in fields else None)
 
     def create_reservation(self, name: str, **fields: str) -> None:
         """`scontrol create reservation`, with the fields named as scontrol names them (`Nodes="n[1-4]"`)."""

@@ -113,6 +113,7 @@ def node(line: str) -> Node:
         cpus=_integer(values.get("CPUTot")),
         memory_mib=_integer(values.get("RealMemory")),
         version=_text(values.get("Version")),
+        slurmd_start_time=epoch_s(values.get("SlurmdStartTime")),
     )
 
 

@@ -42,6 +42,7 @@ def run(
     timeout_s: float = 30.0,
     input_text: str | None = None,
     env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
 ) -> Completed:
     """Run one Slurm command and return what it printed; while one is slow to answer, a warning says so, once.
 
@@ -49,7 +50,7 @@ def run(
     or says it cannot, and SlurmError for every other non-zero exit, with Slurm's own words.
     """
     try:
-        done = _outcome(argv, timeout_s, input_text, env)
+        done = _outcome(argv, timeout_s, input_text, env, cwd)
     except FileNotFoundError:
         raise _missing(argv) from None
     except subprocess.TimeoutExpired:
@@ -117,12 +118,12 @@ class _Spell:
 
 
 def _outcome(
-    argv: Sequence[str], timeout_s: float, input_text: str | None, env: Mapping[str, str] | None
+    argv: Sequence[str], timeout_s: float, input_text: str | None, env: Mapping[str, str] | None, cwd: str | None
 ) -> subprocess.CompletedProcess[str]:
     pipe = subprocess.PIPE
     stdin = None if input_text is None else pipe
     with subprocess.Popen(
-        list(argv), stdin=stdin, stdout=pipe, stderr=pipe, text=True, errors="replace", env=env
+        list(argv), stdin=stdin, stdout=pipe, stderr=pipe, text=True, errors="replace", env=env, cwd=cwd
     ) as process:
         try:
             try:

@@ -125,6 +125,8 @@ class Node:
     cpus: int = 0
     memory_mib: int = 0
     version: str = ""
+    slurmd_start_time: float | None = None
+    """When its slurmd was started; seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,7 @@ def _submit(lab: Lab, work: Work, *, spares: int, warm: bool = True) -> int:
             name="trainmaster",
             nodes=RANKS,
             spares=spares,
+            refill=spares > 0,
             time=300,
             warm=warm,
             restarts_max=1000,

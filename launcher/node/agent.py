@@ -19,6 +19,7 @@ from trainmaster.launcher import plan as plans
 from trainmaster.launcher import record, runner, wire
 from trainmaster.launcher.container import missing_on_node
 from trainmaster.launcher.node import processes
+from trainmaster.launcher.node.join import GUEST
 from trainmaster.launcher.node.rank_host import RankHost
 from trainmaster.launcher.rank import rank_env
 from trainmaster.launcher.rank.page import Kind
@@ -31,14 +32,19 @@ ORDERS_PATIENCE_S = 3.0
 RECONNECT_S = 0.5
 CLAIM_PATIENCE_S = 20.0
 """If whoever claimed an epoch died before it published itself, the next epoch is open after this."""
+GUEST_PATIENCE_S = 60.0
+"""How long the agent of a refill looks for the next supervisor: an agent of the job itself makes one in seconds."""
 EXIT_UNFIT_NODE = 78
 
 
 class Agent:
     """The state of one agent, and its loop."""
 
-    def __init__(self, run_dir: Path, post: takeover.Post, node: str, *, role: str = "") -> None:
-        """`role`: of a job of roles the one whose replicas run here."""
+    def __init__(
+        self, run_dir: Path, post: takeover.Post, node: str, *, role: str = "", guest_job: int | None = None
+    ) -> None:
+        """`role`: of a job of roles the one whose replicas run here. `guest_job`: of a refill its own job number."""
+        self.guest_job = guest_job
         self.run_dir = run_dir
         self.role = role
         self.plan = runner.for_agents(plans.read(run_dir / role), cwd=str(Path.cwd()))
@@ -200,6 +206,7 @@ class Agent:
                 "port": self.host.offer_port(),
                 "step": self.host.furthest,
                 "copies": self.host.copies.have,
+                "job": self.guest_job,
             }
         )
 
@@ -272,8 +279,9 @@ class Agent:
     def _look_for_supervisor(self, now: float) -> None:
         """Without a supervisor and without ranks: find the next one, or see to it that there is one."""
         self.orphan_since = self.orphan_since or now
-        if now - self.orphan_since > self.plan.start_timeout_s:
-            LOG.error("no supervisor for %.0f s; leaving", self.plan.start_timeout_s)
+        patience_s = self.plan.start_timeout_s if self.guest_job is None else GUEST_PATIENCE_S
+        if now - self.orphan_since > patience_s:
+            LOG.error("no supervisor for %.0f s; leaving", patience_s)
             self.done, self.exit_code = True, 1
             return
         post = takeover.current(self.run_dir)
@@ -290,7 +298,7 @@ class Agent:
         if not self.welcomed_ever or (not refused and silent_s < 2 * BEAT_S):
             # Only our connection broke; or we never had one: the address may be wrong, and a second supervisor harms.
             self._connect()
-        elif refused or silent_s > self.plan.heartbeat_timeout_s:
+        elif self.guest_job is None and (refused or silent_s > self.plan.heartbeat_timeout_s):
             # A port that refuses has no process behind it. Any other silence may be the network's, or a frozen
             # process's, so its sign of life in the run folder has to stop as well before anybody takes its place.
             self._succeed(now - self.orphan_since)
@@ -361,7 +369,10 @@ def main(argv: list[str]) -> int:
         format="%(asctime)s %(levelname)s %(message)s",
         level=logging.INFO,
     )
-    return Agent(run_dir, post, node, role=role).run()
+    # Not for the ranks to see.
+    guest = os.environ.pop(GUEST, "")
+    guest_job = int(os.environ["SLURM_JOB_ID"]) if guest else None
+    return Agent(run_dir, post, node, role=role, guest_job=guest_job).run()
 
 
 if __name__ == "__main__":

@@ -246,6 +246,8 @@ def _runner_faults(role: Role) -> Iterator[str]:
             "diagnose looks at the nodes of a role while none of its ranks runs, which never is when replicas restart "
             "alone; leave it out, or check by hand: trainmaster jobs diagnose"
         )
+    if spec.refill:
+        yield "refill must be false in a job of roles; give the role spares"
     if spec.container is not None and callable(role.target):
         yield "a callable cannot run in a container, whose image need not have trainmaster; give a program"
 

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -53,6 +54,35 @@ def render(
         run_dir=run_dir,
         secrets_file=secrets_file,
     )
+
+
+# What is said of the job as a whole, or of when it starts.
+_NOT_OF_A_REFILL = ("begin", "contiguous", "deadline", "dependency", "hold", "mail-type", "mail-user", "switches")
+
+
+def render_refill(spec: JobSpec, *, name: str, run_dir: Path, secrets_file: Path | None = None) -> str:
+    """The batch script of a refill, without its last line, which the supervisor adds. Arguments as for `render`."""
+    one = replace(
+        spec,
+        nodes=1,
+        spares=0,
+        sbatch={key: value for key, value in spec.sbatch.items() if option_name(key) not in _NOT_OF_A_REFILL},
+    )
+    name = f"{spec.name or name}.refill"
+    kept = [given for given in _options(one, name, run_dir, "") if not given.startswith(_NEW_FOR_A_REFILL)]
+    output = output_pattern(run_dir / "refill.out") if slurm_can_write_to(run_dir) else "/dev/null"
+    new = [option("job-name", name), option("output", output), option("error", output)]
+    return templates.render(
+        "refill.sbatch",
+        name=name,
+        options=(*new, option("open-mode", "append"), "--no-requeue", *kept),
+        setup=tuple(spec.setup),
+        secrets_file=secrets_file,
+    )
+
+
+# The first two have values of their own; whom to leave out and for how long is known only then.
+_NEW_FOR_A_REFILL = ("--job-name=", "--output=", "--error=", "--exclude=", "--time=")
 
 
 def render_roles(

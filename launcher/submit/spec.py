@@ -37,6 +37,10 @@ class JobSpec(Traced):
     """Nodes that run ranks at any one time."""
     spares: int = 0
     """Nodes allocated on top, that take over when one dies."""
+    refill: bool = False
+    """Ask Slurm for another node whenever one is lost, by a job of one node that joins this one."""
+    refill_wait_s: float = 60.0
+    """How long a job that has too few nodes left keeps them and waits for such a node, before it is requeued."""
     tasks_per_node: int | None = None
     """Ranks on each node; by default one for each GPU, or one."""
     gpus_per_node: int | str | None = None
@@ -216,6 +220,7 @@ _SECONDS = {
     "heartbeat_timeout_s": 2.0,
     "stop_grace_s": 0.0,
     "exclude_for_s": 0.0,
+    "refill_wait_s": 0.0,
     "straggler_window_s": 1.0,
     "diagnose_limit_s": 15.0,
     **dict.fromkeys(("hang_timeout_s", "quiet_timeout_s", "idle_timeout_s"), 0.0),
@@ -311,6 +316,7 @@ def _faults(spec: JobSpec) -> Iterator[str]:
     yield from _lines_faults("teardown", spec.teardown)
     yield from _srun_faults(spec.srun_args)
     yield from _sbatch_faults(spec.sbatch)
+    yield from _refill_faults(spec)
 
 
 def _number_faults(spec: JobSpec) -> Iterator[str]:
@@ -367,7 +373,7 @@ def _word_faults(spec: JobSpec) -> Iterator[str]:
         yield f'stragglers must be "off", "observe" or "swap", it is {spec.stragglers!r}'
     if spec.diagnose not in ("never", "on_suspicion"):
         yield f'diagnose must be "never" or "on_suspicion", it is {spec.diagnose!r}'
-    for name in ("warm", "stderr_to_stdout"):
+    for name in ("warm", "stderr_to_stdout", "refill"):
         if not isinstance(value := getattr(spec, name), bool):
             yield f"{name} must be true or false, it is {value!r}"
 
@@ -398,6 +404,19 @@ def _time_faults(spec: JobSpec) -> Iterator[str]:
             f"checkpoint_signal_s ({lead_s}) must be less than the time limit ({limit_s:g} s), "
             "else ranks are asked to stop as soon as they start"
         )
+
+
+def _refill_faults(spec: JobSpec) -> Iterator[str]:
+    if spec.refill is not True:
+        return
+    if spec.chosen_runner != runners.AGENT:
+        yield (
+            f"refill must be false with the runner {spec.chosen_runner!r}: its ranks are one Slurm step, which cannot "
+            "take in a node of another job"
+        )
+    for given in spec.sbatch:
+        if option_name(given) in ("nodelist", "nodefile"):
+            yield f"refill must be false with the option {given!r}: another node than those would join"
 
 
 def _jump_faults(jump: object) -> Iterator[str]:

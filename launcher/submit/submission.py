@@ -29,7 +29,7 @@ from trainmaster.launcher.submit.foresight import foresee, partition_of, say
 from trainmaster.launcher.submit.interpreter import one_word
 from trainmaster.launcher.submit.lint import Remark
 from trainmaster.launcher.submit.refusal import what_nodes_have, why_refused
-from trainmaster.launcher.submit.render import render, slurm_can_write_to
+from trainmaster.launcher.submit.render import render, render_refill, slurm_can_write_to
 from trainmaster.launcher.submit.spec import RANK_ENV, RANK_ENV_PREFIXES, JobSpec, bytes_of
 from trainmaster.launcher.submit.steering import array_steered, steered
 from trainmaster.launcher.submit.target import Program, Target
@@ -136,9 +136,16 @@ def draft(
         spec=spec,
         plan=made,
         script=render(spec, name=made.name, run_dir=run_dir, python=made.python, secrets_file=secrets_file),
+        files=_refill_files(spec, made.name, run_dir, secrets_file),
         pickled=None if isinstance(target, Program) else target.pickled,
         belongings=belongings,
     )
+
+
+def _refill_files(spec: JobSpec, name: str, run_dir: Path, secrets_file: Path | None) -> dict[str, bytes]:
+    if not spec.refill:
+        return {}
+    return {plan.REFILL: render_refill(spec, name=name, run_dir=run_dir, secrets_file=secrets_file).encode()}
 
 
 def draft_array(
@@ -160,6 +167,8 @@ def draft_array(
     The other arguments are those of `draft`. Raises SpecError with all faults of the spec and of the indices.
     """
     spec.validate()
+    if spec.refill:
+        raise SpecError(("refill must be false for an array: give its tasks spares, or submit them one by one",))
     spec, steering_files = array_steered(spec)
     indices = range(len(targets)) if indices is None else indices
     if faults := _index_faults(indices, len(targets)):
@@ -247,6 +256,8 @@ def plan_of(
         no_checkpoint_max=spec.no_checkpoint_max,
         exit_rules=read_rules(spec.exit_rules),
         exclude_for_s=spec.exclude_for_s,
+        refill=spec.refill,
+        refill_wait_s=spec.refill_wait_s,
         jump=dict(spec.jump),
         jump_window=spec.jump_window,
         backoff_s=spec.backoff_s,

@@ -39,6 +39,7 @@ OPTIONS: tuple[tuple[str, str, type[Any], str], ...] = (
     ("--no-checkpoint-max", "no_checkpoint_max", int, "failed cycles in a row without a new checkpoint"),
     ("--exclude-for-s", "exclude_for_s", float, "how long a node that failed this job is left out of its requeues"),
     ("--jump-window", "jump_window", int, "samples from which the median for --jump is taken"),
+    ("--refill-wait-s", "refill_wait_s", float, "with --refill: how long to wait for a node before a requeue"),
     ("--backoff-s", "backoff_s", float, "pause before the restart that follows a cycle without progress"),
     ("--heartbeat-timeout-s", "heartbeat_timeout_s", float, "silence after which a node counts as dead"),
     ("--hang-timeout-s", "hang_timeout_s", float, "least time without a step that counts as a hang; 0: look for none"),
@@ -71,6 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar = flag[2:].upper().replace("-", "_")
         parser.add_argument(flag, dest=field, type=value_or_text(kind), metavar=metavar, help=text)
     parser.add_argument("--exclusive", action="store_true", default=None, help="whole nodes only")
+    parser.add_argument("--refill", action="store_true", default=None, help="ask for another node when one is lost")
     parser.add_argument("--cold", action="store_true", help="start every rank as a new process, never from a warm one")
     parser.add_argument("--env", action="append", metavar="NAME=VALUE", help="a variable for the ranks (repeatable)")
     parser.add_argument(
@@ -272,6 +274,8 @@ def _values(args: argparse.Namespace) -> dict[str, Any]:
             values[field] = int(given) if field == "gpus_per_node" and given.isdecimal() else given
     if args.exclusive:
         values["exclusive"] = True
+    if args.refill:
+        values["refill"] = True
     if args.cold:
         values["warm"] = False
     values = with_policy(with_env(with_placement(with_container(values, args), args), args.env), args)
@@ -330,7 +334,13 @@ def _said_by(args: argparse.Namespace) -> dict[str, str]:
 
     said = dict.fromkeys(FIELDS, str(args.spec)) if args.spec is not None else {}
     said |= {field: flag for flag, field, _, _ in OPTIONS if getattr(args, field) is not None}
-    others = {"exclusive": "--exclusive", "warm": "--cold", "secrets": "--secret", "export": "--export"}
+    others = {
+        "exclusive": "--exclusive",
+        "refill": "--refill",
+        "warm": "--cold",
+        "secrets": "--secret",
+        "export": "--export",
+    }
     others |= {"exit_rules": "--exit-rule", "jump": "--jump"}
     others |= {"env": "--env", "setup": "--setup", "sbatch": "--sbatch"}
     return said | {field: flag for field, flag in others.items() if getattr(args, flag[2:].replace("-", "_"))}

@@ -59,6 +59,8 @@ class Member:
     """A port that was free on its node when it last said so; 0 when it found none."""
     connection: wire.Connection
     last_heard: float
+    job: int | None = None
+    """Of a guest (`refill`), the number of its own job."""
     started: bool = False
     """Its ranks of this cycle run."""
     stopped: bool = True
@@ -226,6 +228,7 @@ class Links:
                 port=hello["port"],
                 connection=connection,
                 last_heard=time.monotonic(),
+                job=hello.get("job"),
             )
             self.members[place] = member
             lost, self._lost = self._lost, []

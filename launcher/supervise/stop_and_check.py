@@ -72,7 +72,8 @@ class StopAndCheck:
             return False
         component = self.job.component(group)
         places = component.healthy(self.job.dead)
-        members = self.job.links.of(places)
+        # A guest is of another allocation, where a step of this one cannot go.
+        members = [member for member in self.job.links.of(places) if member.job is None]
         if len(members) < 2:
             return False
         # The store of the tournament lies on the first: this supervisor's own node works, or it would not be here.

@@ -21,7 +21,7 @@ from trainmaster.launcher import array_layout, intent, record, wire
 from trainmaster.launcher import plan as plans
 from trainmaster.launcher.exit_rules import EXIT_NEVER_REQUEUE, EXIT_REQUEUE, Kind
 from trainmaster.launcher.roles import role_plan
-from trainmaster.launcher.supervise import slurm_side, takeover, usual
+from trainmaster.launcher.supervise import refill, slurm_side, takeover, usual
 from trainmaster.launcher.supervise.board import Board
 from trainmaster.launcher.supervise.chronicle import Chronicle
 from trainmaster.launcher.supervise.component import Component
@@ -39,6 +39,8 @@ LOG = logging.getLogger("trainmaster.supervisor")
 BEAT_S = 1.0
 RECORD_PATIENCE_S = 10.0
 """How long to try to record the end on a disk that is full."""
+REFILL_PATIENCE_S = 5.0
+"""How long Slurm may take to cancel the jobs of one node that brought more."""
 EXIT_NOT_RECORDED = 74
 
 
@@ -78,6 +80,7 @@ class Supervisor:
         self.board = Board(run_dir, self.job.components, attempt=attempt)
         self.gathering = Gathering(self.job)
         self.work = Work(self.job, self.chronicle)
+        self.work.refill.recall(self.earlier)
         self.phase = "gather"
         self.phase_since = time.monotonic()
         self.signals: list[int] = []
@@ -190,7 +193,7 @@ class Supervisor:
     def _greet(self, member: Member, hello: wire.Message) -> None:
         if self.phase in ("leave", "yielded"):
             return
-        if self.job.dead.get(member.place) in ("node_death", "node_silent", "supervisor_death"):
+        if self.job.dead.get(member.place) in ("node_death", "node_silent", "supervisor_death", refill.WITHDRAWN):
             # It was only out of sight. Its ranks are gone, so it may serve as a spare.
             del self.job.dead[member.place]
         component, _ = self.job.at(member)
@@ -200,6 +203,7 @@ class Supervisor:
         if hello["copies"] is not None:
             component.copies.hear(member, hello["copies"])
         self.job.links.tell(member, {"do": "welcome", "epoch": self.job.epoch})
+        self.work.refill.joined(member)
 
     def _lose(self, lost: Lost) -> None:
         if self.phase in ("leave", "yielded"):
@@ -217,6 +221,12 @@ class Supervisor:
     def _on(self, member: Member, message: wire.Message) -> None:
         component, group = self.job.at(member)
         match message["do"]:
+            case "terminated" if member.job is not None:
+                # Not our end, only that of the job that brought it: preempted, say, or cancelled by hand.
+                self.job.links.dismiss(member.place)
+                why = f"Slurm ends job {member.job}, which brought it"
+                self._lose(Lost(place=member.place, how=refill.WITHDRAWN, why=why, last_heard=time.monotonic()))
+                return
             case "terminated":
                 # Slurm has signalled an agent's step and not this one, as for a preemption with GraceTime.
                 self._inquire(Reason.RUMOUR)
@@ -333,6 +343,7 @@ class Supervisor:
 
     def _say_bye(self) -> None:
         self._enter("leave")
+        self.work.refill.close()
         self.job.links.tell_all({"do": "bye"})
 
     def _tick_leave(self, now: float) -> None:
@@ -341,6 +352,8 @@ class Supervisor:
             if waited_s < RECORD_PATIENCE_S:
                 return
             self.exit_code = EXIT_NOT_RECORDED
+        if not self.work.refill.closed and waited_s < REFILL_PATIENCE_S:
+            return  # no node may start for a job that is over
         if self.requeuing is not None and not self.requeuing.asked:
             return  # with control groups nothing outlives this process
         if self.job.epoch:

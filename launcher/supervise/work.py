@@ -24,6 +24,7 @@ from trainmaster.launcher.supervise.ending import Reason
 from trainmaster.launcher.supervise.group import CHECKPOINT_PATIENCE_S, Group
 from trainmaster.launcher.supervise.links import Member, node_of, nodes_of, role_of
 from trainmaster.launcher.supervise.pacing import Pacing
+from trainmaster.launcher.supervise.refill import Refill
 from trainmaster.launcher.supervise.stop_and_check import StopAndCheck
 from trainmaster.launcher.supervise.supervised import Supervised
 from trainmaster.launcher.supervise.symptom import Outcome, RankExit
@@ -53,6 +54,7 @@ class Work:
         self._record = chronicle
         self._pacing = Pacing(job, chronicle)
         self._check = StopAndCheck(job, chronicle)
+        self.refill = Refill(job, chronicle)
         self._verdicts: list[Verdict] = []
         """What the end of the job is to be, by the groups that have had a say."""
         self._closing_since: float | None = None
@@ -80,6 +82,8 @@ class Work:
             if not self.closing:
                 self._tick_group(group, now)
                 self._pacing.tick(group, now)
+        if not self.closing and self.job.ending.cause is None:
+            self.refill.tick(now)
         if self.closing and self.verdict is None:
             self._tick_close(now)
 
@@ -186,8 +190,10 @@ class Work:
         healthy, wanted = self.job.healthy(group), group.wanted
         # A program that was not asked, and ends with 75 by itself, wants its requeue.
         asked = leaving if group.cycle.asked_to_save else ()
+        # A node that is on its way is as good as there: without it the others would be given away for a requeue.
+        hoped = wanted if healthy < wanted and self.refill.is_awaited(time.monotonic()) else healthy
         decision = exchange.planned(outcome, asked, group.budget, healthy=healthy, wanted=wanted) or decide(
-            outcome, group.budget, group.limits, now=time.time(), healthy=healthy, wanted=wanted
+            outcome, group.budget, group.limits, now=time.time(), healthy=hoped, wanted=wanted
         )
         decision = exchange.extended(decision, leaving, healthy=healthy, wanted=wanted)
         if (
@@ -226,6 +232,8 @@ class Work:
             if now - group.since > group.role.ready_timeout_s:
                 self._give_up_waiting(group)
         elif self.job.healthy(group) < group.wanted:
+            if self.refill.is_awaited(now):
+                return
             gone = tuple(place for place in self.job.dead if role_of(place) == self.job.component(group).name)
             self.act(group, self._lost_in_a_pause(group, gone, now))
         elif now >= group.start_at:
