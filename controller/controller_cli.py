@@ -14,6 +14,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--once", action="store_true", help="one tick, then end")
     run.add_argument("--dry-run", action="store_true", help="one look, and the plan that follows; nothing is written")
     run.add_argument("--json", action="store_true", help="with --dry-run: the plan as JSON")
+    run.add_argument(
+        "--page", default="", metavar="ADDRESS:PORT", help="serve `trainmaster controller page` there meanwhile"
+    )
     run.set_defaults(run=_run)
     status = verbs.add_parser("status", help="which nodes and jobs it has in hand")
     _common(status)
@@ -60,7 +63,7 @@ def _run(args: argparse.Namespace) -> int:
         text = daemon.preview(args.policy, as_json=args.json)
         print(text)
         return 0
-    return daemon.run(args.journal, args.policy, once=args.once)
+    return daemon.run(args.journal, args.policy, once=args.once, page=args.page)
 
 
 def _status(args: argparse.Namespace) -> int:

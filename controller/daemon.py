@@ -2,7 +2,11 @@
 
 import logging
 import signal
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -21,8 +25,8 @@ from trainmaster.slurm.commands import Commands
 LOG = logging.getLogger("trainmaster.controller")
 
 
-def run(journal_file: Path, policy_file: Path | None, *, once: bool) -> int:
-    """Be the controller until SIGTERM or SIGINT; the exit code."""
+def run(journal_file: Path, policy_file: Path | None, *, once: bool, page: str = "") -> int:
+    """Be the controller until SIGTERM or SIGINT; the exit code. `page`: ADDRESS:PORT to serve the page at."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     wanted = policy.load(policy_file)
     journal = Journal(journal_file)
@@ -49,12 +53,35 @@ def run(journal_file: Path, policy_file: Path | None, *, once: bool) -> int:
         if once:
             controller.tick()
         else:
-            controller.run(ends=ends.is_set, wait=wait)
+            with _page(page, journal_file, policy_file):
+                controller.run(ends=ends.is_set, wait=wait)
     finally:
         sd.tell("STOPPING=1")
         controller.stop()
         journal.close()
     return 0
+
+
+@contextmanager
+def _page(listen: str, journal_file: Path, policy_file: Path | None) -> Iterator[None]:
+    """The page in a process of its own: whatever a browser does to it, ticks go on. It ends when its input does."""
+    if not listen:
+        yield
+        return
+    argv = [sys.executable, "-m", "trainmaster", "controller", "page", "--until-eof", "--listen", listen]
+    argv += ["--journal", str(journal_file), "--token-file", f"{journal_file}.token"]
+    argv += ["--policy", str(policy_file)] if policy_file is not None else []
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE)
+    try:
+        yield
+    finally:
+        assert process.stdin is not None, "asked for"
+        process.stdin.close()
+        try:
+            process.wait(timeout=5.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def preview(policy_file: Path | None, *, as_json: bool) -> str:

@@ -33,6 +33,8 @@ CREATE INDEX IF NOT EXISTS events_subject ON events(subject, at);
 CREATE TABLE IF NOT EXISTS requests(
   number INTEGER PRIMARY KEY, at REAL NOT NULL, verb TEXT NOT NULL, target TEXT NOT NULL, by TEXT NOT NULL,
   why TEXT NOT NULL, done REAL);
+CREATE TABLE IF NOT EXISTS capacity(at REAL NOT NULL, grouped TEXT NOT NULL, nodes INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS capacity_at ON capacity(at);
 CREATE TABLE IF NOT EXISTS lease(only INTEGER PRIMARY KEY CHECK(only = 1), epoch INTEGER, holder TEXT, renewed REAL);
 COMMIT;
 """
@@ -104,6 +106,7 @@ class Journal:
                 hint="look at its permissions and disk; it may be deleted, Slurm has what matters",
             ) from None
         self._written: dict[tuple[str, str], str] = {}
+        self._counted: dict[str, int] = {}
         self._epoch = 0
 
     def close(self) -> None:
@@ -289,6 +292,38 @@ class Journal:
             (f"{kind}:*", since),
         ).fetchall()
         return tuple(Event(at=at, subject=of, what=what, detail=detail) for at, of, what, detail in rows)
+
+    def latest(self, most: int) -> list[tuple[int, float, str, str, str]]:
+        """The newest events, the newest first: number, when, subject, what, detail."""
+        rows = self._db.execute(
+            "SELECT rowid, at, subject, what, detail FROM events ORDER BY rowid DESC LIMIT ?", (most,)
+        ).fetchall()
+        return [(number, at, of, what, detail) for number, at, of, what, detail in rows]
+
+    # Capacity.
+
+    def count(self, available: Mapping[str, int], *, now: float) -> None:
+        """Note how many nodes of each group are in service, of those where that has changed."""
+        changed = [(now, group, nodes) for group, nodes in available.items() if self._counted.get(group) != nodes]
+        if not changed:
+            return
+        with self._transaction():
+            self._db.executemany("INSERT INTO capacity VALUES(?, ?, ?)", changed)
+            self._db.execute("DELETE FROM capacity WHERE at < ?", (now - _EVENTS_KEPT_S,))
+        self._counted = dict(available)
+
+    def counted(self, since: float) -> dict[str, list[tuple[float, int]]]:
+        """By group, when its nodes in service changed and to how many, the oldest first; none in an older journal."""
+        found: dict[str, list[tuple[float, int]]] = {}
+        try:
+            rows = self._db.execute(
+                "SELECT at, grouped, nodes FROM capacity WHERE at >= ? ORDER BY at, rowid", (since,)
+            ).fetchall()
+        except sqlite3.OperationalError:
+            return found  # written by a controller that did not count
+        for at, group, nodes in rows:
+            found.setdefault(group, []).append((at, nodes))
+        return found
 
     def ask(self, verb: str, target: str, *, by: str, why: str) -> None:
         """Leave a request for the daemon."""

@@ -117,6 +117,7 @@ class Controller:
         self._ticks += 1
         if before is None:
             before = rebuild.from_slurm(look, self._policy, now)
+        self._journal.count({group: look.available(group) for group in look.partition_size}, now=now)
         if reserved:
             before = replace(before, kept=tuple(sorted(one.name for one in keeping.ours(look))))
         self._take_in(before, look, now)

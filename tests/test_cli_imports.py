@@ -79,6 +79,7 @@ def loaded(argv: list[str]) -> set[str]:
         ["controller", "--help"],
         ["sim", "--help"],
         ["report", "--help"],
+        ["controller", "page", "--help"],
     ],
     ids=" ".join,
 )

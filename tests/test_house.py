@@ -15,6 +15,7 @@ FLOORS = {
     "__main__": 5,
     "__init__": 5,  # names are loaded on first use; it stands above everything and below nothing
     "report": 3,
+    "page": 3,
     "launcher": 2,
     "controller": 2,
     "slurm_plugins": 2,

@@ -21,6 +21,7 @@ NOUNS = {
     "install": ("trainmaster.slurm_plugins.install_cli", "hooks, controller, topology or job_submit.lua, put in place"),
     "uninstall": ("trainmaster.slurm_plugins.uninstall_cli", "take away what install put there"),
     "controller": ("trainmaster.controller.controller_cli", "take bad nodes out, bring jobs back: for admins"),
+    "controller page": ("trainmaster.page.page_cli", "the same in a browser: fleet, jobs, trains, decisions and why"),
     "sim": ("trainmaster.controller.sim.sim_cli", "simulate a fleet under the controller's own decisions"),
     "report": ("trainmaster.report.report_cli", "where the GPU hours went: ETTR, lost time by cause, the fleet"),
     "lab": ("trainmaster.lab.cli", "a real Slurm cluster on this machine, with faults to inject"),
@@ -54,7 +55,7 @@ class Parser(argparse.ArgumentParser):
 
 def _overview() -> str:
     lines = ["usage: trainmaster NOUN ...", "", "nouns:"]
-    lines += [f"  {noun:<12}{summary}" for noun, (_, summary) in NOUNS.items()]
+    lines += [f"  {noun:<17}{summary}" for noun, (_, summary) in NOUNS.items()]
     lines += ["", "`trainmaster NOUN --help` tells more. Exit codes: 0 ok, 1 could not be done, 2 to be changed first."]
     return "\n".join(lines)
 
@@ -65,7 +66,9 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0 if arguments else 2
-    noun, rest = arguments[0], arguments[1:]
+    # A verb that needs more than its noun's floor may use has a line of its own.
+    words = 2 if " ".join(arguments[:2]) in NOUNS else 1
+    noun, rest = " ".join(arguments[:words]), arguments[words:]
     if noun == "--version":
         from trainmaster.slurm import __version__
 
