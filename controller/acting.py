@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from trainmaster.controller import keeping, snapshot
+from trainmaster.controller import forgotten, keeping, snapshot
 from trainmaster.controller.acts import Act, Kind
 from trainmaster.controller.maintenance import reserving
 from trainmaster.controller.maintenance.state import CAUSE
@@ -41,8 +41,10 @@ def holds(act: Act, look: Snapshot, now: float) -> bool:
     if act.kind is Kind.FREE:
         return not there
     job = look.jobs.get(act.job_id)
-    if job is None or not job.active or job.restarts > act.restarts:
+    if job is None or job.restarts > act.restarts:
         return True
+    if not job.active:
+        return act.kind is not Kind.REQUEUE or act.cause != forgotten.CAUSE
     if act.kind is Kind.KEEP:
         return there and (job.state == "RUNNING" or _in(look, job, keeping.name_of(act)))
     if act.kind is Kind.REQUEUE:
@@ -90,7 +92,8 @@ def do(door: Door, act: Act, look: Snapshot, memory: Memory, policy: Policy) -> 
     job = look.jobs[act.job_id]
     name = snapshot.full_id(job)
     if act.kind is Kind.REQUEUE:
-        door.requeue(name, incomplete=True)
+        # Only what was seen to have come back already may be over.
+        door.requeue(name, incomplete=job.active or act.cause != forgotten.CAUSE)
     elif act.kind is Kind.KEEP:
         _keep(door, act, look, memory, policy)
     elif act.kind is Kind.NOTIFY and act.batch:

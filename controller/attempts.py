@@ -7,7 +7,7 @@ that has grown is an attempt that ended and came back; one that has shrunk is an
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from trainmaster.controller import evidence, snapshot
+from trainmaster.controller import evidence, forgotten, snapshot
 from trainmaster.controller.memory import Evidence, Exclusion, JobRecord, Memory, Running, Severity, Try
 from trainmaster.controller.policy import Policy
 from trainmaster.controller.snapshot import Snapshot
@@ -29,8 +29,10 @@ def fold(
     for job_id, ran in memory.running.items():
         job = look.jobs.get(job_id)
         if job is None or not job.active or job.restarts < ran.restarts:
-            if job is None or job.restarts < ran.restarts:
+            if job is None or (job.restarts < ran.restarts and not forgotten.requeue(job, jobs.get(job_id), now)):
                 jobs.pop(job_id, None)
+        elif job.restarts > ran.restarts and forgotten.known(jobs.get(job_id), job.restarts, ran.start_time):
+            jobs[job_id] = replace(jobs[job_id], requeued_at=None)
         elif job.restarts > ran.restarts:
             one = ended(job, ran, look, memory, policy, now, reported)
             back = _came_back(jobs.get(job_id), job, one, policy, now)
@@ -53,6 +55,8 @@ def fold(
             same = before is not None and before.restarts == job.restarts and before.nodes == job.nodes
             running[job_id] = before if same and before is not None else _running(job, now)
             record = jobs.get(job_id)
+            if forgotten.requeue(job, record, look.at):
+                continue
             if record is not None and (before is None or before.restarts != job.restarts):
                 jobs[job_id] = _started(record, job, look, jobs, policy, now)
         elif job.state == "PENDING" and job.restarts > 0 and _news(jobs.get(job_id), job):
@@ -65,7 +69,8 @@ def fold(
     kept = {
         job_id: _fresh(record, now)
         for job_id, record in jobs.items()
-        if job_id not in ended_now and (job_id in look.jobs or now - record.seen_at < policy.requeue.progress_s)
+        if (job_id not in ended_now or forgotten.requeue(look.jobs[job_id], record, look.at))
+        and (job_id in look.jobs or now - record.seen_at < policy.requeue.progress_s)
     }
     return replace(memory, jobs=kept, running=running, ended=ended_now), against
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from trainmaster.controller import keeping
+from trainmaster.controller import forgotten, keeping
 from trainmaster.controller.acts import Act, Kind
 from trainmaster.controller.maintenance import after
 from trainmaster.controller.maintenance.state import CAUSE
@@ -46,11 +46,22 @@ def done(memory: Memory, act: Act, now: float, *, ok: bool = True) -> Memory:
     elif act.kind is Kind.NOTIFY:
         record = replace(record, signalled_at=now, seen_at=now)
     elif act.kind is Kind.REQUEUE:
-        record = replace(record, requeued_at=now, seen_at=now)
+        record = replace(record, seen_at=now)
     elif act.kind is Kind.KEEP:
         record = replace(record, kept_for=act.restarts, seen_at=now)
         memory = replace(memory, kept=tuple(sorted({*memory.kept, keeping.name_of(act)})))
     return put_job(memory, record)
+
+
+def taken_on(memory: Memory, act: Act, now: float) -> Memory:
+    """Memory when Slurm has said yes to a requeue: that attempt is over, whatever Slurm should say later."""
+    record = memory.jobs.get(act.job_id) or JobRecord(job_id=act.job_id, restarts=act.restarts)
+    ran = memory.running.get(act.job_id)
+    if act.cause == forgotten.CAUSE:
+        record = forgotten.awaited_again(record, act.restarts, now)
+    elif ran is not None and ran.restarts == act.restarts:
+        record = replace(record, last_nodes=ran.nodes, last_start=ran.start_time)
+    return put_job(memory, replace(record, requeued_at=now, seen_at=now))
 
 
 _DRAINED_FOR = {"lemon": NodeState.LEMON, CAUSE: NodeState.MAINTENANCE}

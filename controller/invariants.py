@@ -6,7 +6,7 @@ They are written apart from the decisions that obey them, so that a mistake ther
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from trainmaster.controller import breaker, budgets, capacity, exclusions, keeping, returning, snapshot
+from trainmaster.controller import breaker, budgets, capacity, exclusions, forgotten, keeping, returning, snapshot
 from trainmaster.controller.acts import MARK, TAKES_OUT, Act, Kind, Plan
 from trainmaster.controller.maintenance import rules
 from trainmaster.controller.maintenance.state import CAUSE
@@ -87,7 +87,16 @@ def i4_attempts(look: Snapshot, memory: Memory, plan: Plan, policy: Policy) -> l
         if act.kind not in needed:
             continue
         job = look.jobs.get(act.job_id)
-        if job is None or not job.active:
+        if (
+            act.kind is Kind.REQUEUE
+            and job is not None
+            and forgotten.requeue(job, memory.jobs.get(act.job_id), plan.at)
+        ):
+            over = job.restarts != act.restarts or not job.requeue
+            found += (
+                [Violation(rule="I4", act=act, why="not that attempt, or its owner does not want it")] if over else []
+            )
+        elif job is None or not job.active:
             found.append(Violation(rule="I4", act=act, why="the job is over"))
         elif job.restarts != act.restarts or job.state not in needed[act.kind]:
             found.append(Violation(rule="I4", act=act, why=f"attempt {job.restarts} is {job.state}"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from trainmaster.clock import Clock
-from trainmaster.controller import acting, effects, keeping, observe, rebuild, suspects
+from trainmaster.controller import acting, effects, forgotten, keeping, observe, rebuild, suspects
 from trainmaster.controller.acts import Act, Kind, Plan
 from trainmaster.controller.decide import decide
 from trainmaster.controller.decide import observe as take_in
@@ -69,6 +69,7 @@ class Controller:
         self._work = Executing(policy.maintenance)
         self._memory: Memory | None = None
         self._leaf_of: dict[str, str] | None = None
+        self._booted = ""
         self._offsets: dict[str, int] = {}
         self._told: set[str] = set()
         self._tried_at: dict[str, float] = {}
@@ -110,6 +111,7 @@ class Controller:
         if self._leaf_of is None:
             self._leaf_of = observe.leaf_of(self._door)
             self._policy = observe.fitted(self._policy, self._door)
+            self._booted = observe.booted(self._door)
         before = self._memory
         # The first look tells what a controller before us has left.
         reserved = before is None or self._ticks % _RESERVATIONS_EVERY == 0 or bool(before.kept)
@@ -120,6 +122,9 @@ class Controller:
         self._journal.count({group: look.available(group) for group in look.partition_size}, now=now)
         if reserved:
             before = replace(before, kept=tuple(sorted(one.name for one in keeping.ours(look))))
+        if forgotten.doubtful(look, before):
+            booted = observe.booted(self._door)
+            look, self._booted = replace(look, restarted=booted != self._booted), booted
         self._take_in(before, look, now)
         self._finish_hooks(now)
         for intent in self._journal.intents():
@@ -249,6 +254,8 @@ class Controller:
                 # A job's start is not held up for what Slurm does not want.
                 self._close(act, ABANDONED, said=str(error)[:200])
             return
+        if act.kind is Kind.REQUEUE:
+            self._memory = effects.taken_on(self.memory, act, now)
         self._before(f"verify {act.kind}")
         LOG.info("%s %s: %s", act.kind, ",".join(act.targets), act.why)
         fresh = observe.again(self._door, look, nodes=act.nodes, job_id=act.job_id, reservations=reserved)

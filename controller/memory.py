@@ -138,7 +138,7 @@ class JobRecord:
     signalled_at: float | None = None
     """When it was asked to save, in this attempt."""
     requeued_at: float | None = None
-    """When we last took it out of its nodes."""
+    """When Slurm last said yes to a requeue of ours; None once the job was seen to come back."""
     released: int = -1
     """The restart count at which we let it start without Slurm's delay."""
     held: str = ""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from trainmaster.controller import evidence, returning, snapshot
+from trainmaster.controller import evidence, forgotten, returning, snapshot
 from trainmaster.controller.lemons import blamed
 from trainmaster.controller.memory import (
     OURS,
@@ -43,7 +43,9 @@ def fold(
             gone.append(name)
             continue
         before = memory.nodes.get(name) or NodeRecord(name=name, since=now)
-        after, seen, drain = _moved(before, node, policy, now, first=memory.at == 0)
+        after, seen, drain = _moved(
+            before, node, policy, now, first=memory.at == 0, lost=forgotten.drain(look, before, memory)
+        )
         if before.state is NodeState.LEMON and after.state is not NodeState.LEMON:
             # Somebody lets it work again: it has been repaired, or they know better. It starts anew.
             blame.pop(name, None)
@@ -65,7 +67,7 @@ def fold(
 
 
 def _moved(
-    record: NodeRecord, node: Node, policy: Policy, now: float, *, first: bool
+    record: NodeRecord, node: Node, policy: Policy, now: float, *, first: bool, lost: bool
 ) -> tuple[NodeRecord, list[Evidence], Drain | None]:
     """A record after a look at its node; what is new against it; and its drain, if somebody else made one."""
     seen: list[Evidence] = []
@@ -77,6 +79,8 @@ def _moved(
     if is_down is not record.was_down or (record.falls and now - record.falls[0] > _DAY_S):
         record = replace(record, was_down=is_down, falls=tuple(at for at in record.falls if now - at <= _DAY_S))
     coming_up = record.state is NodeState.MAINTENANCE and is_down and _rebooting(record, node)
+    if not snapshot.drained(node) and lost:
+        return forgotten.to_be_drained(record, now), seen, None
     if not snapshot.drained(node) and not coming_up:
         return _not_drained(record, node, policy, now), seen, None
     by = evidence.owner(node.reason)

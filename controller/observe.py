@@ -86,6 +86,11 @@ def fitted(policy: Policy, door: Door) -> Policy:
     return structs.replace(policy, requeue=requeue)
 
 
+def booted(door: Door) -> str:
+    """When slurmctld was started, in its own words. Raises SlurmError."""
+    return door.config().get("BOOT_TIME", "")
+
+
 def look(door: Door, *, now: float, leaf_of: Mapping[str, str], reservations: bool = False) -> Snapshot:
     """One look. Raises SlurmError when slurmctld does not answer; then nothing is decided."""
     # The time from before asking: a view is as old as its oldest part.
@@ -132,6 +137,7 @@ def again(
         holders=holders,
         partition_size=old.partition_size,
         reservations=door.reservations() if reservations else old.reservations,
+        restarted=old.restarted,
         leaf_of=old.leaf_of,
         expand=old.expand,
         parts=parts,

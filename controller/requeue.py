@@ -7,7 +7,7 @@ trainmaster's launcher runs recovers by itself inside its allocation, and is lef
 
 import re
 
-from trainmaster.controller import breaker, evidence, exclusions, keeping, returning, snapshot
+from trainmaster.controller import breaker, evidence, exclusions, forgotten, keeping, returning, snapshot
 from trainmaster.controller.acts import Act, Kind, Refusal, Trip
 from trainmaster.controller.attempts import LAUNCH_FAILED
 from trainmaster.controller.budgets import standing
@@ -55,6 +55,10 @@ def decide(
     due: list[float] = []
     for job_id in sorted(memory.jobs):
         record, job = memory.jobs[job_id], look.jobs.get(job_id)
+        if job is not None and job.requeue and forgotten.requeue(job, record, look.at):
+            if f"job:{job_id}" not in memory.open_targets:
+                acts.append(forgotten.act(job, record))
+            continue
         if job is None or job.state not in _ON_ITS_WAY or f"job:{job_id}" in memory.open_targets:
             continue
         keep = _keep_while_it_waits(look, job, record, policy, now)

@@ -114,6 +114,8 @@ class Snapshot:
     partition_size: Mapping[str, int]
     """Nodes in each partition, and of each type of GPU (`gpu:h100`), whatever their state."""
     reservations: tuple[Reservation, ...] = ()
+    restarted: bool = False
+    """slurmctld was started again since it was last asked for that. Only asked where a drain of ours is gone."""
     leaf_of: Mapping[str, str] = field(default_factory=dict)
     """The leaf switch of each node, where Slurm has a topology."""
     expand: Callable[[str], Collection[str]] = members

@@ -54,6 +54,8 @@ def start(site: Site, *, env: Mapping[str, str], keep: Callable[[ProcessRecord],
         keep: remembers each process as the lab's as soon as it runs.
     """
     folder, logs = site.folder / "mariadb", site.folder / "log"
+    # Of a database that ended without a chance to remove it.
+    (folder / "socket").unlink(missing_ok=True)
     database = daemons.start(
         [
             "mariadbd",

@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from trainmaster.errors import LabError, UsageError
-from trainmaster.lab.faults import cable, health, hooks, ib, node, rank, slow, slurmctld
+from trainmaster.lab.faults import accounting, cable, health, hooks, ib, node, rank, slow, slurmctld
 from trainmaster.lab.faults.fault import Fault, Injected, Options, Target
 from trainmaster.lab.running import Lab
 
@@ -37,6 +37,7 @@ FAULTS: tuple[Fault, ...] = (
     slurmctld.RESTART,
     slurmctld.FREEZE,
     slurmctld.THAW,
+    *accounting.FAULTS,
 )
 
 

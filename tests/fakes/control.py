@@ -173,8 +173,10 @@ class SmallSlurm:
 
     def requeue(self, job_id: int | str, *, incomplete: bool = True, hold: bool = False) -> None:
         self._call("requeue")
-        assert incomplete, "without it Slurm runs finished jobs again"
         job = self.known[int(job_id)]
+        assert incomplete or not job.active, "without it Slurm runs finished jobs again"
+        if incomplete and not job.active:
+            raise SlurmError("Job/step already completing or completed")
         if job.state == "PENDING":
             raise SlurmError("Job is pending execution")
         self.changes.append(f"requeue {job_id}")
