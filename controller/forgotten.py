@@ -1,8 +1,8 @@
 """What slurmctld forgot in a crash: it saves at most every five seconds, so the last ones are lost. Pure.
 
 Seen on 22.05.8: after kill -9 within seconds of a requeue the old attempt stands there as RUNNING, with nothing left of
-it on its nodes, until slurmctld has all nodes registered anew (each twentieth ping: 33 min at SlurmdTimeout=300); or it
-ends as FAILED by the signal that the requeue had sent, for good. A drain can be gone likewise.
+it on its nodes, until slurmctld has all nodes registered anew (each twentieth ping: 33 min at SlurmdTimeout=300), or is
+over for good. A drain can be gone likewise. Who has lost the journal as well cannot tell it.
 """
 
 from dataclasses import replace

@@ -26,6 +26,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     ettr.add_argument("--json", action="store_true")
     ettr.set_defaults(run=_ettr)
+    table = verbs.add_parser("table", help="the same for jobs of several sizes, as a table and a picture")
+    table.add_argument("--gpus", type=int, nargs="+", default=[2048, 16384, 131072], help="8 a node")
+    table.add_argument("--failures-per-1000-node-days", type=float, default=3.79, metavar="R")
+    table.add_argument("--days", type=float, default=30.0)
+    table.add_argument("--seeds", type=int, default=20, help="runs of each; default 20, some minutes")
+    table.add_argument("--workers", type=int, default=None, help="processes; default: one for each processor")
+    table.add_argument("--picture", default="", metavar="FILE", help="draw it: .svg, .png or .pdf; needs matplotlib")
+    table.add_argument("--json", action="store_true")
+    table.set_defaults(run=_table)
     trains = verbs.add_parser("maintenance", help="a maintenance train through a fleet: what it costs, what it breaks")
     trains.add_argument("--nodes", type=int, default=2048)
     trains.add_argument(
@@ -86,6 +95,40 @@ def _ettr(args: argparse.Namespace) -> int:
     for rung in rungs:
         lost = ", ".join(f"{why} {share:.1%}" for why, share in list(rung.lost().items())[:3])
         print(f"{rung.care.name:12}  {rung.ettr:.3f} ±{rung.error:.3f}  {lost}")
+    return 0
+
+
+def _table(args: argparse.Namespace) -> int:
+    import json
+    import os
+    import sys
+    from pathlib import Path
+
+    from trainmaster.controller.sim import table
+    from trainmaster.controller.sim.parameters import World
+
+    rate = args.failures_per_1000_node_days
+    _require(min(args.gpus) >= table.GPUS_A_NODE, "--gpus has to be 8 or more")
+    _require(args.seeds >= 1 and args.days > 0 and rate > 0, "--seeds, --days and the failure rate have to be positive")
+    workers = args.workers or os.cpu_count() or 1
+    _require(workers >= 1, "--workers has to be positive")
+    world = World(failures_per_1000_node_days=rate, days=args.days)
+    found = table.columns(
+        args.gpus,
+        world,
+        seeds=range(args.seeds),
+        workers=workers,
+        said=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    if args.picture:
+        table.draw(found, Path(args.picture))
+    if args.json:
+        print(json.dumps(table.figures(found)))
+    else:
+        print(
+            f"{rate:g} failures per 1,000 node-days, {args.days:g} days, {args.seeds} seeds each, two standard errors"
+        )
+        print("\n".join(table.lines(found)))
     return 0
 
 

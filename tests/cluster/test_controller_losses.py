@@ -1,6 +1,7 @@
 """The controller when daemons of Slurm die and take with them what they had not saved, and when accounting is away."""
 
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,13 @@ def condemn(site: real_lab.Watched, job_id: int) -> str:
     return bad
 
 
+def saved_at(site: real_lab.Watched) -> float:
+    """When slurmctld last saved its jobs. Something has to change for it to do so."""
+    site.client.submit("#!/bin/sh\ntrue\n", args=["--mem=10", "--output=/dev/null", "--hold"])
+    folder = Path(site.client.config()["StateSaveLocation"])
+    return (folder / "job_state").stat().st_mtime
+
+
 @pytest.mark.parametrize("journal", ["kept", "lost"])
 def test_slurmctld_killed_with_a_requeue_that_it_had_not_saved(
     site: real_lab.Watched, tmp_path: Path, journal: str
@@ -55,6 +63,9 @@ def test_slurmctld_killed_with_a_requeue_that_it_had_not_saved(
         if journal == "lost":
             process.send_signal(signal.SIGKILL)
             process.wait(timeout=30)
+            # What neither slurmctld nor a journal has written down nobody knows.
+            done_at = time.time()
+            real_lab.until(lambda: saved_at(site) > done_at + 1, "slurmctld has saved it")
             for file in tmp_path.glob("journal.sqlite*"):
                 file.unlink()
         site.lab.fault("slurmctld-restart", signal="KILL")
