@@ -69,7 +69,9 @@ class Refill:
         self._joined: dict[int, str] = {}
         """Refill -> the place that it brought."""
         self._lost: dict[str, float] = {}
-        """Nodes that were lost and that the job may still hold -> when, in epoch seconds."""
+        """Nodes that were lost -> when, in epoch seconds; it tells later whether their slurmd was started since."""
+        self._given_back: set[str] = set()
+        """Those of them that the job does not hold any more."""
         self._cancel: list[int] = []
         self._asking: Asking | None = None
         self._closing = False
@@ -99,6 +101,7 @@ class Refill:
             self._waiting.remove(member.job)
         self._joined[member.job] = member.place
         self._lost.pop(member.node, None)
+        self._given_back.discard(member.node)
         self._retry_s = RETRY_S
         LOG.info("%s joins from job %d", member.node, member.job)
         self._record.tell(JOINED, detail={"node": member.node, "job": member.job})
@@ -125,7 +128,7 @@ class Refill:
         if not (urgent or need.cancel or self._cancel or now >= self._look_at):
             return
         self._look_at = now + LOOK_S
-        if not (urgent or need.cancel or self._cancel or self._waiting or self._lost):
+        if not (urgent or need.cancel or self._cancel or self._waiting or self._lost.keys() - self._given_back):
             return
         for _ in range(need.cancel):
             self._cancel.append(self._waiting.pop())
@@ -204,7 +207,8 @@ class Refill:
         self._waiting = [one for one in self._waiting if one not in answer.ended] + list(answer.submitted)
         for node in answer.given_back:
             LOG.info("gave %s back to Slurm", node)
-            del self._lost[node]
+            if node in self._lost:  # else a refill has brought it back meanwhile
+                self._given_back.add(node)
         if answer.submitted:
             self._refused = ""
             self._record.tell(ASKED, detail={"jobs": list(answer.submitted)})

@@ -8,14 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainmaster.errors import SpecError
+from trainmaster.launcher import plan as plans
 from trainmaster.launcher.node.join import too_late
+from trainmaster.launcher.plan import Plan
 from trainmaster.launcher.record import Event
 from trainmaster.launcher.submit.render import render_refill
 from trainmaster.launcher.submit.spec import JobSpec
 from trainmaster.launcher.submit.submission import draft, draft_array
 from trainmaster.launcher.submit.target import Program
-from trainmaster.launcher.supervise.refill import SETTLE_S, Need, need_of
-from trainmaster.launcher.supervise.refill_ask import Order, came_back, left_out, minutes_left
+from trainmaster.launcher.supervise import refill as refill_module
+from trainmaster.launcher.supervise.chronicle import Chronicle
+from trainmaster.launcher.supervise.component import Component
+from trainmaster.launcher.supervise.ending import Ending
+from trainmaster.launcher.supervise.links import Links, Member
+from trainmaster.launcher.supervise.refill import SETTLE_S, Need, Refill, need_of
+from trainmaster.launcher.supervise.refill_ask import Answer, Order, came_back, left_out, minutes_left
+from trainmaster.launcher.supervise.supervised import Supervised
 from trainmaster.launcher.supervise.takeover import Post
 from trainmaster.slurm.values import Job, Node
 
@@ -125,3 +133,82 @@ def test_only_a_job_that_wants_it_has_the_script(tmp_path: Path) -> None:
     program = Program(argv=("true",))
     assert "refill.sbatch" in draft(program, JobSpec(refill=True), tmp_path, uid="u", python="python3").files
     assert draft(program, JobSpec(), tmp_path, uid="u", python="python3").files == {}
+
+
+class Quiet(Links):
+    """Agents that are there or not."""
+
+    def __init__(self, *nodes: str) -> None:
+        self.members = {}
+        for node in nodes:
+            self.arrive(node)
+
+    def arrive(self, node: str, job: int | None = None) -> Member:
+        self.members[node] = Member(
+            place=node, node=node, role="", slot=0, address="", topology=node, port=1,
+            connection=None, last_heard=0.0, job=job,  # type: ignore[arg-type]
+        )  # fmt: skip
+        return self.members[node]
+
+
+class Remembered:
+    """Orders instead of threads, answered by the test."""
+
+    def __init__(self, order: Order) -> None:
+        self.order, self.answer, self.done = order, Answer(), False
+        asked.append(self)
+
+
+asked: list[Remembered] = []
+
+
+@pytest.fixture
+def links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Quiet:
+    asked.clear()
+    (tmp_path / plans.REFILL).write_text("#!/bin/bash\n")
+    monkeypatch.setattr(refill_module, "Asking", Remembered)
+    return Quiet("n1", "n2")
+
+
+@pytest.fixture
+def refill(links: Quiet, tmp_path: Path) -> Refill:
+    plan = Plan(uid="u", name="x", run_dir=str(tmp_path), python="python", nodes=2, spares=0, refill=True)
+    ending = Ending(tmp_path, 7, attempt=0, lead_s=90.0, taken_over=False)
+    job = Supervised(
+        run_dir=tmp_path, plan=plan, job_id=7, attempt=0, epoch=0, links=links,
+        components=(Component(plan, links),), roles={}, ending=ending, generation=0,
+    )  # fmt: skip
+    return Refill(job, Chronicle(job))
+
+
+def answer(refill: Refill, now: float, **values: object) -> None:
+    asked[-1].answer, asked[-1].done = Answer(**values), True  # type: ignore[arg-type]
+    refill.tick(now)
+
+
+def lose(refill: Refill, links: Quiet, node: str) -> None:
+    del links.members[node]
+    refill.job.dead[node] = "node_death"
+
+
+def test_a_node_that_was_given_back_is_still_known_to_have_come_back(refill: Refill, links: Quiet) -> None:
+    """It was noted as lost anew, after its slurmd's start, and so left out of every later refill."""
+    lose(refill, links, "n2")
+    refill.tick(100.0)
+    lost = asked[-1].order.lost["n2"]
+    answer(refill, 101.0, refused="none left", back=frozenset({"n2"}), given_back=("n2",))
+    refill.tick(102.0)
+    assert len(asked) == 2 and asked[-1].order.submit == 1
+    assert asked[-1].order.lost == {"n2": lost}
+
+
+def test_a_refill_may_come_from_the_node_that_is_being_given_back(refill: Refill, links: Quiet) -> None:
+    """The supervisor ended with a KeyError."""
+    lose(refill, links, "n2")
+    refill.tick(100.0)
+    del refill.job.dead["n2"]  # as the supervisor does when it greets the agent
+    refill.joined(links.arrive("n2", job=8))
+    answer(refill, 101.0, given_back=("n2",))
+    lose(refill, links, "n2")
+    refill.tick(120.0)
+    assert 8 in asked[-1].order.cancel and "n2" in asked[-1].order.lost
