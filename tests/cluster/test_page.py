@@ -12,7 +12,7 @@ import real_page
 from real_controller import controller
 from trainmaster.lab.cluster import Lab, LabSpec
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 LAB = LabSpec(nodes=8, leaf=4, settings={"SlurmdTimeout": "10", "KillWait": "5"})
 POLICY = """
 tick_s = 0.5

@@ -101,6 +101,7 @@ def test_a_guest_that_slurm_takes_back_is_no_end_of_the_job(lab: Lab, tmp_path: 
     until(lambda: not own_jobs(lab), "the end of the jobs that brought nodes")
 
 
+@pytest.mark.slow
 def test_a_lost_node_that_is_back_is_given_back_to_slurm_and_may_be_taken_again(lab: Lab, tmp_path: Path) -> None:
     job = counter(tmp_path, nodes=5, spares=1)
     first = wait_for(job, "PROGRESS")
@@ -115,6 +116,7 @@ def test_a_lost_node_that_is_back_is_given_back_to_slurm_and_may_be_taken_again(
     until(lambda: not own_jobs(lab), "the end of the job that brought the node")
 
 
+@pytest.mark.slow
 def test_what_waits_in_the_queue_goes_with_its_job(lab: Lab, tmp_path: Path) -> None:
     job = counter(tmp_path, exclusive=True)
     first = wait_for(job, "PROGRESS")
