@@ -131,7 +131,7 @@ def read(run_dir: Path) -> tuple[Event, ...]:
     return tuple(replace(event, job_id=f"{event.job_id}_{run_dir.name}") for event in shared)
 
 
-REMARKS = frozenset({"NODE_LOST", "STRAGGLER", "DIAGNOSED", "DIVERGED", "REFILL", "JOINED"})
+REMARKS = frozenset({"NODE_LOST", "STRAGGLER", "SWAP", "DIAGNOSED", "DIVERGED", "REFILL", "JOINED"})
 """Events that tell of something and leave the job as it stands."""
 
 

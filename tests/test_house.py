@@ -50,7 +50,7 @@ STANDARD_LIBRARY_ONLY = (
     "launcher/node",
     "launcher/diagnose",
     "launcher/script/array_task.py",
-    *(f"launcher/{name}.py" for name in ("plan", "record", "wire", "intent", "drills", "array_layout")),
+    *(f"launcher/{name}.py" for name in ("plan", "record", "wire", "intent", "swap_request", "drills", "array_layout")),
     *(f"launcher/{name}.py" for name in ("exit_rules", "placement")),
     *(
         f"launcher/rank/{name}.py"

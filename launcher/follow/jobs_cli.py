@@ -12,6 +12,7 @@ from trainmaster.launcher.follow import (
     jobs_list_cli,
     jobs_logs_cli,
     jobs_show_cli,
+    jobs_swap_cli,
 )
 
 # In the order in which `--help` shows them. A new verb is a module with `add(verbs)`, and its name here.
@@ -23,6 +24,7 @@ _GROUPS = (
     jobs_attach_cli,
     jobs_drill_cli,
     jobs_diagnose_cli,
+    jobs_swap_cli,
     jobs_end_cli,
     jobs_gc_cli,
 )

@@ -8,7 +8,7 @@ from trainmaster.launcher.follow.outcome import no_rank_ran
 from trainmaster.launcher.intent import NOT_BY_US
 from trainmaster.launcher.record import END_STATES, Event
 
-_NO_PART_OF_A_LIFE = frozenset({"SUBMITTED", "STRAGGLER", "DIAGNOSED", "DIVERGED"})
+_NO_PART_OF_A_LIFE = frozenset({"SUBMITTED", "STRAGGLER", "SWAP", "DIAGNOSED", "DIVERGED"})
 _TOLD_TO_STOP = frozenset({"CANCELLED", "TIMED_OUT", "PREEMPTED"})
 """Ends in which ranks were told to stop; how they did so is no failure."""
 

@@ -60,6 +60,8 @@ class Cycle:
     """What all ranks were told to do at one step."""
     leaving: tuple[str, ...] = ()
     """Places whose nodes are to be exchanged for spares once its ranks have saved."""
+    leaving_for: str = "straggler"
+    """Why: straggler, maintenance, or requested by somebody."""
     where: dict[int, tuple[str, Where]] = field(default_factory=dict)
     """Node and stacks of the ranks that have been asked."""
 

@@ -43,6 +43,8 @@ class Ending:
         """We were told by the person who wants it, and Slurm was not."""
         self.notice: str | None = None
         """Why ranks were asked for a checkpoint while the job goes on."""
+        self.reserved: frozenset[str] = frozenset()
+        """Of a notice of maintenance: those of its nodes that are in maintenance now."""
 
     @property
     def asking(self) -> bool:
@@ -75,9 +77,11 @@ class Ending:
         if self._inquiry is None or not self._inquiry.done:
             return False
         job, reason, maintenance = self._inquiry.job, self._reason, self._inquiry.maintenance
+        reserved = self._inquiry.reserved
         self._inquiry = None
         if reason is Reason.WARNING:
             self.notice = slurm_side.notice_of(job, lead_s=self._lead_s, now=time.time(), maintenance=maintenance)
+            self.reserved = reserved
             LOG.warning("asked for a checkpoint: %s", self.notice)
             return False
         cancelled = intent.found(self._run_dir, intent.CANCEL) is not None

@@ -165,6 +165,10 @@ class Group:
                 member.asked, member.listening = None, 0
             self._ask(again=False)
 
+    def forget_wish(self) -> None:
+        """Ranks of the next cycle are not asked again for what was wanted of those of this one."""
+        self._wanted_s = float("-inf")
+
     def ask_for_exchange(self, places: tuple[str, ...]) -> None:
         """Ask the ranks to save and end, so that the next cycle can run without these places."""
         self.cycle.leaving = places

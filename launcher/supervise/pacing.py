@@ -40,7 +40,7 @@ class Pacing:
         """See whether a window of a running group has ended, and act on what it showed."""
         if group.pace is None or group.phase != "run" or self.job.ending.cause is not None:
             return
-        if group.cycle.leaving and group.nobody_saves:
+        if group.cycle.leaving and group.cycle.leaving_for == exchange.CAUSE and group.nobody_saves:
             self._stay(group)
         paces = group.pace.close(now)
         if paces is None:

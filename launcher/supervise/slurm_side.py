@@ -193,14 +193,18 @@ def notice_of(job: Job | None, *, lead_s: float, now: float, maintenance: bool =
 MAINTENANCE_NEAR_S = 86400.0
 
 
-def maintenance_near(job: Job | None, client: SlurmClient, *, now: float) -> bool:
-    """Whether a maintenance reservation holds some of a job's nodes, or will within a day. Raises SlurmError."""
+def maintenance_of(job: Job | None, client: SlurmClient, *, now: float) -> tuple[bool, frozenset[str]]:
+    """Whether a maintenance reservation holds some of a job's nodes, or will within a day; and the nodes of those that
+    have begun. Raises SlurmError.
+    """
     if job is None or not job.nodes:
-        return False
+        return False, frozenset()
     near = [one for one in client.reservations() if one.maintenance and one.nodes]
     near = [one for one in near if (one.start_time or 0.0) < now + MAINTENANCE_NEAR_S and (one.end_time or now) >= now]
     held = set(client.hostnames(job.nodes)) if near else set()
-    return any(held & set(client.hostnames(one.nodes)) for one in near)
+    common = [(one, held & set(client.hostnames(one.nodes))) for one in near]
+    begun = [names for one, names in common if (one.start_time or 0.0) <= now]
+    return any(names for _, names in common), frozenset().union(*begun)
 
 
 def ask_for_job(job_id: int | str) -> Job | None:
@@ -219,6 +223,8 @@ class Inquiry:
         """What Slurm said, once `done`; None when it said nothing."""
         self.maintenance = False
         """Some of its nodes are, or will soon be, in maintenance."""
+        self.reserved: frozenset[str] = frozenset()
+        """Those that are now."""
         self._thread = threading.Thread(target=self._ask, args=(job_id,), daemon=True)
         self._thread.start()
 
@@ -227,7 +233,7 @@ class Inquiry:
         try:
             self.job = client.job(job_id)
             if self.job is not None and self.job.state == "RUNNING" and self.job.preempt_time is None:
-                self.maintenance = maintenance_near(self.job, client, now=time.time())
+                self.maintenance, self.reserved = maintenance_of(self.job, client, now=time.time())
         except SlurmError:
             pass
 
@@ -276,4 +282,15 @@ def leave_requeuer(
             stdout=log,
             stderr=log,
             start_new_session=True,
+        )
+
+
+def leave_shrinker(run_dir: Path, job_id: int | str, nodes: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start the process that gives nodes of this job back to Slurm (`shrink`); it ends with 0 once they are."""
+    with (run_dir / OUTPUT).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "trainmaster.launcher.supervise.shrink", str(job_id), ",".join(nodes)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )

@@ -27,6 +27,7 @@ from trainmaster.launcher.supervise.pacing import Pacing
 from trainmaster.launcher.supervise.refill import Refill
 from trainmaster.launcher.supervise.stop_and_check import StopAndCheck
 from trainmaster.launcher.supervise.supervised import Supervised
+from trainmaster.launcher.supervise.swapping import Swapping
 from trainmaster.launcher.supervise.symptom import Outcome, RankExit
 from trainmaster.launcher.supervise.values import Divergence
 
@@ -53,6 +54,7 @@ class Work:
         self.job = job
         self._record = chronicle
         self._pacing = Pacing(job, chronicle)
+        self._swapping = Swapping(job, chronicle)
         self._check = StopAndCheck(job, chronicle)
         self.refill = Refill(job, chronicle)
         self._verdicts: list[Verdict] = []
@@ -78,6 +80,8 @@ class Work:
 
     def tick(self, now: float) -> None:
         """See what has come of the groups, and do what follows."""
+        if not self.closing:
+            self._swapping.tick(now)
         for group in self.job.groups:
             if not self.closing:
                 self._tick_group(group, now)
@@ -192,10 +196,11 @@ class Work:
         asked = leaving if group.cycle.asked_to_save else ()
         # A node that is on its way is as good as there: without it the others would be given away for a requeue.
         hoped = wanted if healthy < wanted and self.refill.is_awaited(time.monotonic()) else healthy
-        decision = exchange.planned(outcome, asked, group.budget, healthy=healthy, wanted=wanted) or decide(
-            outcome, group.budget, group.limits, now=time.time(), healthy=hoped, wanted=wanted
-        )
-        decision = exchange.extended(decision, leaving, healthy=healthy, wanted=wanted)
+        cause = group.cycle.leaving_for
+        decision = exchange.planned(
+            outcome, asked, group.budget, healthy=healthy, wanted=wanted, cause=cause
+        ) or decide(outcome, group.budget, group.limits, now=time.time(), healthy=hoped, wanted=wanted)
+        decision = exchange.extended(decision, leaving, healthy=healthy, wanted=wanted, blame=cause == exchange.CAUSE)
         if (
             group.put_back is not None
             and decision.action in (Action.RESTART, Action.END)
