@@ -147,17 +147,21 @@ def _choose(
 
 
 def _in_order(look: Snapshot, memory: Memory, candidates: Sequence[str]) -> list[str]:
-    """Free hosts first; then those of jobs that lose hosts to us anyway; then those whose jobs end soonest."""
+    """Free hosts first; then those of jobs that lose hosts to us anyway; then those whose jobs end soonest.
+
+    Of a job that can be moved node by node its batch host comes last, since that moves only with a requeue.
+    """
     jobs = look.jobs_on(candidates)
     in_hand = [host.name for host in memory.maintenance.in_hand()]
     hit = {job_id for ids in look.jobs_on(in_hand).values() for job_id in ids} if in_hand else set()
 
-    def key(name: str) -> tuple[int, float, tuple[int, ...], str]:
+    def key(name: str) -> tuple[int, float, tuple[int, ...], bool, str]:
         ids = jobs.get(name, ())
         if not ids:
-            return 0, 0.0, (), name
+            return 0, 0.0, (), False, name
         ends = max(look.jobs[job_id].end_time or math.inf for job_id in ids)
-        return (1 if hit.issuperset(ids) else 2), ends, ids, name
+        first = any(look.jobs[job_id].batch_host == name for job_id in ids)
+        return (1 if hit.issuperset(ids) else 2), ends, ids, first, name
 
     return sorted(candidates, key=key)
 

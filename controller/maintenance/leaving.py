@@ -74,7 +74,7 @@ def _one(
     supervised = requeue.supervised(job)
     asked = contract.wish(job, limits, supervised=supervised, checkpoint=policy.requeue.signal_comment)
     known = memory.maintenance.notices.get(job.job_id)
-    if known is not None and known.restarts != job.restarts:
+    if known is not None and (known.restarts != job.restarts or _has_left(known, hosts)):
         known = None
     at = min(wanted_at(look, memory, policy, train) for train in trains)
     due_at = contract.due_at(
@@ -86,7 +86,8 @@ def _one(
     )
     if now < due_at:
         return Leaving(due=(due_at,))
-    notice = known or Notice(job_id=job.job_id, restarts=job.restarts, asked_at=now)
+    asked_for = tuple(sorted(host.name for host in hosts))
+    notice = known or Notice(job_id=job.job_id, restarts=job.restarts, asked_at=now, hosts=asked_for)
     emergency = any(train.emergency for train in trains)
     if notice.deferred < asked.deferrals and notice.signalled_at is None and not emergency:
         return Leaving(notices=(replace(notice, deferred=notice.deferred + 1),), due=(now + limits.deferral_s,))
@@ -95,11 +96,12 @@ def _one(
         why = f"its owner said --no-requeue, so {names} waits for its end"
         return Leaving(refused=(Refusal(subject=f"job:{job.job_id}", wanted=Kind.REQUEUE, rule="I4", why=why),))
     why = f"maintenance of {names} ({trains[0].name} car {hosts[0].car})"
+    attempt = f"train:{job.restarts}:{notice.asked_at:.0f}"
     common = {"job_id": job.job_id, "restarts": job.restarts, "cause": CAUSE, "why": why[:180]}
     if asked.signal and notice.signalled_at is None:
         act = Act(
             kind=Kind.NOTIFY,
-            attempt=f"train:{job.restarts}",
+            attempt=attempt,
             signal=asked.signal,
             batch=asked.batch,
             **common,  # type: ignore[arg-type]
@@ -107,5 +109,10 @@ def _one(
         return Leaving(acts=(act,), notices=(notice,))
     if asked.signal and notice.signalled_at is not None and now < notice.signalled_at + asked.grace_s:
         return Leaving(due=(notice.signalled_at + asked.grace_s,))
-    act = Act(kind=Kind.REQUEUE, attempt=f"train:{job.restarts}", planned=True, **common)  # type: ignore[arg-type]
+    act = Act(kind=Kind.REQUEUE, attempt=attempt, planned=True, **common)  # type: ignore[arg-type]
     return Leaving(acts=(act,), notices=(notice,))
+
+
+def _has_left(notice: Notice, hosts: list[Host]) -> bool:
+    """Whether a job that runs on has none of the hosts any more that it was asked to leave: spares took over."""
+    return bool(notice.hosts) and not any(host.name in notice.hosts for host in hosts)

@@ -149,6 +149,8 @@ class Notice:
     """When it was first due."""
     signalled_at: float | None = None
     deferred: int = 0
+    hosts: tuple[str, ...] = ()
+    """That it was asked to leave; once it has none of them any more, what comes next is another matter."""
     requeued_at: float | None = None
 
 
