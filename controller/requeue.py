@@ -32,6 +32,11 @@ def supervised(job: Job) -> bool:
     return job.std_out.endswith("/batch.out")
 
 
+def refills(job: Job) -> bool:
+    """Whether it brings a node to a job of trainmaster's launcher; USR2 has that job leave the node."""
+    return job.std_out.endswith("/refill.out")
+
+
 def heeds_usr2(job: Job, now: float) -> bool:
     """Whether it is submitit's, which saves and requeues itself on SIGUSR2, and does not take that for a timeout now.
 

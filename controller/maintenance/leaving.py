@@ -71,7 +71,8 @@ def _one(
     look: Snapshot, memory: Memory, policy: Policy, job: Job, hosts: list[Host], trains: list[Train], now: float
 ) -> Leaving:
     limits = policy.maintenance.contract
-    supervised = requeue.supervised(job)
+    guest = requeue.refills(job)
+    supervised = guest or requeue.supervised(job)
     asked = contract.wish(job, limits, supervised=supervised, checkpoint=policy.requeue.signal_comment)
     known = memory.maintenance.notices.get(job.job_id)
     if known is not None and (known.restarts != job.restarts or _has_left(known, hosts)):
@@ -92,7 +93,7 @@ def _one(
     if notice.deferred < asked.deferrals and notice.signalled_at is None and not emergency:
         return Leaving(notices=(replace(notice, deferred=notice.deferred + 1),), due=(now + limits.deferral_s,))
     names = snapshot.fold(host.name for host in hosts)
-    if not job.requeue:
+    if not job.requeue and not (guest and notice.signalled_at is None):
         why = f"its owner said --no-requeue, so {names} waits for its end"
         return Leaving(refused=(Refusal(subject=f"job:{job.job_id}", wanted=Kind.REQUEUE, rule="I4", why=why),))
     why = f"maintenance of {names} ({trains[0].name} car {hosts[0].car})"

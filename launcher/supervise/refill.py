@@ -25,6 +25,8 @@ ASKED, JOINED = "REFILL", "JOINED"
 LOST = frozenset({"node_death", "node_silent", "supervisor_death"})
 """How a node may be lost that is as good as any once it is back."""
 WITHDRAWN = "node_withdrawn"
+UNBLAMED = frozenset({WITHDRAWN, "maintenance"})
+"""Why the job may have left a node that is as good as any, as soon as Slurm gives it away again."""
 SETTLE_S = 3.0
 """How long fewer nodes than asked for are left alone: an agent may only be late."""
 LOOK_S = 10.0
@@ -190,7 +192,7 @@ class Refill:
         plan, members = self.job.plan, self.job.links.members
         words = [plan.python, "-P", "-m", "trainmaster.launcher.node.join", plan.run_dir, str(self.job.job_id)]
         last_line = f"exec {shlex.join([*words, str(self.job.attempt)])}\n"
-        blamed = [place for place, why in self.job.dead.items() if why not in LOST and why != WITHDRAWN]
+        blamed = [place for place, why in self.job.dead.items() if why not in LOST | UNBLAMED]
         return Order(
             job_id=self.job.job_id,
             submit=submit,

@@ -193,8 +193,9 @@ class Supervisor:
     def _greet(self, member: Member, hello: wire.Message) -> None:
         if self.phase in ("leave", "yielded"):
             return
-        if self.job.dead.get(member.place) in ("node_death", "node_silent", "supervisor_death", refill.WITHDRAWN):
-            # It was only out of sight. Its ranks are gone, so it may serve as a spare.
+        welcome = refill.LOST if member.job is None else refill.LOST | refill.UNBLAMED
+        if self.job.dead.get(member.place) in welcome:
+            # It was only out of sight, or Slurm has given it to us again. It may serve as a spare.
             del self.job.dead[member.place]
         component, _ = self.job.at(member)
         if len(component.groups) == 1:

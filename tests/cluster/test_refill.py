@@ -117,6 +117,24 @@ def test_a_lost_node_that_is_back_is_given_back_to_slurm_and_may_be_taken_again(
 
 
 @pytest.mark.slow
+def test_a_guest_that_is_warned_has_its_node_left_and_another_asked_for(lab: Lab, tmp_path: Path) -> None:
+    job = counter(tmp_path, nodes=2)
+    lab.fault("node-death", wait_for(job, "PROGRESS").nodes[1])
+    guest = wait_for(job, "JOINED").detail
+    wait_for(job, "PROGRESS", count=2)
+    # As a maintenance train does.
+    Commands(env=lab.env).signal(str(guest["job"]), "USR2")
+    until(lambda: any(one.detail.get("answer") == "swapped" for one in job.events()), "the node is left")
+    swaps = [(one.cause, one.detail["nodes"], one.detail["answer"]) for one in job.events() if one.state == "SWAP"]
+    assert swaps == [("maintenance", [guest["node"]], answer) for answer in ("accepted", "swapped")]
+    until(lambda: guest["job"] not in own_jobs(lab), "the end of the job that brought it")
+    assert wait_for(job, "JOINED", count=2).detail["job"] != guest["job"]
+    assert [one.cycle for one in job.events() if one.state == "RUNNING"] == [0, 1], "it ran no rank"
+    job.cancel()
+    until(lambda: not own_jobs(lab), "the end of the jobs that brought nodes")
+
+
+@pytest.mark.slow
 def test_what_waits_in_the_queue_goes_with_its_job(lab: Lab, tmp_path: Path) -> None:
     job = counter(tmp_path, exclusive=True)
     first = wait_for(job, "PROGRESS")

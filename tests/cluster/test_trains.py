@@ -21,8 +21,11 @@ from trainmaster.controller.maintenance.state import Maintenance, Stage
 from trainmaster.controller.memory import Memory
 from trainmaster.errors import ControllerError
 from trainmaster.lab.cluster import Lab, LabSpec, up
+from trainmaster.launcher.submit.executor import submit
+from trainmaster.launcher.submit.spec import JobSpec
 
 pytestmark = pytest.mark.cluster
+PACED = Path(__file__).parents[1] / "programs" / "paced.py"
 
 OLD, NEW = {"kernel": "6.5", "driver": "550.1"}, {"kernel": "6.8", "driver": "580.95"}
 CATALOGUE = """
@@ -73,7 +76,7 @@ quick = ["{python}", "{site}/site.py", "check", "{{node}}", "quick"]
 medium = ["{python}", "{site}/site.py", "check", "{{node}}", "medium"]
 soak = ["{python}", "{site}/site.py", "check", "{{node}}", "soak"]
 [maintenance.contract]
-grace_s = 5
+grace_s = {grace_s}
 [maintenance.rollout]
 canary = 1
 shares = []
@@ -197,10 +200,12 @@ class Site:
 
 
 @contextmanager
-def site(folder: Path, *, nodes: int, promised: int, domain: int) -> Iterator[Site]:
+def site(
+    folder: Path, *, nodes: int, promised: int, domain: int, grace_s: float = 5, accounting: bool = False
+) -> Iterator[Site]:
     for name in ("now", "later", "reboot"):
         (folder / name).mkdir()
-    values = {"site": folder, "python": sys.executable, "promised": promised, "domain": domain}
+    values = {"site": folder, "python": sys.executable, "promised": promised, "domain": domain, "grace_s": grace_s}
     (folder / "site.py").write_text(SITE)
     for name, text in (("reboot.sh", REBOOT), ("facts.sh", FACTS)):
         (folder / name).write_text(text.format(**values))
@@ -213,7 +218,7 @@ def site(folder: Path, *, nodes: int, promised: int, domain: int) -> Iterator[Si
         "RebootProgram": str(folder / "reboot.sh"),
         "ResumeTimeout": "120",
     }
-    with up(LabSpec(nodes=nodes, settings=settings)) as lab:
+    with up(LabSpec(nodes=nodes, settings=settings, accounting=accounting)) as lab:
         for name in lab.node_names:
             (folder / "now" / name).write_text(json.dumps(OLD))
         found = Site(lab=lab, folder=folder, promised=promised)
@@ -293,3 +298,30 @@ def test_a_train_visits_every_host_and_keeps_what_was_promised(tmp_path: Path) -
         chain = at.said("why", "n03")
         assert "operate done" in chain and "soak verification" in chain and "unbook done" in chain
         watched.client.cancel(job_id)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_train_has_a_job_with_spares_leave_its_hosts_without_a_requeue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A job can give back one node after the other only where there is accounting.
+    with site(tmp_path, nodes=7, promised=5, domain=1, grace_s=240, accounting=True) as at:
+        monkeypatch.setenv("SLURM_CONF", at.lab.env["SLURM_CONF"])
+        spec = JobSpec(nodes=4, spares=1, time=60, mem="300M", stop_grace_s=0.5, refill=True)
+        job = submit([sys.executable, str(PACED), "100000"], spec=spec, folder=tmp_path / "jobs")
+        first = real_lab.wait_for(job, "RUNNING")
+        real_lab.wait_for(job, "PROGRESS")
+        home = real_lab.wait_for(job, "STARTING").detail["node"]
+        with controller(at):
+            real_lab.until(at.is_watched, "the controller has looked")
+            at.said("train", "emergency", "spring", *at.policy, "--reason", "a bad driver")
+            real_lab.until(lambda: is_through(at, "spring"), "every host is through", timeout_s=500)
+        judge(at, "spring")
+        events = job.events()
+        swapped = [event.detail["nodes"] for event in events if event.detail.get("answer") == "swapped"]
+        assert {name for names in swapped for name in names} >= set(first.nodes) - {home}
+        # Only the host of the batch script needs a requeue.
+        assert [event.cause for event in events if event.state == "REQUEUED"] == ["maintenance"]
+        assert real_lab.Watched(at.lab, tmp_path).job(job.job_id).restarts == 1
+        job.cancel()

@@ -366,6 +366,39 @@ def test_a_job_that_must_not_be_requeued_is_waited_for() -> None:
     assert any(one.rule == "I4" and "--no-requeue" in one.why for one in plan.refused)
 
 
+def test_a_job_that_left_hosts_without_a_requeue_is_warned_again_before_it_has_to_leave_others() -> None:
+    """Its first notice was taken for one of these too, so it was put back without a warning."""
+    fleet = Fleet()
+    launcher = {"std_out": "/shared/jobs/7/batch.out"}
+    fleet.run(7, "n[01-16]", **launcher)
+    fleet.order("start", "driver")
+    asked: list[Kind] = []
+    for _ in range(2000):
+        now = [act.kind for act in fleet.tick(50.0).acts if act.job_id == 7]
+        asked += now
+        fleet.finish()
+        if now == [Kind.NOTIFY]:
+            # Spares take over; the job has new ones from those that came back.
+            stays = [name for name, node in fleet.nodes.items() if "DRAIN" not in node.state]
+            fleet.leave(7)
+            fleet.run(7, ",".join(stays), **launcher)
+        if not fleet.train.active:
+            break
+    assert len(asked) >= 3 and set(asked) == {Kind.NOTIFY}
+    assert all(fleet.versions[name]["driver"] == "2" for name in NAMES)
+
+
+def test_a_node_that_was_brought_to_a_job_is_asked_back_although_nothing_requeues_it() -> None:
+    fleet = Fleet()
+    fleet.run(7, "n[01-16]", requeue=False, std_out="/shared/jobs/6/refill.out")
+    fleet.order("start", "driver")
+    for _ in range(30):
+        plan = fleet.tick(1000.0)
+    told = [(act.kind, act.signal, act.batch) for act in fleet.log if act.job_id == 7]
+    assert told == [(Kind.NOTIFY, "USR2", True)]
+    assert any(one.rule == "I4" for one in plan.refused)
+
+
 def test_paused_it_gives_back_what_it_has_not_touched_and_finishes_what_it_has() -> None:
     fleet = Fleet()
     fleet.run(7, "n[03-16]")

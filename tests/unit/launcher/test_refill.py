@@ -212,3 +212,10 @@ def test_a_refill_may_come_from_the_node_that_is_being_given_back(refill: Refill
     lose(refill, links, "n2")
     refill.tick(120.0)
     assert 8 in asked[-1].order.cancel and "n2" in asked[-1].order.lost
+
+
+def test_a_node_that_was_left_for_maintenance_may_be_given_to_us_again(refill: Refill, links: Quiet) -> None:
+    lose(refill, links, "n2")
+    refill.job.dead |= {"n2": "maintenance", "n3": "node_fault"}
+    refill.tick(100.0)
+    assert asked[-1].order.blamed == ("n3",) and asked[-1].order.lost == {}
