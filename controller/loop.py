@@ -231,8 +231,10 @@ class Controller:
             return
         if act.kind is Kind.REQUEUE and intent.tries and now - self._tried_at.get(act.id, 0.0) < act.deadline_s / 2:
             return  # asked for; the nodes are being cleaned up
-        if act.kind is Kind.REBOOT and intent.tries and not reserving.rebooted(act, fresh.nodes[act.nodes[0]]):
-            return  # asked for; to ask twice would reboot twice
+        if act.kind is Kind.REBOOT and intent.tries:
+            node = fresh.nodes[act.nodes[0]]
+            if not reserving.rebooted(act, node) and not reserving.unasked(act, node):
+                return  # asked for; to ask twice would reboot twice
         if now - self._tried_at.get(act.id, 0.0) < _RETRY_AFTER_S:
             return
         others = frozenset(t for t in self._open_targets() if t not in act.targets)

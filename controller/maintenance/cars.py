@@ -5,6 +5,7 @@ when they end or start again for whatever reason, and by then Slurm gives them o
 kept are jobs asked to leave (`leaving`).
 """
 
+import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -123,6 +124,8 @@ def eligible(look: Snapshot, memory: Memory, train: Train, name: str) -> bool:
 def _choose(
     look: Snapshot, memory: Memory, policy: Policy, units: Units, train: Train, left: Ledger, room: int
 ) -> tuple[list[str], list[Refusal]]:
+    if (against := _none_fits(look, left, planned=not train.break_glass)) is not None:
+        return [], [_refusal(train, *against)]
     candidates = [name for name in look.nodes if eligible(look, memory, train, name)]
     if not candidates:
         return [], []
@@ -135,9 +138,7 @@ def _choose(
         return _choose_unit(look, memory, units, train, left, candidates, room)
     refused: list[Refusal] = []
     chosen: list[str] = []
-    for name in _in_order(look, memory, candidates):
-        if len(chosen) >= room:
-            break
+    for name in _in_order(look, memory, candidates, room):
         against = left.refuses(name, planned=not train.break_glass, automatic=False)
         if against is not None:
             refused.append(_refusal(train, *against))
@@ -146,8 +147,23 @@ def _choose(
     return chosen, refused
 
 
-def _in_order(look: Snapshot, memory: Memory, candidates: Sequence[str]) -> list[str]:
-    """Free hosts first; then those of jobs that lose hosts to us anyway; then those whose jobs end soonest.
+def _none_fits(look: Snapshot, left: Ledger, *, planned: bool) -> tuple[str, str] | None:
+    """What speaks against every host, of whatever kind: most looks end here, and need not put them in order."""
+    against: tuple[str, str] | None = None
+    seen: set[tuple[tuple[str, ...], str]] = set()
+    for name, node in look.nodes.items():
+        kind = (node.partitions, node.gres)
+        if kind in seen or not snapshot.in_service(node):
+            continue
+        seen.add(kind)
+        against = left.copy().refuses(name, planned=planned, automatic=False)
+        if against is None:
+            return None
+    return against
+
+
+def _in_order(look: Snapshot, memory: Memory, candidates: Sequence[str], count: int) -> list[str]:
+    """The best: free hosts first; then those of jobs that lose hosts to us anyway; then those whose jobs end soonest.
 
     Of a job that can be moved node by node its batch host comes last, since that moves only with a requeue.
     """
@@ -155,15 +171,17 @@ def _in_order(look: Snapshot, memory: Memory, candidates: Sequence[str]) -> list
     in_hand = [host.name for host in memory.maintenance.in_hand()]
     hit = {job_id for ids in look.jobs_on(in_hand).values() for job_id in ids} if in_hand else set()
 
-    def key(name: str) -> tuple[int, float, tuple[int, ...], bool, str]:
-        ids = jobs.get(name, ())
-        if not ids:
-            return 0, 0.0, (), False, name
+    ranks: dict[tuple[int, ...], tuple[int, float]] = {(): (0, 0.0)}
+    for ids in set(jobs.values()):
         ends = max(look.jobs[job_id].end_time or math.inf for job_id in ids)
-        first = any(look.jobs[job_id].batch_host == name for job_id in ids)
-        return (1 if hit.issuperset(ids) else 2), ends, ids, first, name
+        ranks[ids] = (1 if hit.issuperset(ids) else 2), ends
+    first = {look.jobs[job_id].batch_host for ids in ranks for job_id in ids}
 
-    return sorted(candidates, key=key)
+    def key(name: str) -> tuple[tuple[int, float], tuple[int, ...], bool, str]:
+        ids = jobs.get(name, ())
+        return ranks[ids], ids, name in first, name
+
+    return heapq.nsmallest(count, candidates, key=key)
 
 
 def _choose_unit(

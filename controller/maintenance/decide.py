@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from trainmaster.controller import snapshot
 from trainmaster.controller.acts import Act, Kind, Refusal
 from trainmaster.controller.capacity import Ledger
-from trainmaster.controller.maintenance import cars, leaving, steps
+from trainmaster.controller.maintenance import cars, leaving, steps, visit
 from trainmaster.controller.maintenance.state import CAUSE, Host, Maintenance, Stage, reservation_name
 from trainmaster.controller.maintenance.units import Units, build
 from trainmaster.controller.memory import Memory
@@ -29,7 +29,7 @@ def decide(look: Snapshot, memory: Memory, policy: Policy, now: float, left: Led
     if state.idle or catalogue is None:
         return Wanted()
     units = build(look.leaf_of, policy.maintenance.units)
-    acts: list[Act] = _unbook(memory)
+    acts: list[Act] = _unbook(memory, policy, now)
     back = _give_back(look, memory, policy)
     acts += back
     given = {name for act in back for name in act.nodes}
@@ -70,11 +70,14 @@ def _more(
     return [], [], soaks
 
 
-def _unbook(memory: Memory) -> list[Act]:
+def _unbook(memory: Memory, policy: Policy, now: float) -> list[Act]:
     """Hosts that are in a reservation of ours still and in no car any more: given back, failed, or taken over."""
     state = memory.maintenance
     acts = []
+    left_s = visit.left_running_s(policy.maintenance)
     for name, booking in sorted(state.reservations.items()):
+        if booking.found and now - booking.at <= left_s:
+            continue
         gone = tuple(one for one in booking.hosts if not _in_car(state, one, name))
         if any(f"node:{one}" in memory.open_targets for one in gone):
             continue

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from trainmaster.controller import evidence, snapshot
-from trainmaster.controller.maintenance import cars, leaving
+from trainmaster.controller.maintenance import cars, leaving, visit
 from trainmaster.controller.maintenance.state import (
     Host,
     Maintenance,
@@ -35,8 +35,9 @@ def fold(look: Snapshot, memory: Memory, policy: Policy, now: float) -> Memory:
     state = memory.maintenance
     dropped: list[str] = []
     moved: list[Host] = []
+    stuck_s = _stuck_s(policy)
     for host in state.in_hand():
-        after = _moved(look, memory, policy, host, now)
+        after = _moved(look, memory, policy, host, now, stuck_s)
         if after is None:
             dropped.append(host.name)
         elif after is not host:
@@ -66,7 +67,7 @@ def fold(look: Snapshot, memory: Memory, policy: Policy, now: float) -> Memory:
     return replace(memory, maintenance=state)
 
 
-def _moved(look: Snapshot, memory: Memory, policy: Policy, host: Host, now: float) -> Host | None:
+def _moved(look: Snapshot, memory: Memory, policy: Policy, host: Host, now: float, stuck_s: float) -> Host | None:
     """A host after this look; None when it goes back to where it came from, with nothing done to it."""
     node, train = look.nodes.get(host.name), memory.maintenance.trains.get(host.train)
     if node is None:
@@ -88,13 +89,15 @@ def _moved(look: Snapshot, memory: Memory, policy: Policy, host: Host, now: floa
             return host  # it is just coming back
         why = f"taken over: {node.reason}" if snapshot.drained(node) else "somebody let it work again"
         return to(host, Stage.LEFT, now, why[:180])
-    if host.stage is Stage.WORKING and now - host.since > _stuck_s(policy):
+    if host.stage is Stage.WORKING and now - host.since > stuck_s:
         return to(host, Stage.FAILED, now, "it waited in vain for what it shares with others", failed="unit")
     if host.stage is Stage.DRAINING:
         if snapshot.silent(node):
             if now - host.since > _SILENT_S:
                 return to(host, Stage.FAILED, now, "it does not answer", failed="answer")
-        elif snapshot.at_rest(node):
+        elif snapshot.at_rest(node) and (
+            host.worked_at is None or now - host.worked_at > visit.left_running_s(policy.maintenance)
+        ):
             return to(host, Stage.WORKING, now)
     return host
 

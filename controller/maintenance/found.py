@@ -17,7 +17,8 @@ _RESERVATION = re.compile(r"tm-train-(?P<train>[a-z0-9-]+)-(?P<car>\d+)")
 def trains(look: Snapshot, policy: Policy, now: float, memory: Memory) -> Memory:
     """Memory with the hosts that trains had in hand when the journal was lost.
 
-    What was done to them is not known, so they go through inspection and verification as if something had been. Their
+    What was done to them is not known, so they go through inspection and verification as if something had been, once
+    no command that was left running can still be at work on them (`folding`). Their
     trains stand still until a person has looked: what they carried, and how far they had come, is lost.
     """
     hosts: dict[str, Host] = {}
@@ -33,7 +34,7 @@ def trains(look: Snapshot, policy: Policy, now: float, memory: Memory) -> Memory
     for one in look.reservations:
         match = _RESERVATION.fullmatch(one.name)
         if match is not None:
-            booked[one.name] = Booking(at=now, hosts=tuple(sorted(snapshot.members(one.nodes))))
+            booked[one.name] = Booking(at=now, hosts=tuple(sorted(snapshot.members(one.nodes))), found=True)
             cars[match["train"]] = max(int(match["car"]), cars.get(match["train"], 0))
     registry = policy.maintenance.registry
     under_way = {

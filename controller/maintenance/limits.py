@@ -77,9 +77,11 @@ class MaintenancePolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     domain: str = "auto"
     interruption_s: Seconds = 540.0
     """What one interruption costs the largest job; 9 min is TrainMover's restart of 8,192 GPUs and half an interval."""
+    failures_per_1000_node_days: Annotated[float, Meta(ge=0.0)] = 2.34
+    """How often nodes fail under jobs, which restart then and can be moved; the lowest published (RSC-2)."""
     at_once_max: AtLeastOne = 64
     """Commands that run at once."""
-    margin: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.1
+    margin: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.05
     """Of the cycle, kept for what goes wrong: jobs are asked to leave so that all is done before (ours)."""
     reserve: bool = True
     """Whether each car's hosts get a reservation, which tells jobs and `sreport` that this is maintenance."""

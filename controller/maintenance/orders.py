@@ -113,25 +113,15 @@ def domain(
 ) -> domains.Domain:
     """How many hosts the train takes at once. Raises UsageError."""
     rules = policy.maintenance
-    catalogue = rules.registry
-    assert catalogue is not None
-    checks = rules.checks
-    verified_s = sum(
-        limit_s
-        for limit_s, words in (
-            (checks.quick_s, checks.quick),
-            (checks.medium_s, checks.medium),
-            (checks.soak_s, checks.soak),
-        )
-        if words
-    )
+    assert rules.registry is not None
     sizes = [len(names) for names in look.holders.values()]
     fleet = domains.Fleet(
         hosts=len(look.nodes),
         largest_job=max(sizes, default=0) or 1,
         cycle_h=(cycle_days or rules.cycle_days) * 24.0,
-        visit_h=(visit.duration_s(catalogue, operations) + verified_s) / 3600.0,
+        visit_h=visit.lasts_s(rules, operations) / 3600.0,
         interruption_h=rules.interruption_s / 3600.0,
+        failures_per_1000_node_days=rules.failures_per_1000_node_days,
     )
     text = wanted or rules.domain
     units = build(look.leaf_of, rules.units)

@@ -35,6 +35,14 @@ def rebooted(act: Act, node: Node) -> bool:
     return node.reason.endswith(": reboot complete") and node.reason != act.expected_reason
 
 
+def unasked(act: Act, node: Node) -> bool:
+    """Whether Slurm knows nothing of the reboot of this act: it was never asked, or has forgotten it.
+
+    What it was asked shows at once, in the state as REBOOT_REQUESTED or REBOOT_ISSUED, and in the reason (22.05.8).
+    """
+    return node.reason == act.expected_reason and "REBOOT" not in node.state and node.state.startswith("IDLE")
+
+
 def do(door: Door, act: Act, look: Snapshot) -> None:
     """Ask Slurm for it. Raises SlurmError."""
     if act.kind is Kind.BOOK:

@@ -161,6 +161,8 @@ class Booking:
     at: float
     hosts: tuple[str, ...]
     """Sorted; those that are still in it."""
+    found: bool = False
+    """In Slurm, by a controller without a journal: whoever made it may still be at work on its hosts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

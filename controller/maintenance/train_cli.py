@@ -70,6 +70,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     domain.add_argument(
         "--interruption-minutes", type=float, default=9.0, help="that one costs the largest job; default 9"
     )
+    domain.add_argument(
+        "--failures-per-1000-node-days", type=float, default=2.34, metavar="R", help="default 2.34, RSC-2's"
+    )
     domain.add_argument("--size", default="auto", help='"30", "1.5%%" or "auto" (the default)')
     domain.add_argument("--json", action="store_true")
     domain.set_defaults(run=_domain)
@@ -266,7 +269,8 @@ def _domain(args: argparse.Namespace) -> int:
     from trainmaster.errors import UsageError
 
     largest = args.hosts if args.largest_job is None else args.largest_job
-    if not 1 <= largest <= args.hosts or min(args.cycle_days, args.visit_hours) <= 0 or args.interruption_minutes < 0:
+    rates = (args.interruption_minutes, args.failures_per_1000_node_days)
+    if not 1 <= largest <= args.hosts or min(args.cycle_days, args.visit_hours) <= 0 or min(rates) < 0:
         raise UsageError("hosts, days and hours have to be positive, and the largest job no larger than the fleet")
     fleet = domains.Fleet(
         hosts=args.hosts,
@@ -274,6 +278,7 @@ def _domain(args: argparse.Namespace) -> int:
         cycle_h=args.cycle_days * 24.0,
         visit_h=args.visit_hours,
         interruption_h=args.interruption_minutes / 60.0,
+        failures_per_1000_node_days=args.failures_per_1000_node_days,
     )
     found = domains.size(args.size, fleet)
     if args.json:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from trainmaster.controller import snapshot
 from trainmaster.controller.maintenance import versions
 from trainmaster.controller.maintenance.catalogue import Catalogue, Operation, Where
+from trainmaster.controller.maintenance.limits import MaintenancePolicy
 from trainmaster.slurm.values import Node
 
 
@@ -92,6 +93,20 @@ def _reboots(catalogue: Catalogue, name: str) -> bool:
 def duration_s(catalogue: Catalogue, operations: Collection[str]) -> float:
     """How long they take one after the other."""
     return sum(catalogue.operations[name].duration_s for name in operations if name in catalogue.operations)
+
+
+def lasts_s(rules: MaintenancePolicy, operations: Collection[str]) -> float:
+    """For how long one host is out, by what the catalogue and the limits of the three tiers say."""
+    checks = rules.checks
+    tiers = ((checks.quick_s, checks.quick), (checks.medium_s, checks.medium), (checks.soak_s, checks.soak))
+    verified_s = sum(limit_s for limit_s, words in tiers if words)
+    return (duration_s(rules.registry, operations) if rules.registry is not None else 0.0) + verified_s
+
+
+def left_running_s(rules: MaintenancePolicy) -> float:
+    """How long a command of which nobody knows any more, since the journal was lost, may still be at work on a host."""
+    operations = rules.registry.operations.values() if rules.registry is not None else ()
+    return max((one.timeout_s for one in operations if one.executor.kind in ("command", "ansible")), default=0.0)
 
 
 def shared(operation: Operation) -> bool:

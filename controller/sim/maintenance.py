@@ -5,7 +5,7 @@ own `decide`. Whether the promise is kept is counted here, apart from what the c
 import heapq
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -31,6 +31,9 @@ from trainmaster.controller.sim.maintenance_world import (
 from trainmaster.controller.snapshot import Snapshot
 from trainmaster.slurm.values import Job, Node
 
+_STRETCH_S = 3 * 3600.0
+"""Of the course that a picture shows."""
+
 
 class MaintenanceRun:
     """One train through one fleet."""
@@ -44,9 +47,12 @@ class MaintenanceRun:
             name: Node(name=name, state="IDLE", partitions=(PARTITION,), gres="gpu:h100:8") for name in self._names
         }
         self._troubled: set[str] = set()
-        self._giant_size = max(1, round(world.giant_share * world.nodes))
-        self._small_room = round(world.small_share * world.nodes)
-        self._promised = self._giant_size + self._small_room
+        self._changed = True
+        """Since the promise was judged."""
+        self._plain: dict[str, dict[str, Node]] = {"IDLE": {}, "ALLOCATED": {}}
+        """Nodes of which nothing is said but that, kept since a giant has thousands."""
+        self._giant_size, self._promised = world.giant_size, world.promised
+        self._small_room = self._promised - self._giant_size
         self._policy = policy_of(world, self._promised)
         catalogue = self._policy.maintenance.registry
         assert catalogue is not None
@@ -128,14 +134,39 @@ class MaintenanceRun:
 
     def _judge(self) -> None:
         """What an observer sees who knows nothing of the controller: the promise, while anything is out for a train."""
+        if not self._changed:
+            return
+        self._changed = False
         out = [node for name in self._troubled if not snapshot.in_service(node := self._nodes[name])]
         available = self._world.nodes - len(out)
         self.tally.least_available = min(self.tally.least_available, available)
         planned = any("train:" in node.reason or "MAINTENANCE" in node.state for node in out)
         if planned and available < self._promised:
             self.tally.guarantee_violations += 1
+        course, since = self.tally.course, (self._now - T0) // _STRETCH_S * _STRETCH_S / DAY_S
+        visited = self._memory.maintenance.trains["cycle"].visited
+        if course and course[-1][0] == since:
+            course[-1] = since, min(available, course[-1][1]), visited
+        else:
+            course.append((since, available, visited))
 
     # Nodes.
+
+    def _flip(self, names: Iterable[str], state: str) -> None:
+        """Many nodes at once become ALLOCATED or IDLE; those that nothing else is said of without further ado."""
+        before = "IDLE" if state == "ALLOCATED" else "ALLOCATED"
+        plain = self._plain[state]
+        move = self._free.discard if state == "ALLOCATED" else self._free.add
+        for name in names:
+            node = self._nodes[name]
+            if node.state != before or node.reason:
+                self._set(name, base=state)
+                continue
+            kept = plain.get(name)
+            if kept is None or kept.features != node.features:
+                kept = plain[name] = replace(node, state=state)
+            self._nodes[name] = kept
+            move(name)
 
     def _set(self, name: str, *, base: str | None = None, drain: str | None = None, booked: bool | None = None) -> None:
         node = self._nodes[name]
@@ -145,6 +176,7 @@ class MaintenanceRun:
         reason = drain if drain is not None else node.reason
         state = "+".join([base, *(["MAINTENANCE"] if reserved else []), *(["DRAIN"] if reason else [])])
         self._nodes[name] = replace(node, state=state, reason=reason)
+        self._changed = True
         if state in ("IDLE", "ALLOCATED"):
             self._troubled.discard(name)
         else:
@@ -198,9 +230,10 @@ class MaintenanceRun:
 
     def _job_ends(self, job_id: int, *, again: bool) -> None:
         job = self._jobs[job_id]
-        for name in self._held.pop(job_id, frozenset()):
+        held = self._held.pop(job_id, frozenset())
+        for name in held:
             self._on.pop(name, None)
-            self._set(name, base="IDLE")
+        self._flip(held, "IDLE")
         if again and job_id == GIANT:
             self._jobs[job_id] = replace(
                 job,
@@ -222,9 +255,8 @@ class MaintenanceRun:
         self._small_jobs()
 
     def _give(self, job_id: int, names: list[str]) -> None:
-        for name in names:
-            self._on[name] = job_id
-            self._set(name, base="ALLOCATED")
+        self._on.update(dict.fromkeys(names, job_id))
+        self._flip(names, "ALLOCATED")
         self._held[job_id] = frozenset(names)
 
     def _start_giant(self) -> None:
@@ -383,3 +415,8 @@ def simulate_maintenance(world: MaintenanceWorld, *, seed: int, check_rules: boo
     """One train through one fleet."""
     run = MaintenanceRun(world, seed, check_rules=check_rules)
     return run.go()
+
+
+def simulate_maintenance_seed(world: MaintenanceWorld, check_rules: bool, seed: int) -> Tally:
+    """The same, with its seed last, for a pool of processes."""
+    return simulate_maintenance(world, seed=seed, check_rules=check_rules)

@@ -36,11 +36,21 @@ class Tally:
     tasks: int = 0
     least_available: int = 0
     whys: dict[str, int] = field(default_factory=dict)
+    course: list[tuple[float, int, int]] = field(default_factory=list)
+    """Of each stretch of three hours when it began in days, the fewest hosts in service, and how many were visited."""
 
     @property
     def loss_over_lower_bound(self) -> float:
         """All that maintenance cost, over what it had to cost."""
         return (self.out_h + self.interruptions_h) / self.operations_h if self.operations_h else 0.0
+
+
+def plain_ways(world: MaintenanceWorld, one: Tally) -> tuple[float, float]:
+    """What a rolling update, whose every car interrupts the giant, and one window for all would cost, by the bound."""
+    cost_h = world.giant_size * (world.init_s + world.lost_s) / 3600.0
+    rolling_h = one.out_h + math.ceil(one.nodes / one.domain) * cost_h
+    window_h = (one.operations_h + one.verified_h) * (1.0 + world.jitter) + cost_h
+    return rolling_h / one.operations_h, window_h / one.operations_h
 
 
 def figures(world: MaintenanceWorld, runs: Sequence[Tally]) -> dict[str, object]:
@@ -53,8 +63,6 @@ def figures(world: MaintenanceWorld, runs: Sequence[Tally]) -> dict[str, object]
     def mean(values: Sequence[float]) -> float:
         return round(sum(values) / max(1, len(values)), 4)
 
-    giant = max(1, round(world.giant_share * world.nodes))
-    cost_h = giant * (world.init_s + world.lost_s) / 3600.0
     cars = [math.ceil(one.nodes / one.domain) for one in runs]
     planned = mean([one.planned_giant for one in runs])
     return {
@@ -69,12 +77,8 @@ def figures(world: MaintenanceWorld, runs: Sequence[Tally]) -> dict[str, object]
         "cycle_days": mean([one.days for one in runs]),
         "loss_over_lower_bound": mean([one.loss_over_lower_bound for one in runs]),
         "verification_over_lower_bound": mean([one.verified_h / one.operations_h for one in runs]),
-        "rolling_loss_over_lower_bound": mean(
-            [(one.out_h + n * cost_h) / one.operations_h for one, n in zip(runs, cars, strict=True)]
-        ),
-        "window_loss_over_lower_bound": mean(
-            [((one.operations_h + one.verified_h) * (1.0 + world.jitter) + cost_h) / one.operations_h for one in runs]
-        ),
+        "rolling_loss_over_lower_bound": mean([plain_ways(world, one)[0] for one in runs]),
+        "window_loss_over_lower_bound": mean([plain_ways(world, one)[1] for one in runs]),
         "planned_interruptions_giant": planned,
         "rolling_interruptions_giant": mean(cars),
         "planned_over_rolling": round(planned / mean(cars), 4),
@@ -85,5 +89,5 @@ def figures(world: MaintenanceWorld, runs: Sequence[Tally]) -> dict[str, object]
         "hosts_hurt": sum(one.hurt for one in runs),
         "off_boarded": ",".join(sorted({name for one in runs for name in one.off_boarded})),
         "least_available": min(one.least_available for one in runs),
-        "promised": giant + round(world.small_share * world.nodes),
+        "promised": world.promised,
     }

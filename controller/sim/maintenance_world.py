@@ -51,6 +51,16 @@ class MaintenanceWorld:
     patient: bool = True
     """False: every car interrupts its jobs at once, as a rolling update does."""
 
+    @property
+    def giant_size(self) -> int:
+        """Nodes of the one large job."""
+        return max(1, round(self.giant_share * self.nodes))
+
+    @property
+    def promised(self) -> int:
+        """Nodes that all jobs together have."""
+        return self.giant_size + round(self.small_share * self.nodes)
+
 
 def policy_of(world: MaintenanceWorld, promised: int) -> Policy:
     """The policy of a site that has promised so many nodes."""

@@ -45,6 +45,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     trains.add_argument("--seeds", type=int, default=1)
     trains.add_argument("--bad-operation", default="", metavar="NAME", help="one that fails on some hosts")
     trains.add_argument("--bad-share", type=float, default=0.05, help="of hosts, on which it fails; default 0.05")
+    trains.add_argument("--tick-s", type=float, default=10.0, help="how often the controller looks; default 10")
+    trains.add_argument("--picture", default="", metavar="FILE", help="draw it: .svg, .png or .pdf; needs matplotlib")
     trains.add_argument("--check-rules", action="store_true", help="check all twelve rules at every decision; slower")
     trains.add_argument("--json", action="store_true")
     trains.set_defaults(run=_maintenance)
@@ -134,14 +136,17 @@ def _table(args: argparse.Namespace) -> int:
 
 def _maintenance(args: argparse.Namespace) -> int:
     import json
+    from concurrent.futures import ProcessPoolExecutor
+    from functools import partial
 
-    from trainmaster.controller.sim.maintenance import simulate_maintenance
+    from trainmaster.controller.sim.maintenance import simulate_maintenance_seed
     from trainmaster.controller.sim.maintenance_figures import figures
     from trainmaster.controller.sim.maintenance_world import OPERATIONS, MaintenanceWorld
 
     rate = args.failures_per_1000_node_days
     _require(args.nodes >= 8 and args.seeds >= 1, "--nodes has to be 8 or more, --seeds positive")
-    _require(args.cycle_days > 0 and rate > 0, "--cycle-days and the failure rate have to be positive")
+    positive = args.cycle_days > 0 and rate > 0 and args.tick_s > 0
+    _require(positive, "--cycle-days, --tick-s and the failure rate have to be positive")
     _require(0 <= args.bad_share <= 1, "--bad-share is a share from 0 to 1")
     known = ", ".join(OPERATIONS)
     _require(not args.bad_operation or args.bad_operation in OPERATIONS, f"--bad-operation is one of {known}")
@@ -152,9 +157,21 @@ def _maintenance(args: argparse.Namespace) -> int:
         domain=args.domain,
         bad_operation=args.bad_operation,
         bad_share=args.bad_share,
+        tick_s=args.tick_s,
     )
-    runs = [simulate_maintenance(world, seed=seed, check_rules=args.check_rules) for seed in range(args.seeds)]
+    run = partial(simulate_maintenance_seed, world, args.check_rules)
+    if args.seeds == 1:
+        runs = [run(0)]
+    else:
+        with ProcessPoolExecutor() as pool:
+            runs = list(pool.map(run, range(args.seeds)))
     values = figures(world, runs)
+    if args.picture:
+        from pathlib import Path
+
+        from trainmaster.controller.sim.maintenance_picture import draw
+
+        draw(world, runs, Path(args.picture))
     if args.json:
         print(json.dumps(values))
         return 0

@@ -130,7 +130,8 @@ def test_the_best_domain_is_the_published_one() -> None:
     found = domains.size("auto", fleet)
     assert found.hosts == 30
     assert sum(domains.loss_share(fleet, 30)) == pytest.approx(0.029, abs=0.001)
-    assert domains.size("auto", domains.Fleet(**{**_values(fleet), "interruption_h": 0.05})).hosts == 17
+    quiet = {**_values(fleet), "interruption_h": 0.05, "failures_per_1000_node_days": 0.0}
+    assert domains.size("auto", domains.Fleet(**quiet)).hosts == 17
     assert "30.1 hosts lose least" in found.why[0]
 
 
@@ -150,6 +151,16 @@ def test_no_neighbour_of_the_best_domain_is_better(hosts: int, share: float, cos
 
     assert lost(ideal) <= lost(ideal * 1.1) and lost(ideal) <= lost(ideal / 1.1)
     assert domains.size("auto", fleet).hosts >= domains.least(fleet)
+
+
+def test_a_small_fleet_takes_out_what_restarts_after_failures_can_serve() -> None:
+    """`auto` took 7 of 512 hosts, and so the giant was interrupted 51 times a cycle: 5.3 times the lower bound."""
+    values = {"hosts": 512, "largest_job": 430, "cycle_h": 672.0, "visit_h": 2.0, "interruption_h": 0.15}
+    fleet = domains.Fleet(**values, failures_per_1000_node_days=3.79)
+    assert domains.size("auto", fleet).hosts == domains.by_restarts(fleet) == 13 > domains.best(fleet)
+    assert any("3.79 failures per 1000" in line for line in domains.size("auto", fleet).why)
+    # Where too little fails for that, it is no reason to take out a tenth of the fleet.
+    assert domains.size("auto", domains.Fleet(**values, failures_per_1000_node_days=0.5)).hosts == 7
 
 
 def test_a_domain_is_a_number_a_share_or_units() -> None:

@@ -10,7 +10,7 @@ from trainmaster.controller import effects, snapshot
 from trainmaster.controller.acts import Act, Kind, Plan
 from trainmaster.controller.decide import decide, observe
 from trainmaster.controller.invariants import violations
-from trainmaster.controller.maintenance import after
+from trainmaster.controller.maintenance import after, visit
 from trainmaster.controller.maintenance import catalogue as catalogues
 from trainmaster.controller.maintenance.catalogue import Catalogue, Executor, Operation
 from trainmaster.controller.maintenance.limits import Checks, Contract, MaintenancePolicy, Rollout
@@ -324,10 +324,11 @@ def test_a_job_is_left_alone_until_the_cycle_needs_its_hosts_then_asked_then_put
     fleet.tick()
     fleet.tick()
     assert sum("DRAIN" in node.state for node in fleet.nodes.values()) == 4
-    # A quarter of the hosts is in hand: these have to be through in a quarter of nine tenths of the day.
-    wanted_s = 0.25 * 0.9 * 86400.0
+    # A quarter of the hosts is in hand: for the others twice the time of three cars has to be left before the margin.
+    usable_s, car_s = 0.95 * 86400.0, visit.lasts_s(RULES, ["driver", "reboot"]) + RULES.contract.grace_s
+    wanted_s = max(0.25 * usable_s, usable_s - 2.0 * 3 * car_s)
     asked = []
-    for _ in range(300):
+    for _ in range(800):
         plan = fleet.tick(100.0)
         asked += [(act.kind, act.signal, fleet.now) for act in plan.acts if act.job_id == 7]
         if 7 not in fleet.jobs:
@@ -360,7 +361,7 @@ def test_a_job_that_must_not_be_requeued_is_waited_for() -> None:
     fleet = Fleet()
     fleet.run(7, "n[01-16]", requeue=False)
     fleet.order("start", "driver")
-    for _ in range(30):
+    for _ in range(80):
         plan = fleet.tick(1000.0)
     assert not any(act.kind is Kind.REQUEUE for act in fleet.log)
     assert any(one.rule == "I4" and "--no-requeue" in one.why for one in plan.refused)
@@ -392,7 +393,7 @@ def test_a_node_that_was_brought_to_a_job_is_asked_back_although_nothing_requeue
     fleet = Fleet()
     fleet.run(7, "n[01-16]", requeue=False, std_out="/shared/jobs/6/refill.out")
     fleet.order("start", "driver")
-    for _ in range(30):
+    for _ in range(80):
         plan = fleet.tick(1000.0)
     told = [(act.kind, act.signal, act.batch) for act in fleet.log if act.job_id == 7]
     assert told == [(Kind.NOTIFY, "USR2", True)]
