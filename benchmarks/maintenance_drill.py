@@ -28,6 +28,7 @@ from typing import Any
 
 import submitit
 from measure import train_figures
+from measure.figures import missed_goals
 from measure.train_site import NEW, Site, controller, is_through, site
 
 from trainmaster.controller.maintenance.state import Stage
@@ -237,11 +238,7 @@ def main() -> int:
         figures = figures_of(at, jobs, args.nodes, began, each_s)
         for fault in at.faults:
             print(f"the hosts: {fault!r}", file=sys.stderr)
-    missed = [
-        name
-        for name, goal in GOALS.items()
-        if figures[name] > goal.get("at_most", figures[name]) or figures[name] < goal.get("at_least", figures[name])
-    ]
+    missed = missed_goals(figures, GOALS)
     print(f"goals missed: {', '.join(missed) or 'none'}", file=sys.stderr)
     print(json.dumps(figures))
     return 1 if missed else 0

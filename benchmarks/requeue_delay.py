@@ -26,6 +26,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from measure.figures import missed_goals
+
 from trainmaster.controller.journal import Journal
 from trainmaster.errors import ControllerError
 from trainmaster.lab.cluster import Lab, LabSpec, up
@@ -167,7 +169,7 @@ def main() -> int:
     for kind in dict.fromkeys(one.kind for one in seen):
         over = [one.over_s for one in seen if one.kind == kind]
         figures[f"over_slurm_{kind}_p50_s"] = round(statistics.median(over), 2)
-    missed = [name for name, goal in GOALS.items() if figures[name] > goal["at_most"]]
+    missed = missed_goals(figures, GOALS)
     print(f"goals missed: {', '.join(missed) or 'none'}", file=sys.stderr)
     print(json.dumps(figures))
     return 1 if missed else 0

@@ -23,6 +23,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from measure.figures import missed_goals
+
 from trainmaster.cli import main as trainmaster
 from trainmaster.controller.journal import ABANDONED, DONE, OPEN, Journal
 from trainmaster.lab.cluster import Lab, LabSpec, up
@@ -160,11 +162,7 @@ def main() -> int:
     print(f"states of the last jobs: {dict(ended)}; acts: {dict(acts)}; ever out: {out}", file=sys.stderr)
     figures = {"minutes": minutes, "jobs": count, "acts": sum(acts.values()), "nodes_out": len(out)}
     figures |= {"failed_ticks": failed, "health_passes": made}
-    missed = [
-        name
-        for name, goal in GOALS.items()
-        if figures[name] > goal.get("at_most", figures[name]) or figures[name] < goal.get("at_least", figures[name])
-    ]
+    missed = missed_goals(figures, GOALS)
     print(f"goals missed: {', '.join(missed) or 'none'}", file=sys.stderr)
     print(json.dumps(figures))
     return 1 if missed else 0

@@ -50,6 +50,19 @@ def goal(value: object, *, at_most: float | None = None, at_least: float | None 
     return f"{'met' if met else 'missed'} ({words})"
 
 
+def missed_goals(figures: Mapping[str, float], goals: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Names of the figures that miss their goal, `at_most` or `at_least`.
+
+    >>> missed_goals({"lost": 1, "found": 3}, {"lost": {"at_most": 0}, "found": {"at_least": 3}})
+    ['lost']
+    """
+    return [
+        name
+        for name, goal in goals.items()
+        if figures[name] > goal.get("at_most", figures[name]) or figures[name] < goal.get("at_least", figures[name])
+    ]
+
+
 def last_line(figures: Mapping[str, object]) -> str:
     """The flat JSON object with which a benchmark ends its standard output."""
     assert not any(isinstance(value, dict | list | tuple) for value in figures.values()), "figures are flat"

@@ -140,16 +140,8 @@ def script_folder() -> tuple[str, ...]:
     return (str(Path(file).resolve().parent),)
 
 
-# What pickling raises for objects that it cannot take; __reduce__ methods add the last three.
-_PICKLE_ERRORS = (
-    pickle.PicklingError,
-    TypeError,
-    AttributeError,
-    ValueError,
-    RecursionError,
-    NotImplementedError,
-    RuntimeError,
-)
+# What pickling raises for objects that it cannot take; __reduce__ methods add the last two.
+_PICKLE_ERRORS = (pickle.PicklingError, TypeError, AttributeError, ValueError, RuntimeError)
 
 
 def name_of(function: Callable[..., Any]) -> str:
