@@ -61,17 +61,17 @@ def words(answer: Answer | None, nodes: Sequence[str]) -> str:
     """An answer for people.
 
     >>> words(Answer(answer="swapped", given_back=True), ["n03"])
-    'spares have taken over from n03, and Slurm has it back'
+    'it has left n03, and Slurm has it back'
     """
     names = ", ".join(nodes)
     match answer:
         case None:
             return "its supervisor has not read that yet"
         case Answer(answer="accepted"):
-            return f"ranks are asked to save, and then leave {names}"
+            return f"it leaves {names}, at a checkpoint where ranks run there"
         case Answer(answer="at_restart"):
             return f"it leaves {names} at its next restart: {answer.why_not}"
         case Answer(answer="swapped"):
             back = "and Slurm has " + ("it" if len(nodes) == 1 else "them") + " back"
-            return f"spares have taken over from {names}, {back if answer.given_back else 'but ' + answer.why_not}"
+            return f"it has left {names}, {back if answer.given_back else 'but ' + answer.why_not}"
     return f"{answer.answer}: {answer.why_not}"
