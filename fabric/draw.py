@@ -15,7 +15,7 @@ import numpy as np
 from trainmaster import templates
 from trainmaster.fabric.crossings import Place, score
 from trainmaster.fabric.merge import Merged
-from trainmaster.fabric.model import Floats, Ints
+from trainmaster.fabric.model import Fabric, Floats, Ints
 from trainmaster.fabric.place import SOUND
 from trainmaster.fabric.tree import Tree
 
@@ -48,9 +48,7 @@ class Sound:
 def sound_of(merged: Merged) -> Sound:
     """The state of rails and uplinks of a fabric."""
     fabric, layout, tree = merged.fabric, merged.layout, merged.tree
-    rail_of = np.zeros(len(fabric.hcas), dtype=np.int32)
-    for node in fabric.nodes():
-        rail_of[list(node.hcas)] = np.arange(len(node.hcas))
+    rail_of = _rail_of(fabric)
     number = np.array([tree.index[name] for name in layout.nodes], dtype=np.int32)
     rails = np.full((len(tree.nodes), int(rail_of[layout.on_hca].max(initial=0)) + 1), np.nan)
     rails[number[layout.on_node], rail_of[layout.on_hca]] = fabric.links.score[layout.on_link]
@@ -62,6 +60,25 @@ def sound_of(merged: Merged) -> Sound:
     leaves = np.concatenate([merged.leaf_of_switch[links.a[bad]], merged.leaf_of_switch[links.b[bad]]])
     found = np.bincount(leaves[leaves >= 0], minlength=len(tree.leaves)).astype(np.int32)
     return Sound(rails=rails, bad_uplinks=found)
+
+
+def _rail_of(fabric: Fabric) -> Ints:
+    """The rail of each adapter: its place among its node's, save on a node that lacks some. There its place would be
+    that of another rail, so it has the one that adapters of its name have on whole nodes.
+    """
+    found = np.zeros(len(fabric.hcas), dtype=np.int32)
+    nodes = fabric.nodes()
+    whole = max((len(node.hcas) for node in nodes), default=0)
+    usual: dict[str, int] = {}
+    for node in nodes:
+        found[list(node.hcas)] = np.arange(len(node.hcas))
+        if len(node.hcas) == whole:
+            usual |= {fabric.hcas[hca].device: rail for rail, hca in enumerate(node.hcas)}
+    for node in nodes:
+        rails = [usual.get(fabric.hcas[hca].device, -1) for hca in node.hcas]
+        if len(node.hcas) < whole and -1 not in rails and len(set(rails)) == len(rails):
+            found[list(node.hcas)] = rails
+    return found
 
 
 def colour_of(number: int) -> str:

@@ -28,7 +28,7 @@ def watch_of(args: argparse.Namespace) -> Watch:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code."""
+    """Serve until SIGTERM or SIGINT; the exit code: 1 when it had to end by itself."""
     try:
         from trainmaster.page.serving import Server, Serving, listen
     except ImportError as error:
@@ -50,7 +50,11 @@ def run(args: argparse.Namespace) -> int:
     server = Server(serving)
     if args.until_eof:
         threading.Thread(target=_until_eof, args=(server,), daemon=True).start()
-    thread = watch.run(serving.seen, lambda: bool(serving.browsers))
+
+    def broke() -> None:
+        server.should_exit = True
+
+    thread = watch.run(serving.seen, lambda: bool(serving.browsers), broke)
     where = f"http://{address}:{socket.getsockname()[1]}/"
     if args.token_file is None:
         # On the terminal of whoever started it, and in no log: the part after # is never sent to a server.
@@ -63,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         watch.stop()
         thread.join(timeout=35.0)
-    return 0
+    return 1 if watch.broken else 0
 
 
 def parted(listening: str) -> tuple[str, int]:

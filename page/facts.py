@@ -135,6 +135,8 @@ class Facts:
     """When the controller last looked; 0 when there is no journal, or nothing in it."""
     tick_s: float
     """How often the controller means to look."""
+    every_s: float = 2.0
+    """How often the page does."""
     trouble: str = ""
     """Why this look is not newer: what Slurm said instead."""
     pods: tuple[Pod, ...] = ()
@@ -215,9 +217,9 @@ def _why(node: Node, record: NodeRecord | None) -> str:
 
 
 def pods_of(look: Snapshot, wiring: Wiring) -> tuple[Pod, ...]:
-    """Where nodes stand: by the fabric, else by Slurm's leaf switches; what neither knows comes last."""
-    if wiring.pods:
-        known = {name for pod in wiring.pods for leaf in pod.leaves for name in leaf.nodes}
+    """Where nodes stand: by the fabric if it knows any, or by Slurm's leaf switches; what it does not know is last."""
+    known = {name for pod in wiring.pods for leaf in pod.leaves for name in leaf.nodes}
+    if known & look.nodes.keys():
         pods = [_present(pod, look) for pod in wiring.pods]
         left = sorted(look.nodes.keys() - known, key=natural)
         pods += [Pod(name="not in the fabric", leaves=(Leaf(name="", nodes=tuple(left)),))] if left else []

@@ -8,7 +8,7 @@ import math
 import os
 import stat
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ class Lives:
         ]
         curves = {name: list(curve.points) for name, curve in dict(self._curves.get(job_id, {})).items()}
         lost_s = sum(row["lost_s"] or 0.0 for row in rows)
-        step = next((event.step for event in reversed(events) if event.step is not None), None)
+        step = last_step(events, text_of(folder / "step", bytes_max=65536))
         return {
             "launcher": True,
             "readable": text != "",
@@ -112,10 +112,34 @@ def as_values(row: CycleLife) -> dict[str, Any]:
     'node_death'
     """
     names = (
-        *("attempt", "cycle", "role", "nodes", "spares", "ranks", "dead", "running_s", "first_step_s", "fault_s"),
+        *(
+            "attempt",
+            "cycle",
+            "role",
+            "replica",
+            "nodes",
+            "spares",
+            "ranks",
+            "dead",
+            "running_s",
+            "first_step_s",
+            "fault_s",
+        ),
         *("ended_s", "state", "cause", "step", "lost_s", "lost_to", "why"),
     )
     return {name: getattr(row, name) for name in names}
+
+
+def last_step(events: Sequence[record.Event], noted: str) -> int | None:
+    """The last step that is known: of the record, or what was noted since.
+
+    >>> last_step([], "625\\n0 620\\n"), last_step([], "")
+    (625, None)
+    """
+    known = [event.step for event in events if event.step is not None]
+    first = noted.split(maxsplit=1)[:1]
+    known += [int(word) for word in first if word.isdecimal()]
+    return max(known, default=None)
 
 
 def swaps(rows: list[Mapping[str, Any]]) -> list[tuple[str, ...]]:

@@ -52,19 +52,31 @@ class Watch:
         self._wake, self._ends = threading.Event(), threading.Event()
         self._seen: Callable[[Facts, Facts], None] = lambda old, new: None
         self._watched: Callable[[], bool] = lambda: True
+        self._broke: Callable[[], None] = lambda: None
+        self.broken = False
+        self._idling = False
         self.facts = Facts(
             cluster=conf.cluster_name(os.environ.get("SLURM_CONF", "")) or "Slurm",
             at=0.0,
             controller_at=0.0,
             tick_s=policy.tick_s,
+            every_s=every_s,
         )
         self.look: Snapshot | None = None
         self.memory = Memory()
         self.lives = Lives()
 
-    def run(self, seen: Callable[[Facts, Facts], None], watched: Callable[[], bool]) -> threading.Thread:
-        """Begin, in a thread of its own, to tell `seen` of every change, more often while `watched`."""
-        self._seen, self._watched = seen, watched
+    def run(
+        self,
+        seen: Callable[[Facts, Facts], None],
+        watched: Callable[[], bool],
+        broke: Callable[[], None] = lambda: None,
+    ) -> threading.Thread:
+        """Begin, in a thread of its own, to tell `seen` of every change, more often while `watched`.
+
+        `broke` is called when it cannot go on: a page that nobody refreshes must not go on looking alive.
+        """
+        self._seen, self._watched, self._broke = seen, watched, broke
         thread = threading.Thread(target=self._go_on, name="watch", daemon=True)
         thread.start()
         return thread
@@ -75,7 +87,7 @@ class Watch:
 
     def welcome(self) -> None:
         """Somebody has come: look soon, unless that was just done."""
-        if self._clock() - self.facts.at > self._every_s:
+        if self._idling or self._clock() - self.facts.at > self._every_s:
             self._wake.set()
 
     def stop(self) -> None:
@@ -84,13 +96,24 @@ class Watch:
         self._wake.set()
 
     def _go_on(self) -> None:
+        try:
+            self._look_on()
+        finally:
+            if not self._ends.is_set():
+                self.broken = True
+                self._broke()
+
+    def _look_on(self) -> None:
         while not self._ends.is_set():
             self._wake.clear()
             old, new = self.facts, self.again()
             self.facts = new
             if new != old:
                 self._seen(old, new)
-            self._wake.wait(self._every_s if self._watched() else IDLE_S)
+            # Told before it asks whether anybody watches, so that nobody who comes between the two waits for a minute.
+            self._idling = True
+            self._idling = not self._watched()
+            self._wake.wait(IDLE_S if self._idling else self._every_s)
 
     def again(self) -> Facts:
         """The facts as of now; the old ones with the reason where Slurm or the journal does not answer."""

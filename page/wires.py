@@ -20,17 +20,19 @@ class Wires:
 
     def __init__(self, files: list[Path]) -> None:
         self._files = files
-        self._stamp: tuple[tuple[int, int], ...] = ()
+        self._read: tuple[tuple[int, int], ...] = ()
+        self._seen: tuple[tuple[int, int], ...] = ()
         self._wiring = Wiring()
 
     def read(self) -> Wiring:
-        """As the files have it now; as they had it before while they cannot be read."""
+        """As the files have it now; as they had it before while they cannot be read, or are still being written."""
         if not self._files:
             return self._wiring
         try:
             stamp = tuple((about.st_mtime_ns, about.st_size) for about in (file.stat() for file in self._files))
-            if stamp != self._stamp:
-                self._stamp = stamp
+            growing, self._seen = bool(self._read) and stamp != self._seen, stamp
+            if stamp != self._read and not growing:
+                self._read = stamp
                 texts = [file.read_text(errors="replace") for file in self._files]
                 self._wiring = wiring_of(texts, source=", ".join(file.name for file in self._files))
         except (OSError, FabricError) as error:

@@ -1,5 +1,6 @@
 """What tests ask of the page: its process, and a real browser in front of it."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,12 +11,26 @@ from typing import Any
 from playwright.sync_api import Browser, Page, sync_playwright
 
 CHROMIUM = "/usr/bin/chromium"
-_PIXEL = """name => {
+_PIXEL = """([name, right]) => {
   const canvas = document.querySelector("canvas[role=application]"), { plan } = canvas.fleet;
   const place = plan.nodes.find((one) => one.name === name), scale = devicePixelRatio;
-  const at = (part) => (part + plan.cell * 0.16) * scale;
-  return [...canvas.getContext("2d").getImageData(at(place.x), at(place.y), 1, 1).data.slice(0, 3)];
+  const at = (part, share) => Math.round((part + plan.cell * share) * scale);
+  const x = at(place.x, right ? 0.88 : 0.16), y = at(place.y, right ? 0.12 : 0.16);
+  return [...canvas.getContext("2d").getImageData(x, y, 1, 1).data.slice(0, 3)];
 }"""
+LEAVES = """() => document.querySelector("canvas[role=application]").fleet.plan.leaves
+  .map(({ leaf }) => [leaf.name, leaf.nodes, leaf.rails])"""
+"""Of the map: leaves, their nodes, and how many links of each rail are not sound."""
+REMEMBER_CAPACITY = """() => {
+  window.capacityShown = [];
+  const look = () => {
+    const found = document.querySelector("[data-group=batch] .big");
+    if (found) window.capacityShown.push(found.textContent);
+  };
+  new MutationObserver(look).observe(document.getElementById("main"), { childList: true, subtree: true });
+  look();
+}"""
+"""From now on, keep each number of nodes in service that is shown."""
 
 
 @contextmanager
@@ -45,9 +60,17 @@ def browser() -> Iterator[Browser]:
         found.close()
 
 
-def colour(page: Page, node: str) -> tuple[int, ...]:
-    """The colour of a node on the map, as it is drawn."""
-    return tuple(page.evaluate(_PIXEL, node))
+def opened(chromium: Browser, url: str) -> Page:
+    """A page with the map drawn."""
+    page = chromium.new_page(viewport={"width": 1280, "height": 800}, device_scale_factor=2)
+    page.goto(url)
+    page.wait_for_selector("canvas[role=application]", timeout=60_000)
+    return page
+
+
+def colour(page: Page, node: str, *, corner: bool = False) -> tuple[int, ...]:
+    """The colour of a node on the map, as it is drawn; or of its corner, which is red where a link is not sound."""
+    return tuple(page.evaluate(_PIXEL, [node, corner]))
 
 
 def painted(page: Page, name: str) -> tuple[int, ...]:
@@ -63,10 +86,13 @@ def wait_for(page: Page, condition: str, arg: Any = None, *, timeout_s: float = 
     page.wait_for_function(condition, arg=arg, timeout=timeout_s * 1000)
 
 
-def shoot(page: Page, folder: Path, name: str) -> None:
-    """Both pictures of a view, light and dark."""
+def shoot(page: Page, name: str, *, whole: bool = True) -> None:
+    """Both pictures of a view, light and dark, in the folder `TRAINMASTER_PICTURES`; nothing where that is not set."""
+    folder = os.environ.get("TRAINMASTER_PICTURES")
+    if not folder:
+        return
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         page.wait_for_timeout(250)
-        page.screenshot(path=folder / f"page-{name}-{scheme}.png", full_page=True)
+        page.screenshot(path=Path(folder) / f"page-{name}-{scheme}.png", full_page=whole)
     page.emulate_media(color_scheme="light")

@@ -2,15 +2,17 @@
 import { el, lasting } from "./words.js";
 import { close, enter, listen, now, resume, staleness, store, watch } from "./store.js";
 import { fleetView } from "./fleet.js";
-import { nodeView } from "./node.js";
-import { feedView } from "./feed.js";
 
+// Only the fleet is there from the start: what else there is comes when it is asked for.
 const VIEWS = [
-  [/^#\/decisions$/, (root) => feedView(root), "decisions"],
-  [/^#\/node\/(.+)$/, (root, name) => nodeView(root, decodeURIComponent(name)), "fleet"],
-  [/^(#\/)?$/, (root) => fleetView(root, painted), "fleet"],
+  [/^#\/decisions$/, "decisions", async () => (await import("./feed.js")).feedView],
+  [/^#\/jobs$/, "jobs", async () => (await import("./jobs.js")).jobsView],
+  [/^#\/job\/(\d+)$/, "jobs", async () => (await import("./job.js")).jobView],
+  [/^#\/train$/, "train", async () => (await import("./train.js")).trainView],
+  [/^#\/node\/(.+)$/, "fleet", async () => (await import("./node.js")).nodeView],
+  [/^(#\/)?$/, "fleet", null],
 ];
-const TABS = [["fleet", "#/", "Fleet"], ["decisions", "#/decisions", "Decisions"]];
+const TABS = [["fleet", "#/", "Fleet"], ["jobs", "#/jobs", "Jobs"], ["train", "#/train", "Maintenance"], ["decisions", "#/decisions", "Decisions"]];
 const main = document.getElementById("main");
 let leave = () => {};
 let first = true;
@@ -25,27 +27,33 @@ function painted(change) {
   }));
 }
 
-function route(moved = true) {
+async function route(moved = true) {
   leave();
-  const hash = location.hash;
-  const [, view, tab] = VIEWS.find(([pattern]) => pattern.test(hash)) ?? VIEWS.at(-1);
-  const found = VIEWS.find(([pattern]) => pattern.test(hash))?.[0].exec(hash) ?? [];
+  leave = () => {};
+  const { hash } = location, row = VIEWS.find(([pattern]) => pattern.test(hash)) ?? VIEWS.at(-1);
+  const [pattern, tab, load] = row, given = pattern.exec(hash)?.[1];
   document.getElementById("nav").replaceChildren(...TABS.map(([name, href, text]) => el("a", { href, "aria-current": name === tab ? "page" : null }, text)));
-  leave = view(main, found[1]) ?? (() => {});
+  document.title = `${TABS.find(([name]) => name === tab)[2]} · ${store.facts.cluster}`;
+  if (load) {
+    const view = await load();
+    if (location.hash !== hash) return; // somebody was quicker
+    leave = view(main, given === undefined ? given : decodeURIComponent(given)) ?? (() => {});
+  } else leave = fleetView(main, painted);
   if (moved) { scrollTo(0, 0); main.focus({ preventScroll: true }); }
 }
 
 function tellAge() {
   const { facts } = store;
   if (!facts) return;
-  const live = document.getElementById("live"), stale = document.getElementById("stale"), words = staleness();
+  const [live, stale, said, age] = ["live", "stale", "stale-words", "stale-age"].map((id) => document.getElementById(id));
+  const [words, oldS] = staleness();
   const text = words ? "not live" : `live · Slurm ${lasting(Math.round(now() - facts.at))} ago`;
   live.classList.toggle("old", words !== "");
-  live.setAttribute("aria-live", "off");
   live.textContent = words || now() - facts.at > 15 ? text : "live";
   live.title = text;
   if (stale.hidden !== (words === "")) stale.hidden = words === "";
-  if (stale.textContent !== words) stale.textContent = words;
+  if (said.textContent !== words) said.textContent = words;
+  age.textContent = oldS ? `${lasting(oldS)} ago` : "";
 }
 
 let known = false;

@@ -3,7 +3,7 @@ import { el } from "./words.js";
 import { ask } from "./store.js";
 
 const TEXTS = {
-  release: (target) => [`Release ${target}?`, "The controller has it verified, and lets it back into service if it passes. Your user's name is recorded with what you write."],
+  release: (target) => [`Release ${target}?`, "The controller lets it back into service; where the site has a verification, only if it passes that. Your user's name is recorded with what you write."],
   pause: (target) => [`Pause train ${target}?`, "Hosts to which nothing was done yet are given back; those under way are finished. Your user's name is recorded with what you write."],
   resume: (target) => [`Let train ${target} go on?`, "It takes hosts again, under the guarantee. Your user's name is recorded with what you write."],
 };

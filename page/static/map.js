@@ -32,7 +32,7 @@ export function layOut(facts, width, wires) {
   const room = Math.floor((width - 2 * inset + space) / (leafWidth + space));
   const perRow = columnsOf(most, Math.min(room, square));
   const podWidth = perRow * (leafWidth + space) - space + 2 * inset;
-  const side = panels ? Math.max(1, Math.floor((width + 14) / (podWidth + 14))) : 1;
+  const side = panels ? Math.max(1, Math.min(facts.pods.length, Math.floor((width + 14) / (podWidth + 14)))) : 1;
   const spread = panels ? Math.floor((width + 14) / side) - 14 : width;
   // What is left over goes between the leaves.
   const between = panels && perRow > 1 ? Math.min(22, (spread - 2 * inset - perRow * leafWidth) / (perRow - 1)) : space;

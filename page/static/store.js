@@ -1,5 +1,5 @@
 // What is known, kept fresh by server-sent events; and how old it is, which is told whatever happens.
-import { clock, lasting } from "./words.js";
+import { clock } from "./words.js";
 
 export const store = { facts: null, heardAt: 0, lost: 0, actions: false, word: "", received: 0 };
 const listeners = new Set();
@@ -93,15 +93,17 @@ function heard(at) {
   if (at && Math.abs(own - ahead - at) > 60) ahead = own - at; // clocks differ: ages are told by the server's
 }
 
-// What is wrong with how new this is, in words; "" when nothing is.
+// What is wrong with how new this is, in words, and how many seconds old it is by now; ["", 0] when nothing is. The words
+// stay the same while it lasts, so that they are read out once and not every second.
 export function staleness() {
   const { facts, lost } = store;
-  if (!facts) return "";
-  if (lost) return `This page has lost its server. What you see is as of ${clock(facts.at)}, ${lasting(now() - facts.at)} ago.`;
-  if (!facts.at) return facts.trouble ? `Slurm has not answered yet: ${facts.trouble}` : "";
-  if (facts.trouble) return `Slurm does not answer. Nodes and jobs are as of ${clock(facts.at)}, ${lasting(now() - facts.at)} ago: ${facts.trouble}`;
-  if (!facts.controller_at) return "No controller is at work on this journal: what nodes and jobs are stands here as Slurm tells it, without decisions.";
+  if (!facts) return ["", 0];
+  if (lost) return [`This page has lost its server. What you see is as of ${clock(facts.at)}.`, now() - facts.at];
+  if (!facts.at) return [facts.trouble ? `Slurm has not answered yet: ${facts.trouble}` : "Slurm has not answered yet.", 0];
+  if (facts.trouble) return [`Slurm does not answer. Nodes and jobs are as of ${clock(facts.at)}: ${facts.trouble}`, now() - facts.at];
+  if (now() - facts.at > Math.max(30, 3 * facts.every_s)) return [`The page's server has not looked at Slurm since ${clock(facts.at)}.`, now() - facts.at];
+  if (!facts.controller_at) return ["No controller is at work on this journal: what nodes and jobs are stands here as Slurm tells it, without decisions.", 0];
   const old = now() - facts.controller_at;
-  if (old > Math.max(30, 6 * facts.tick_s)) return `The controller has not looked since ${clock(facts.controller_at)}, ${lasting(old)} ago. Decisions and trains are as of then; nodes and jobs are fresh.`;
-  return "";
+  if (old > Math.max(30, 6 * facts.tick_s)) return [`The controller has not looked since ${clock(facts.controller_at)}. Decisions and trains are as of then; nodes and jobs are fresh.`, old];
+  return ["", 0];
 }

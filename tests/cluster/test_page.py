@@ -1,19 +1,22 @@
-"""The page in a real browser, in front of a real cluster with faults."""
+"""The page in a real browser, in front of a real cluster: rails of its fabric, and what may be asked for there."""
 
-import os
+import getpass
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser
 
 import real_lab
 import real_page
-from real_controller import controller
+from real_controller import controller, said, state_of
+from trainmaster.controller.journal import Journal
+from trainmaster.controller.memory import NodeState
+from trainmaster.lab import ib
 from trainmaster.lab.cluster import Lab, LabSpec
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
-LAB = LabSpec(nodes=8, leaf=4, settings={"SlurmdTimeout": "10", "KillWait": "5"})
+pytestmark = pytest.mark.cluster
+LAB = LabSpec(fabric="rail:2x3,rails=4", gpus=4)
 POLICY = """
 tick_s = 0.5
 metrics = ""
@@ -22,8 +25,7 @@ default = "act"
 [drains]
 share_max = 0.5
 [guarantee.batch]
-nodes = 5
-failure_buffer = 1
+nodes = 4
 """
 
 
@@ -34,50 +36,82 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def site(lab: Lab, tmp_path: Path) -> real_lab.Watched:
-    return real_lab.Watched(lab, tmp_path)
+def whole(lab: Lab) -> Iterator[Lab]:
+    yield lab
+    lab.fault("ib-renew")
 
 
-def pictures(tmp_path: Path) -> Path:
-    """Where pictures go: docs/pictures when asked for, else nowhere that stays."""
-    return Path(os.environ.get("TRAINMASTER_PICTURES", tmp_path))
+def discovered(lab: Lab, file: Path) -> Path:
+    done = ib.run_tool(lab, ["ibnetdiscover"])
+    assert done.returncode == 0, done.stderr
+    file.write_text(done.stdout)
+    return file
 
 
-def opened(chromium: Browser, url: str) -> Page:
-    page = chromium.new_page(viewport={"width": 1280, "height": 800}, device_scale_factor=2)
-    page.goto(url)
-    page.wait_for_selector("canvas[role=application]", timeout=60_000)
-    return page
-
-
-def test_the_map_changes_colour_when_a_node_dies(site: real_lab.Watched, chromium: Browser, tmp_path: Path) -> None:
-    job_id = site.submit("srun sleep 600", "--nodes=3", "--exclusive", "--requeue")
-    real_lab.until(lambda: site.job(job_id).state == "RUNNING", "the job runs")
-    victim = max(site.client.hostnames(site.job(job_id).nodes))
-    with controller(tmp_path, POLICY), real_page.page_process(tmp_path) as url:
-        page = opened(chromium, url)
-        assert "token" not in page.url
+def test_a_pulled_cable_shows_on_the_map_and_a_person_releases_a_node(
+    whole: Lab, chromium: Browser, tmp_path: Path
+) -> None:
+    lab = whole
+    file, me = discovered(lab, tmp_path / "fabric.txt"), getpass.getuser()
+    words = ("--fabric", str(file), "--allow-actions")
+    with controller(tmp_path, POLICY), real_page.page_process(tmp_path, *words) as url:
+        page = real_page.opened(chromium, url)
         real_page.wait_for(page, "() => document.getElementById('stale').hidden")
-        assert real_page.colour(page, victim) == real_page.painted(page, "busy")
-        site.lab.fault("node-death", victim)
-        real_page.wait_for(page, "() => document.querySelector('[data-look=down] b').textContent === '1'")
+        # Units of the fabric are leaves of the map. All rails are sound, and nothing is red.
+        assert page.evaluate(real_page.LEAVES) == [
+            ["su001", ["n01", "n02", "n03"], [0, 0, 0, 0]],
+            ["su002", ["n04", "n05", "n06"], [0, 0, 0, 0]],
+        ]
+        page.click("text=Rails and links")
+        assert real_page.colour(page, "n02", corner=True) != real_page.painted(page, "bad")
+        lab.fault("ib-cut", "n02:1")
+        discovered(lab, file)
+        real_page.wait_for(
+            page, "() => document.querySelector('canvas[role=application]').fleet.facts.nodes.n02.links < 1"
+        )
         page.wait_for_timeout(100)
-        assert real_page.colour(page, victim) == real_page.painted(page, "down")
-        # The decision about its job comes by itself, with its why.
-        page.wait_for_selector(".feed >> text=came back: node_fail", timeout=90_000)
-        real_page.shoot(page, pictures(tmp_path), "fleet")
-        # By keyboard: to a node, into it, and what is known of it.
+        assert [rails for _, _, rails in page.evaluate(real_page.LEAVES)] == [[0, 1, 0, 0], [0, 0, 0, 0]]
+        assert real_page.colour(page, "n02", corner=True) == real_page.painted(page, "bad")
+        assert real_page.colour(page, "n03", corner=True) != real_page.painted(page, "bad")
         page.focus("canvas[role=application]")
         page.keyboard.press("Home")
-        assert "n01" in (page.text_content("#spoken") or "")
-        page.keyboard.press("Escape")
-        page.goto(url.partition("#")[0] + f"#/node/{victim}")
-        page.wait_for_selector("h1 >> text=" + victim)
-        page.wait_for_selector("text=went down")
-        real_page.shoot(page, pictures(tmp_path), "node")
-        # The controller dies: the page says since when, and does not pretend.
-        page.goto(url.partition("#")[0] + "#/")
-    real_page.wait_for(page, "() => document.getElementById('stale').textContent.includes('lost its server')")
-    page.close()
-    site.client.cancel(job_id)
-    site.lab.fault("node-return", victim)
+        page.keyboard.press("ArrowRight")
+        assert "links 75 % sound" in (page.text_content("#spoken") or "")
+        real_page.shoot(page, "rails")
+
+        # A file that holds nothing, as while it is being written anew, takes nothing away.
+        file.write_text("")
+        page.wait_for_timeout(1500)
+        assert [rails for _, _, rails in page.evaluate(real_page.LEAVES)] == [[0, 1, 0, 0], [0, 0, 0, 0]]
+
+        # A node that was taken out waits for a person; without a second word nothing is asked.
+        said(tmp_path, "quarantine", "n05", "--reason", "smells of smoke")
+        real_lab.until(lambda: state_of(tmp_path, "n05") is NodeState.QUARANTINED, "n05 is out")
+        page.goto(url.partition("#")[0] + "#/node/n05")
+        page.click("text=Release this node")
+        page.click("dialog >> text=Cancel")
+        assert asked(tmp_path) == [] and "DRAIN" in real_lab.Watched(lab, tmp_path).node("n05").state
+        page.focus("text=Release this node")
+        page.keyboard.press("Enter")
+        page.keyboard.type("a new fan")
+        real_page.shoot(page, "release", whole=False)
+        page.keyboard.press("Enter")
+        real_page.wait_for(page, "() => !document.getElementById('ask').open")
+        assert f"Asked by {me}" in (page.text_content("#spoken") or "")
+        real_lab.until(
+            lambda: "DRAIN" not in real_lab.Watched(lab, tmp_path).node("n05").state, "n05 is back in service"
+        )
+        assert asked(tmp_path) == [f"{me} (page): a new fan"]
+        # Who it was stands in the node's life on the page as well, and where Slurm's people look.
+        page.wait_for_selector(f"main >> text={me} (page): a new fan")
+        assert f"{me} (page): a new fan" in said(tmp_path, "why", "n05")
+        page.close()
+
+
+def asked(folder: Path) -> list[str]:
+    """Releases that were asked for, as the journal tells them."""
+    journal = Journal(folder / "journal.sqlite", read_only=True)
+    try:
+        return [event.detail for event in journal.events("node:n05") if event.what == "release"]
+    finally:
+        journal.close()

@@ -8,6 +8,7 @@ import pytest
 from trainmaster.fabric import draw
 from trainmaster.fabric.generate import generate, parse_shape
 from trainmaster.fabric.merge import Merged, merge
+from trainmaster.fabric.model import Links
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -67,3 +68,14 @@ def test_names_are_text(tmp_path: object) -> None:
 
 def test_colours_of_many_jobs_differ() -> None:
     assert len({draw.colour_of(number) for number in range(30)}) == 30
+
+
+def test_a_dead_adapter_is_missed_on_its_own_rail_and_not_on_the_last() -> None:
+    whole = generate(parse_shape("rail:2x4,rails=4"))
+    dead = next(at for at, hca in enumerate(whole.hcas) if hca.device == "mlx5_1") + len(whole.switches)
+    links = whole.links
+    left = (links.a != dead) & (links.b != dead)
+    ends = (links.a[left], links.a_port[left], links.b[left], links.b_port[left])
+    cut = Links.of(*ends, lane_gbps=links.lane_gbps[left])
+    rails = draw.sound_of(merge(replace(whole, links=cut))).rails
+    assert [tuple(row) for row in (rails < 1).tolist()] == [(False, True, False, False)] + 7 * [4 * (False,)]

@@ -22,6 +22,7 @@ from trainmaster.controller.policy import Policy
 from trainmaster.errors import SlurmUnreachable, UsageError
 from trainmaster.page import daemon
 from trainmaster.page.doors import Doors, host_is_ours, is_loopback, owner_of
+from trainmaster.page.facts import Wiring
 from trainmaster.page.serving import COOKIE, Server, Serving, listen
 from trainmaster.page.watching import Watch
 from trainmaster.slurm.values import Job, Node
@@ -155,6 +156,17 @@ def test_when_slurm_does_not_answer_the_page_says_since_when(site: Site) -> None
     assert site.watch.facts.at == frozen
     site.slurm.silent = False
     until(lambda: site.watch.facts.at > frozen and not site.watch.facts.trouble)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_page_whose_looks_have_broken_down_ends_rather_than_looks_alive(tmp_path: Path) -> None:
+    def fabric() -> Wiring:
+        raise RuntimeError("a mistake of ours")
+
+    watch = Watch(Slurm(), tmp_path / "journal.sqlite", Policy(), every_s=0.1, wiring=fabric)  # type: ignore[arg-type]
+    ended = threading.Event()
+    watch.run(lambda old, new: None, lambda: True, ended.set).join(timeout=20)
+    assert ended.is_set() and watch.broken
 
 
 def test_a_page_that_only_shows_does_nothing(site: Site) -> None:
