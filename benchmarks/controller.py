@@ -26,7 +26,7 @@ from trainmaster.controller.decide import decide, observe
 from trainmaster.controller.invariants import violations
 from trainmaster.controller.memory import Memory
 from trainmaster.controller.policy import Policy
-from trainmaster.slurm import parse
+from trainmaster.slurm import job_text, parse
 
 GOALS = {"look_and_decide_12500_cpu_s": {"at_most": 2.0}, "rss_mb": {"at_most": 500.0}}
 NODE = (
@@ -38,19 +38,15 @@ NODE = (
     "LastBusyTime=2026-11-23T07:00:00 CfgTRES=cpu=96,mem=2000000M,billing=96,gres/gpu=8 AllocTRES=cpu=96 CapWatts=n/a "
     "CurrentWatts=0 AveWatts=0 ExtSensorsJoules=n/s ExtSensorsWatts=0 ExtSensorsTemp=n/s{reason}"
 )
-JOB = (
-    "JobId={j} JobName=train UserId=alice(1000) GroupId=alice(1000) MCS_label=N/A Priority=4294901760 Nice=0 "
-    "Account=(null) QOS=(null) JobState={state} Reason={reason} Dependency=(null) Requeue=1 Restarts={restarts} "
-    "BatchFlag=1 Reboot=0 ExitCode=0:0 RunTime=01:00:00 TimeLimit=7-00:00:00 TimeMin=N/A "
-    "SubmitTime=2026-11-23T07:00:00 EligibleTime=2026-11-23T07:02:01 AccrueTime=Unknown "
-    "StartTime=2026-11-23T07:00:00 EndTime=2026-11-30T07:00:00 Deadline=N/A SuspendTime=None SecsPreSuspend=0 "
-    "LastSchedEval=2026-11-23T07:00:00 Scheduler=Main Partition=batch AllocNode:Sid=login:1 ReqNodeList=(null) "
-    "ExcNodeList=(null) NodeList={nodes} BatchHost=n00001 NumNodes=4 NumCPUs=384 NumTasks=32 CPUs/Task=12 "
-    "ReqB:S:C:T=0:0:*:* TRES=cpu=384,node=4 Socks/Node=* NtasksPerN:B:S:C=8:0:*:* CoreSpec=* MinCPUsNode=96 "
-    "MinMemoryNode=0 MinTmpDiskNode=0 Features=(null) DelayBoot=00:00:00 OverSubscribe=NO Contiguous=0 "
-    "Licenses=(null) Network=(null) Command=/home/alice/job.sh WorkDir=/home/alice StdErr=/home/alice/out "
-    "StdIn=/dev/null StdOut=/home/alice/out Power="
-)
+JOB = {
+    **dict.fromkeys(job_text.FIELDS, "(null)"),
+    **{"Name": "train", "UserName": "alice", "Partition": "batch", "NumNodes": "4", "Requeue": "1", "exit_code": "0"},
+    **{"SubmitTime": "2026-11-23T07:00:00", "EligibleTime": "2026-11-23T07:02:01", "StartTime": "2026-11-23T07:00:00"},
+    **{"EndTime": "2026-11-30T07:00:00", "PriorityLong": "4294901760", "BatchHost": "n00001", "Nice": "0"},
+    **{"STDOUT": "/home/alice/runs/slurm-%j.out", "WorkDir": "/home/alice", "Command": "/home/alice/train.sh"},
+    **dict.fromkeys(("ArrayTaskID", "HetJobID", "HetJobOffset", "PreemptTime"), "N/A"),
+}
+MARK = job_text.new_mark()
 
 
 def answers(nodes: int, *, storm: bool) -> tuple[str, str]:
@@ -67,17 +63,19 @@ def answers(nodes: int, *, storm: bool) -> tuple[str, str]:
     jobs = []
     for j, first in enumerate(range(1, nodes - 2, 4), start=1):
         if any(n in bad for n in range(first, first + 4)):
-            jobs.append(JOB.format(j=j, state="PENDING", reason="BeginTime", restarts=1, nodes="(null)"))
+            fields = {"State": "PENDING", "Reason": "BeginTime", "RestartCnt": "1", "Nodelist": ""}
         else:
             held = f"n[{first:05}-{first + 3:05}]"
-            jobs.append(JOB.format(j=j, state="RUNNING", reason="None", restarts=0, nodes=held))
+            fields = {"State": "RUNNING", "Reason": "None", "RestartCnt": "0", "Nodelist": held}
+        record = JOB | fields | {"JobID": str(j), "ArrayJobID": str(j)}
+        jobs.append("".join(value + MARK for value in record.values()))
     return "\n".join(lines), "\n".join(jobs)
 
 
 def look(texts: tuple[str, str], at: float) -> snapshot.Snapshot:
     """As `Commands` and `observe` do it, without the commands."""
     nodes = tuple(parse.node(line) for line in texts[0].splitlines())
-    jobs = tuple(parse.job(line) for line in texts[1].splitlines())
+    jobs = job_text.jobs(texts[1], MARK)
     return snapshot.of(at=at, nodes=nodes, jobs=jobs)
 
 

@@ -5,6 +5,7 @@ one failure a line. Links, pipes and endless files are not followed.
 """
 
 import json
+import math
 import os
 import stat
 from collections.abc import Mapping
@@ -81,9 +82,11 @@ def parse(line: str, *, job_id: int, held: frozenset[str], now: float) -> list[t
     """
     try:
         values = json.loads(line)
-        symptom = str(values["symptom"])[:60]
+        symptom = "".join(one if one.isprintable() else "?" for one in str(values["symptom"])[:60])
         named = [(str(one["node"]), float(one["weight"])) for one in values["suspects"]]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+        return []
+    if not all(math.isfinite(weight) for _, weight in named):
         return []
     total = sum(max(0.0, weight) for _, weight in named)
     scale = 1.0 / total if total > 1.0 else 1.0
@@ -100,5 +103,5 @@ def parse(line: str, *, job_id: int, held: frozenset[str], now: float) -> list[t
             ),
         )
         for node, weight in named
-        if node in held and weight == weight
+        if node in held
     ]

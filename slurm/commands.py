@@ -6,17 +6,17 @@
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from trainmaster.errors import SlurmError, SlurmMissing, SlurmUnreachable, SubmitRefused
-from trainmaster.slurm import parse
+from trainmaster.slurm import job_text, parse
 from trainmaster.slurm.run import Completed, run
 from trainmaster.slurm.values import Attempt, Estimate, Job, Node, Partition, Reservation
 
-_SQUEUE_FIELDS = ("%A", "%i", "%F", "%K", "%T", "%r", "%u", "%P", "%N", "%S", "%e", "%V", "%j")
-# A name may hold any character, so the job's name comes last and the separator needs to be rare only before it.
-_SEPARATOR = "\x1f"
+_Read = TypeVar("_Read")
 
 # What an outer job or a login shell leaves behind and sbatch would silently obey: SLURM_CPU_BIND, SBATCH_MEM_PER_NODE.
 _INHERITED = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "PMI_", "PMIX_", "PMI2_")
@@ -30,6 +30,13 @@ def clean_environment(env: Mapping[str, str]) -> dict[str, str]:
     {'SLURM_CONF': '/etc/slurm.conf', 'HOME': '/root'}
     """
     return {key: value for key, value in env.items() if key in _KEPT or not key.startswith(_INHERITED)}
+
+
+def _read(reader: Callable[[str, str], _Read], text: str, mark: str) -> _Read:
+    try:
+        return reader(text, mark)
+    except ValueError as error:
+        raise SlurmError(f"could not read what squeue printed: {error}") from None
 
 
 class Commands:
@@ -74,69 +81,59 @@ class Commands:
         return int(number)
 
     def job(self, job_id: int | str) -> Job | None:
-        """`scontrol show job`; None when Slurm has forgotten it."""
-        jobs = self._show_job(job_id)
+        """One job, by its number or as part of one (`12_3`, `12+1`); None when Slurm has forgotten it."""
+        jobs = self._known_jobs("--jobs", str(job_id))
+        leader, is_part, offset = str(job_id).partition("+")
+        if is_part:
+            # A number that is no heterogeneous job's gets an answer all the same (22.05.8).
+            return next((job for job in jobs if (job.het_job_id, job.het_offset) == (int(leader), int(offset))), None)
         # Of an array or a heterogeneous job all tasks and parts are shown; its own number is that of one of them.
         return next((job for job in jobs if str(job.job_id) == str(job_id)), jobs[0] if jobs else None)
 
     def tasks(self, job_id: int) -> tuple[Job, ...]:
-        """`scontrol show job` of an array; none when Slurm has forgotten it."""
-        return tuple(job for job in self._show_job(job_id) if job.array_job_id == job_id)
+        """The tasks of an array; none when Slurm has forgotten it."""
+        return tuple(job for job in self._known_jobs("--jobs", str(job_id)) if job.array_job_id == job_id)
 
     def parts(self, job_id: int) -> tuple[Job, ...]:
-        """`scontrol show job` of a heterogeneous job; none when Slurm has forgotten it."""
-        return tuple(job for job in self._show_job(job_id) if job.het_job_id == job_id)
-
-    def _show_job(self, job_id: int | str) -> list[Job]:
-        try:
-            done = self._run("scontrol", "-o", "show", "job", str(job_id))
-        except SlurmUnreachable:
-            raise
-        except SlurmError as error:
-            # The second is what it says of a task or part that is not there.
-            if "Invalid job id" in error.message or f"Job {job_id} not found" in error.message:
-                return []
-            raise
-        return [parse.job(line) for line in done.stdout.splitlines() if line.startswith("JobId=")]
-
-    def jobs(self, *, user: str | None = None) -> tuple[Job, ...]:
-        """`squeue`, one line a job."""
-        argv = ["squeue", "--noheader", "--all", "--format", _SEPARATOR.join(_SQUEUE_FIELDS)]
-        if user is not None:
-            argv += ["--user", user]
-        # Or squeue cuts the list of an array's waiting tasks short.
-        env = {**(os.environ if self._env is None else self._env), "SLURM_BITSTR_LEN": "0"}
-        jobs = []
-        for line in self._run(*argv, env=env).stdout.splitlines():
-            parts = line.split(_SEPARATOR, len(_SQUEUE_FIELDS) - 1)
-            if len(parts) != len(_SQUEUE_FIELDS) or not parts[0].isdecimal():
-                continue
-            number, shown, array, tasks, state, reason, owner, partition, nodes, start, end, submitted, name = parts
-            whole, is_part, offset = shown.partition("+")
-            jobs.append(
-                Job(
-                    job_id=int(number),
-                    name=name,
-                    state=state,
-                    reason=reason,
-                    user=owner,
-                    partition=partition,
-                    nodes=nodes,
-                    start_time=parse.epoch_s(start),
-                    end_time=parse.epoch_s(end),
-                    submit_time=parse.epoch_s(submitted),
-                    array_job_id=int(array) if tasks != "N/A" and array.isdecimal() else 0,
-                    array_tasks=tasks if tasks != "N/A" else "",
-                    het_job_id=int(whole) if is_part else 0,
-                    het_offset=int(offset) if is_part else None,
-                )
-            )
-        return tuple(jobs)
+        """The parts of a heterogeneous job; none when Slurm has forgotten it."""
+        return tuple(job for job in self._known_jobs("--jobs", str(job_id)) if job.het_job_id == job_id)
 
     def all_jobs(self) -> tuple[Job, ...]:
-        """`scontrol show job`: every job that slurmctld knows, those that ended lately too, with what squeue lacks."""
-        lines = self._run("scontrol", "-o", "--all", "show", "job").stdout.splitlines()
-        return tuple(parse.job(line) for line in lines if line.startswith("JobId="))
+        """Every job that slurmctld knows, those that ended lately too."""
+        return self._known_jobs()
+
+    def jobs(self, *, user: str | None = None) -> tuple[Job, ...]:
+        """The jobs that are not over, without their `excluded_nodes`."""
+        mark = job_text.new_mark()
+        args = ["--user", user] if user is not None else []
+        return _read(job_text.jobs, self._squeue(*args, "--Format", job_text.asked(mark)), mark)
+
+    def _known_jobs(self, *args: str) -> tuple[Job, ...]:
+        mark = job_text.new_mark()
+        try:
+            text = self._squeue("--states=all", *args, "--Format", job_text.asked(mark))
+            more = self._squeue("--states=all", *args, "--format", job_text.asked_exclusions(mark)) if text else ""
+        except (SlurmUnreachable, SlurmMissing):
+            raise
+        except SlurmError as error:
+            if "Invalid job id" in error.message:
+                return ()
+            raise
+        left_out = _read(job_text.exclusions, more, mark)
+        jobs = _read(job_text.jobs, text, mark)
+        return tuple(
+            replace(job, excluded_nodes=left_out[job.job_id]) if job.job_id in left_out else job for job in jobs
+        )
+
+    def _squeue(self, *args: str) -> str:
+        outer = os.environ if self._env is None else self._env
+        env = {
+            **{key: value for key, value in outer.items() if not key.startswith("SQUEUE_")},
+            # Or squeue cuts the list of an array's waiting tasks short.
+            "SLURM_BITSTR_LEN": "0",
+            "SLURM_TIME_FORMAT": "standard",
+        }
+        return self._run("squeue", "--noheader", "--all", "--noconvert", *args, env=env).stdout
 
     def leaves(self) -> dict[str, str]:
         """By node, its leaf switch, of `scontrol show topology`; hostlists as keys. Empty without a topology."""

@@ -8,7 +8,7 @@ import pwd
 import re
 from datetime import datetime
 
-from trainmaster.slurm.values import Attempt, Estimate, Job, Node, Partition, Reservation
+from trainmaster.slurm.values import Attempt, Estimate, Node, Partition, Reservation
 
 _PAIR = re.compile(r"(?:^|\s)([A-Z][A-Za-z0-9_:/]*)=")
 CANCELLED_BY = re.compile(r"CANCELLED by (\d+)")
@@ -31,7 +31,8 @@ def _text(value: str | None) -> str:
     return "" if value is None or value in _EMPTY else value
 
 
-def _integer(value: str | None) -> int:
+def integer(value: str | None) -> int:
+    """The number that a text begins with; 0 when it begins with none."""
     match = re.match(r"-?\d+", value or "")
     return int(match.group()) if match else 0
 
@@ -57,46 +58,6 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
-def job(line: str) -> Job:
-    """A job from one line of `scontrol -o show job`."""
-    values = record(line)
-    return Job(
-        job_id=_integer(values.get("JobId")),
-        name=_text(values.get("JobName")),
-        state=_text(values.get("JobState")),
-        reason=_text(values.get("Reason")),
-        user=_text(values.get("UserId")).partition("(")[0],
-        partition=_text(values.get("Partition")),
-        nodes=_text(values.get("NodeList")),
-        node_count=_integer(values.get("NumNodes")),
-        restarts=_integer(values.get("Restarts")),
-        requeue=values.get("Requeue") != "0",
-        exit_code=_text(values.get("ExitCode")),
-        submit_time=epoch_s(values.get("SubmitTime")),
-        eligible_time=epoch_s(values.get("EligibleTime")),
-        start_time=epoch_s(values.get("StartTime")),
-        end_time=epoch_s(values.get("EndTime")),
-        preempt_time=epoch_s(values.get("PreemptTime")),
-        excluded_nodes=_text(values.get("ExcNodeList")),
-        required_nodes=_text(values.get("ReqNodeList")),
-        features=_text(values.get("Features")),
-        prefer=_text(values.get("Prefer")),
-        priority=_integer(values.get("Priority")),
-        reservation=_text(values.get("Reservation")),
-        batch_host=_text(values.get("BatchHost")),
-        std_out=_text(values.get("StdOut")),
-        work_dir=_text(values.get("WorkDir")),
-        comment=_text(values.get("Comment")),
-        admin_comment=_text(values.get("AdminComment")),
-        array_job_id=_integer(values.get("ArrayJobId")),
-        array_tasks=_text(values.get("ArrayTaskId")),
-        het_job_id=_integer(values.get("HetJobId")),
-        het_offset=_integer(values["HetJobOffset"]) if "HetJobOffset" in values else None,
-        nice=_integer(values.get("Nice")),
-        command=_text(values.get("Command")),
-    )
-
-
 def node(line: str) -> Node:
     """A node from one line of `scontrol -o show node`."""
     values = record(line)
@@ -110,8 +71,8 @@ def node(line: str) -> Node:
         features=tuple(filter(None, _text(values.get("AvailableFeatures")).split(","))),
         partitions=tuple(filter(None, _text(values.get("Partitions")).split(","))),
         gres=_text(values.get("Gres")),
-        cpus=_integer(values.get("CPUTot")),
-        memory_mib=_integer(values.get("RealMemory")),
+        cpus=integer(values.get("CPUTot")),
+        memory_mib=integer(values.get("RealMemory")),
         version=_text(values.get("Version")),
         slurmd_start_time=epoch_s(values.get("SlurmdStartTime")),
     )
@@ -123,7 +84,7 @@ def partition(line: str) -> Partition:
     return Partition(
         name=values.get("PartitionName", ""),
         nodes=_text(values.get("Nodes")),
-        total_nodes=_integer(values.get("TotalNodes")),
+        total_nodes=integer(values.get("TotalNodes")),
         up=values.get("State") == "UP",
         default=values.get("Default") == "YES",
         max_time=_text(values.get("MaxTime")),

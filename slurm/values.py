@@ -38,10 +38,10 @@ class Job:
     nodes: str = ""
     """A hostlist, "" while pending."""
     node_count: int = 0
-    """How many it has, or asks for at least; squeue does not tell here."""
+    """How many it has, or asks for at least."""
     restarts: int = 0
     requeue: bool = True
-    """Whether Slurm may start it again; squeue does not tell."""
+    """Whether Slurm may start it again."""
     exit_code: str = ""
     submit_time: float | None = None
     eligible_time: float | None = None
@@ -49,6 +49,7 @@ class Job:
     end_time: float | None = None
     preempt_time: float | None = None
     excluded_nodes: str = ""
+    """Of `jobs` always "": squeue has to be asked once more for it."""
     required_nodes: str = ""
     features: str = ""
     """The constraint that it was submitted with."""

@@ -103,6 +103,29 @@ def test_a_job_that_is_requeued_is_two_starts(lab: Lab, client: SlurmClient) -> 
     assert job_of(client, job_id).state == "CANCELLED"
 
 
+def test_what_a_user_writes_makes_up_no_job(lab: Lab, client: SlurmClient) -> None:
+    """On 22.05.8 `scontrol show job` prints line breaks of names as they are, and the reader took what follows."""
+    false = "\nJobId=99 JobName=x UserId=bob(7) JobState=RUNNING NodeList=n01\n99\x1fbob"
+    job_id = client.submit(script(lab, "true", options="--hold"))
+    client.update_job(job_id, JobName=f"x UserId=bob(7){false}", Comment=f"c{false}")
+    seen = job_of(client, job_id)
+    assert (seen.name, seen.comment) == (f"x UserId=bob(7){false}", f"c{false}")
+    assert (seen.user, seen.state, seen.nodes) == ("root", "PENDING", "")
+    for jobs in (client.jobs(), client.all_jobs()):
+        assert not [job for job in jobs if job.job_id == 99 or job.user == "bob"]
+        assert [job.name for job in jobs if job.job_id == job_id] == [seen.name]
+    client.cancel(job_id)
+    wait_for(client, job_id, "CANCELLED")
+
+
+def test_a_squeue_that_a_user_has_set_up(lab: Lab) -> None:
+    client = Commands(env={**lab.env, "SQUEUE_STATES": "SUSPENDED", "SQUEUE_FORMAT": "%A", "SLURM_TIME_FORMAT": "%s"})
+    job_id = client.submit(script(lab, "true", options="--hold"))
+    assert job_id in [job.job_id for job in client.jobs()] and job_of(client, job_id).submit_time is not None
+    client.cancel(job_id)
+    wait_for(client, job_id, "CANCELLED")
+
+
 def test_hold_release_and_update(lab: Lab, client: SlurmClient) -> None:
     job_id = client.submit(script(lab, "true", options="--hold"))
     assert job_of(client, job_id).state == "PENDING"

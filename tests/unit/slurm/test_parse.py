@@ -7,22 +7,6 @@ from hypothesis import strategies as st
 from trainmaster.slurm import parse
 from trainmaster.slurm.commands import clean_environment
 
-JOB = (
-    "JobId=12 JobName=train=fast v2 UserId=alice(1000) GroupId=alice(1000) MCS_label=N/A Priority=4294901757 Nice=0 "
-    "Account=(null) QOS=(null) JobState=RUNNING Reason=None Dependency=(null) Requeue=1 Restarts=2 BatchFlag=2 "
-    "ExitCode=0:0 RunTime=00:00:03 TimeLimit=00:10:00 SubmitTime=2026-11-23T07:00:00 EligibleTime=Unknown "
-    "PreemptTime=None Partition=batch ReqNodeList=(null) ExcNodeList=n[03-04] NodeList=n[01-02,05] BatchHost=n01 "
-    "NumNodes=3 Comment=a b WorkDir=/home/alice StdOut=/home/alice/run/batch.out Power="
-)
-
-
-def test_job() -> None:
-    job = parse.job(JOB)
-    assert (job.job_id, job.name, job.user, job.state, job.restarts) == (12, "train=fast v2", "alice", "RUNNING", 2)
-    assert (job.nodes, job.excluded_nodes, job.batch_host) == ("n[01-02,05]", "n[03-04]", "n01")
-    assert job.reason == "" and job.comment == "a b" and job.eligible_time is None and job.submit_time is not None
-    assert job.active
-
 
 def test_node_reason_loses_who_and_when() -> None:
     node = parse.node(
@@ -33,18 +17,8 @@ def test_node_reason_loses_who_and_when() -> None:
     assert (node.state, node.cpus, node.memory_mib) == ("IDLE+DRAIN", 8, 16000)
 
 
-@pytest.mark.parametrize("state", ["COMPLETED", "TIMEOUT", "NODE_FAIL"])
-def test_ended(state: str) -> None:
-    assert not parse.job(f"JobId=1 JobState={state}").active
-
-
-def test_unknown_state_is_not_an_end() -> None:
-    assert parse.job("JobId=1 JobState=BRAND_NEW_STATE").active
-
-
 @given(st.text())
 def test_garbage_is_never_an_error(line: str) -> None:
-    parse.job(line)
     parse.node(line)
     parse.partition(line)
     parse.reservation(line)
