@@ -115,13 +115,20 @@ def shared_memory(root: str) -> Iterator[tuple[str, int, int]]:
 
 
 def _size(folder: str) -> int:
+    """Bytes below a folder. Not os.walk, which calls itself for each level: 1,000 of them would end the check."""
     total = 0
-    for base, _, names in os.walk(folder):
-        for name in names:
+    waiting = [folder]
+    while waiting:
+        base = waiting.pop()
+        for name in files.names(base):
             try:
-                total += os.lstat(f"{base}/{name}").st_blocks * 512
+                facts = os.lstat(f"{base}/{name}")
             except OSError:
                 continue
+            if stat.S_ISDIR(facts.st_mode):
+                waiting.append(f"{base}/{name}")
+            else:
+                total += facts.st_blocks * 512
     return total
 
 

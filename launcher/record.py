@@ -4,14 +4,16 @@ The supervisor writes it; the submitter, `jobs show` and the reports read it. It
 when the batch host dies, Slurm's own state can only say CANCELLED (facts in docs/architecture.md).
 """
 
+import errno
 import json
 import math
 import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from trainmaster.launcher.plan import array_of
 
@@ -115,14 +117,23 @@ def append(run_dir: Path, event: Event) -> None:
         os.close(descriptor)
 
 
+def opened(run_dir: Path) -> BinaryIO:
+    """The record, for reading. Raises OSError; also when somebody has put a pipe there, which would not end."""
+    descriptor = os.open(run_dir / FILE, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no plain file", str(run_dir / FILE))
+    return open(descriptor, "rb")
+
+
 def read(run_dir: Path) -> tuple[Event, ...]:
     """All events so far; none when nothing was recorded.
 
     A task of an array that has not started has no record of its own: it was submitted, and perhaps cancelled, with all.
     """
     try:
-        with (run_dir / FILE).open(encoding="utf-8", errors="replace") as stream:
-            return parse(stream)
+        with opened(run_dir) as stream:
+            return parse(line.decode(errors="replace") for line in stream)
     except FileNotFoundError:
         array_dir = array_of(run_dir)
         if array_dir is None:

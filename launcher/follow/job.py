@@ -12,7 +12,7 @@ from submitit.slurm.slurm import SlurmJob
 
 from trainmaster.errors import SlurmError, UsageError
 from trainmaster.launcher import array_layout, plan
-from trainmaster.launcher.follow import logs
+from trainmaster.launcher.follow import logs, results
 from trainmaster.launcher.follow.cancel import cancel
 from trainmaster.launcher.follow.find import find, read_plan
 from trainmaster.launcher.follow.handle import Following
@@ -296,8 +296,7 @@ class TrainmasterJob(SlurmJob[R], Following):
                     f"job {self.job_id} succeeded, but its result {path} is not there; was the folder cleaned?"
                 )
             time.sleep(0.1)
-        outcome, value = utils.pickle_load(path)
-        return outcome, value
+        return results.load(path)
 
     # --- what to do with it ----------------------------------------------------------------------------------------
 

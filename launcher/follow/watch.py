@@ -98,7 +98,7 @@ class Watch:
         """The record, read again only when it has changed."""
         try:
             # Opening makes a network file system fetch fresh attributes; stat alone may be answered from its cache.
-            with (self.run_dir / record.FILE).open("rb") as stream:
+            with record.opened(self.run_dir) as stream:
                 status = os.fstat(stream.fileno())
                 seen = (status.st_ino, status.st_size, status.st_mtime_ns)
                 if seen != self._seen:

@@ -87,11 +87,11 @@ class RolesJob(Following):
         return found
 
     def _result(self, event: Event, index: int) -> Any:
-        from submitit.core.utils import pickle_load
+        from trainmaster.launcher.follow import results
 
         folder = logs.Cycle(attempt=event.attempt, cycle=event.cycle).folder(self.run_dir / event.role)
         path = folder / f"rank{index}.result.pkl"
-        return pickle_load(path)[1] if path.exists() else None
+        return results.load(path)[1] if path.exists() else None
 
     def stdout(self, role: str, index: int = 0) -> str:
         """What a replica printed in its newest cycle."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recorded_h100 import DRAIN, SKIP, WARN, gpus, judge, told
-from trainmaster.health import genconf, node
+from trainmaster.health import epilog, genconf, leftovers, node
 from trainmaster.health.check import Absent, Check, Context, Place
 from trainmaster.health.checks import gpu_leftover, host_drift, host_stray, ib_rail
 from trainmaster.health.finding import Action
@@ -123,6 +123,27 @@ def test_shared_memory_of_nobody(root: Path) -> None:
     assert value[1]["shm"] == {"54321": 8192, "54322": 8192}
     assert later(host_stray.CHECK, *value) == []
     assert told(later(host_stray.CHECK, *value, thresholds={"host.stray.shm": 0})) == [WARN, WARN]
+
+
+def nested(folder: Path, levels: int) -> None:
+    """Folders within folders, deeper than Python calls itself and than a path may be long."""
+    folder.mkdir(parents=True)
+    top = os.open(folder, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir("d", dir_fd=top)
+        below = os.open("d", os.O_RDONLY, dir_fd=top)
+        os.close(top)
+        top = below
+    os.close(top)
+
+
+def test_folders_a_thousand_deep_are_measured_and_removed(root: Path) -> None:
+    """Python's own walk and rmtree end with RecursionError there, and with it the epilog: nothing was cleaned."""
+    write(root, "dev/shm/deep/file", "x" * 8192)
+    nested(root / "dev/shm/deep/more", 3000)
+    os.chown(root / "dev/shm/deep", 54321, 54321)
+    assert [size for _, _, size in leftovers.shared_memory(str(root))] == [8192]
+    assert epilog._remove(str(root / "dev/shm/deep")) and not (root / "dev/shm/deep").exists()
 
 
 def test_cgroups_of_jobs_that_are_gone(root: Path) -> None:

@@ -1,5 +1,6 @@
 """The record: whole lines, torn lines, full disks."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,10 @@ def test_a_slow_or_lost_node_leaves_the_job_running(remark: str) -> None:
     assert found is not None
     assert found.state == "PROGRESS"
     assert record.standing([]) is None
+
+
+def test_a_pipe_in_the_place_of_the_record_is_an_error_and_not_a_wait(tmp_path: Path) -> None:
+    """Whoever read the record of such a job, an administrator's report for one, stood still for ever."""
+    os.mkfifo(tmp_path / record.FILE)
+    with pytest.raises(OSError, match="no plain file"):
+        record.read(tmp_path)

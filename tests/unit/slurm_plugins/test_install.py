@@ -54,6 +54,33 @@ def test_a_dry_run_touches_nothing(prefix: Path, capsys: pytest.CaptureFixture[s
     assert not prefix.exists()
 
 
+def test_a_hook_runs_nothing_that_others_can_change(installed: Path, tmp_path: Path) -> None:
+    bin_folder, said = tmp_path / "bin", tmp_path / "said"
+    bin_folder.mkdir()
+    (bin_folder / "logger").write_text(f'#!/bin/sh\necho "$@" >>{said}\n')
+    (bin_folder / "logger").chmod(0o755)
+    env = {"PATH": f"{bin_folder}:/usr/bin:/bin", "SLURMD_NODENAME": "n01"}
+    site = (installed / "site.sh").read_text()
+    folder = tmp_path / "n01" / "etc" / "trainmaster"
+    folder.mkdir(parents=True)
+    (folder / "health.json").write_text("{}")
+    state = next(line for line in site.splitlines() if line.startswith("state=")).partition("=")[2].strip("'\"")
+    kept = tmp_path / "n01" / state.lstrip("/")
+    kept.mkdir(parents=True)
+    for path, mode in (
+        (folder / "health.json", 0o666), (folder, 0o777), (kept, 0o777), (kept.parent, 0o777),
+    ):  # fmt: skip
+        before = path.stat().st_mode
+        path.chmod(mode)
+        for name in ("prolog", "epilog", "health_check_program"):
+            said.unlink(missing_ok=True)
+            assert run(installed / "hooks" / name, **env).returncode == 0
+            assert f"{name}: not run, somebody else can change {path}" in said.read_text()
+        path.chmod(before)
+    said.unlink()
+    assert run(installed / "hooks" / "prolog", **env).returncode == 0 and not said.exists()
+
+
 def test_again_changes_nothing_and_keeps_the_choices(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = files(installed)
     assert main(["install", "hooks", f"--prefix={installed}", "--json"]) == 0
