@@ -123,7 +123,7 @@ def opened(run_dir: Path) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "is no plain file", str(run_dir / FILE))
-    return open(descriptor, "rb")
+    return os.fdopen(descriptor, "rb")
 
 
 def read(run_dir: Path) -> tuple[Event, ...]:

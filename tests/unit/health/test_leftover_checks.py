@@ -137,6 +137,16 @@ def nested(folder: Path, levels: int) -> None:
     os.close(top)
 
 
+def test_a_link_in_shared_memory_is_removed_and_not_followed(root: Path) -> None:
+    write(root, "home/somebody/file", "theirs")
+    write(root, "dev/shm/folder/file", "x")
+    for link in (root / "dev/shm/link", root / "dev/shm/folder/link"):
+        link.symlink_to(root / "home/somebody")
+        os.chown(link, 54321, 54321, follow_symlinks=False)
+    assert [epilog._remove(str(root / "dev/shm" / name)) for name in ("link", "folder")] == [True, True]
+    assert (root / "home/somebody/file").read_text() == "theirs" and not list((root / "dev/shm").iterdir())
+
+
 def test_folders_a_thousand_deep_are_measured_and_removed(root: Path) -> None:
     """Python's own walk and rmtree end with RecursionError there, and with it the epilog: nothing was cleaned."""
     write(root, "dev/shm/deep/file", "x" * 8192)
