@@ -138,7 +138,10 @@ def remembered(
     for source in sources_of(checks):
         reading = readings[source.name]
         if source.remember is not None and reading.state == "ok":
-            sources[source.name] = source.remember(reading.value)
+            try:
+                sources[source.name] = source.remember(reading.value)
+            except FAULTS:
+                sources.pop(source.name, None)  # a value of a form that nobody has seen yet
     kept = dict(state.checks)
     for check in checks:
         values, gone = _values(check, readings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainmaster.health.check import Check, Context
-from trainmaster.health.finding import Action, Finding, fail, skip, warn
+from trainmaster.health.finding import Action, Finding, fail, skip, unknown, warn
 from trainmaster.health.record import Any
 from trainmaster.health.sources import cpu
 
@@ -12,6 +12,8 @@ def judge(context: Context, value: Any) -> list[Finding]:
     """Count those that are online."""
     online, present = value["online"], value["present"]
     expected = context.profile.raw.get("cpus")
+    if online is None and isinstance(expected, int):
+        return [unknown(Action.COMMENT, f"the kernel does not say which CPUs are online, expected {expected}")]
     if online is None:
         return [skip("the kernel does not say which CPUs are online")]
     if isinstance(expected, int) and online < expected:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Generator
 
 from trainmaster.health import children, files
-from trainmaster.health.check import Absent, Completed, Missing, Place, Source
+from trainmaster.health.check import Absent, Completed, Missing, Place, Source, SourceFault
 from trainmaster.health.record import Any
 from trainmaster.health.sources import infiniband
 
@@ -40,11 +40,17 @@ def find(place: Place) -> Generator[list[str], Completed, Any]:
     if program is None:
         raise Missing("smpquery (infiniband-diags) is not installed")
     found = {}
+    said = ""
     for device, number in live:
         done = yield [program, "-C", device, "-P", number, "-D", "nodeinfo", f"0,{number}"]
         facts = parse(done.out) if done.code == 0 else None
         if facts is not None:
             found[f"{device}/{number}"] = facts
+        else:
+            said = f"exit status {done.code}: {' '.join((done.out + done.err).split())[:120]}"
+    if live and not found:
+        # One neighbour may be away. If none answers it is the question that fails, and nothing is known.
+        raise SourceFault(f"smpquery: no neighbour of {len(live)} ports answered; the last time {said}")
     return found
 
 
