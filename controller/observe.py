@@ -1,4 +1,4 @@
-"""Looks at the cluster: three commands (jobs take two), whatever its size. And the one door through which acts go out."""
+"""Looks at the cluster: three commands, two of them for jobs, whatever its size. And the one door for acts."""
 
 from collections.abc import Mapping
 from typing import Protocol
