@@ -18,8 +18,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--page", default="", metavar="ADDRESS:PORT", help="serve `trainmaster controller page` there meanwhile"
     )
     run.set_defaults(run=_run)
-    status = verbs.add_parser("status", help="which nodes and jobs it has in hand")
-    _common(status)
+    status = verbs.add_parser(
+        "status", help="what it has in hand, what it would do now, and which promises cannot be kept"
+    )
+    _common(status, policy=True)
+    status.add_argument("--offline", action="store_true", help="only what the journal says; nothing is asked of Slurm")
     status.add_argument("--json", action="store_true")
     status.set_defaults(run=_status)
     why = verbs.add_parser("why", help="the chain of evidence about a node or a job")
@@ -68,8 +71,10 @@ def _run(args: argparse.Namespace) -> int:
 
 def _status(args: argparse.Namespace) -> int:
     from trainmaster.controller import told
+    from trainmaster.slurm.commands import Commands
 
-    print(told.status(args.journal, as_json=args.json))
+    door = None if args.offline else Commands(timeout_s=30.0)
+    print(told.status(args.journal, args.policy, door=door, as_json=args.json))
     return 0
 
 

@@ -1,16 +1,21 @@
-"""What the controller's commands print: status, the chain of evidence, lemons. Read from the journal alone."""
+"""What the controller's commands print: status, the chain of evidence, lemons. Read from the journal; only status looks
+at Slurm as well."""
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from trainmaster.controller import lemons as judging
+from trainmaster.controller import observe, rebuild, standing
 from trainmaster.controller import policy as policies
+from trainmaster.controller.decide import observe as take_in
 from trainmaster.controller.journal import Journal
 from trainmaster.controller.memory import Memory, NodeState
-from trainmaster.errors import UsageError
+from trainmaster.controller.observe import Door
+from trainmaster.errors import SlurmError, UsageError
 
 
 def _memory(file: Path) -> tuple[Journal, Memory]:
@@ -22,12 +27,15 @@ def _clock(epoch_s: float) -> str:
     return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def status(file: Path, *, as_json: bool) -> str:
-    """Nodes and jobs that the controller has in hand."""
+def status(file: Path, policy_file: Path | None = None, *, door: Door | None, as_json: bool) -> str:
+    """Nodes and jobs that the controller has in hand; with a `door`, what it would do now and what cannot be kept."""
     journal, memory = _memory(file)
     opened = [intent.act for intent in journal.intents()]
+    stands, unseen = _standing(journal, memory, policy_file, door) if door is not None else (None, "")
     if as_json:
         values = {
+            "standing": stands,
+            "unseen": unseen,
             "looked_at": memory.at,
             "nodes": list(memory.nodes.values()),
             "jobs": list(memory.jobs.values()),
@@ -42,7 +50,31 @@ def status(file: Path, *, as_json: bool) -> str:
         where = f"held, {job.held}" if job.held else "waits for its start" if job.awaited else "started again"
         lines.append(f"  job {job.job_id:<12} {len(job.tries)} times back, last: {last}; {where}")
     lines += [f"  under way: {act.kind} {','.join(act.targets)}: {act.why}" for act in opened]
+    if stands is not None:
+        by = policy_file or (policies.FILE if policies.FILE.exists() else "the defaults")
+        lines += [f"now, by {by}:", *(f"  {line}" for line in standing.words(stands))]
+    if unseen:
+        lines.append(f"what it would do now cannot be told: {unseen}")
     return "\n".join(lines)
+
+
+def _standing(
+    journal: Journal, memory: Memory, policy_file: Path | None, door: Door
+) -> tuple[standing.Standing | None, str]:
+    """What stands by a fresh look; or why there was none."""
+    policy = policies.load(policy_file)
+    now = time.time()
+    try:
+        look = observe.look(door, now=now, leaf_of=observe.leaf_of(door))
+    except SlurmError as error:
+        return None, error.message
+    targets = frozenset(target for intent in journal.intents() for target in intent.act.targets)
+    if memory.at:
+        # As the daemon does: a clock that was set back makes no look of the past.
+        memory = take_in(look, memory, policy, max(now, memory.at))
+    else:
+        memory = take_in(look, rebuild.from_slurm(look, policy, now), policy, now)
+    return standing.standing(look, replace(memory, open_targets=targets), policy, max(now, memory.at)), ""
 
 
 def why(file: Path, subject: str, *, as_json: bool) -> str:
