@@ -3,9 +3,11 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 PACKAGES = "slurmctld,slurm-client,slurm-wlm-basic-plugins"
 _CONF = """
@@ -127,3 +129,16 @@ def ask(root: Path, *, nodes: str, settings: str, files: dict[str, str], command
 def remove_root(folder: Path) -> None:
     """Nothing of ours is mounted there: what was, went with its namespace."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def root_of(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """For a fixture: the root of a Debian version, kept in $TRAINMASTER_SLURM_ROOTS or removed at the end."""
+    if why := why_not():
+        pytest.skip(why)
+    kept = os.environ.get("TRAINMASTER_SLURM_ROOTS")
+    folder = (Path(kept) if kept else tmp_path_factory.mktemp("roots")) / suite
+    if why := make_root(suite, folder):
+        pytest.skip(why)
+    yield folder
+    if not kept:
+        remove_root(folder)

@@ -4,7 +4,6 @@ Slow, since a root with each is made first by debootstrap: a minute each and 500
 folder in which they are kept.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,15 +25,7 @@ SHAPES = ["pods:2x2x4,rails=2", "fat:2x8", "rail:4x4,rails=4", "fat:3x5"]
 
 @pytest.fixture(scope="module", params=["trixie", "sid"])
 def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    if why := newer_slurm.why_not():
-        pytest.skip(why)
-    kept = os.environ.get("TRAINMASTER_SLURM_ROOTS")
-    folder = (Path(kept) if kept else tmp_path_factory.mktemp("roots")) / request.param
-    if why := newer_slurm.make_root(request.param, folder):
-        pytest.skip(why)
-    yield folder
-    if not kept:
-        newer_slurm.remove_root(folder)
+    yield from newer_slurm.root_of(request.param, tmp_path_factory)
 
 
 def started(root: Path, plugin: str, files: dict[str, str], *commands: str) -> Answer:
