@@ -265,6 +265,9 @@ FAULTS = [
     Case("XFS corruption", "fs.errors", log("XFS (dm-0): Metadata corruption detected at xfs_agf_read_verify")),
     Case("I/O error", "fs.errors", log("blk_update_request: I/O error, dev sdb, sector 4096")),
     Case("NVMe is down", "fs.errors", log("nvme nvme0: controller is down; will reset: CSTS=0xffffffff")),
+    Case("NVMe was removed", "fs.errors", log("nvme nvme0: Removing after probe failure status: -19")),
+    Case("NVMe is dead", "fs.errors", write("sys/class/nvme/nvme0/state", "dead")),
+    Case("RAID lacks a disk", "fs.errors", write("sys/block/md0/md/degraded", "1")),
     Case("RAID lost a disk", "fs.errors", log("md/raid1:md0: Disk failure on sdb1, disabling device.")),
     Case("a DIMM is missing", "mem.total", lambda node: node.memory(31)),
     Case("uncorrectable memory error", "mem.edac", lambda node: node.edac(ce=12, ue=1)),
@@ -394,6 +397,8 @@ HEALTHY = [
     Case("corrected memory errors", "", lambda node: node.edac(ce=400, ue=0)),
     Case("a little less memory", "", write("proc/meminfo", "MemTotal: 2126000000 kB\nHugePages_Total: 1024")),
     Case("an empty drive", "", log("Buffer I/O error on device sr0, logical block 0")),
+    Case("an NVMe command timed out", "", log("nvme nvme0: I/O 22 QID 3 timeout, reset controller")),
+    Case("an NVMe drive is being reset", "", write("sys/class/nvme/nvme0/state", "resetting")),
     Case("a file system was mounted", "", log("EXT4-fs (nvme0n1p2): mounted filesystem r/w with ordered data mode")),
     Case(
         "another mount",

@@ -128,7 +128,7 @@ EVERYWHERE = {
 
 NO_TOOL = {
     **dict.fromkeys(
-        ("gpu.pci", "gpu.module", "ib.sysfs", "ib.slots", "ib.bus", "mem.info", "cpu.info", "host.left"),
+        ("gpu.pci", "gpu.module", "fs.drives", "ib.sysfs", "ib.slots", "ib.bus", "mem.info", "cpu.info", "host.left"),
         "it reads files of /sys, /proc or the disk: what is not there is not installed hardware",
     ),
     **dict.fromkeys(("proc.table", "fs.table", "node.kmsg", "host.image"), "it reads files that the kernel always has"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from trainmaster.health.check import Absent, Completed, Place, Source
+from trainmaster.health.check import Absent, Completed, Place, Source, SourceFault
 from trainmaster.health.record import Any
 from trainmaster.health.sources import gpu_query
 
@@ -17,7 +17,10 @@ def ask(place: Place) -> Generator[list[str], Completed, Any]:
     done = yield [program, "--query-gpu=" + ",".join(_FIELDS), "--format=csv,noheader,nounits"]
     if done.code == 2:
         raise Absent("this driver does not tell about checksums of the infoROM")
-    return {"gpus": gpu_query.rows(gpu_query.succeeded(done), _FIELDS)}
+    gpus = gpu_query.rows(gpu_query.succeeded(done), _FIELDS)
+    if not gpus:
+        raise SourceFault("nvidia-smi ended with 0 and told of no GPU")
+    return {"gpus": gpus}
 
 
 SOURCE = Source(

@@ -49,6 +49,8 @@ WANTED = (
     "pstate",
     "utilization.gpu",
 )
+_ADDRESS = r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7]|.*(?:ERR!|\[).*"
+"""What `pci.bus_id` may be: an address, or the tool's words for one that it could not read."""
 # nvidia-smi(1), RETURN VALUE.
 EXITS = {
     2: "an argument is invalid",
@@ -130,7 +132,10 @@ def rows(text: str, fields: list[str]) -> list[dict[str, str]]:
             raise SourceFault(
                 f"nvidia-smi printed a line of {len(values)} values for {len(fields)} fields: {line[:80]!r}"
             )
-        found.append({field: values[number] for number, field in enumerate(fields)})
+        row = {field: values[number] for number, field in enumerate(fields)}
+        if not re.fullmatch(_ADDRESS, row.get("pci.bus_id", "00000000:00:00.0")):
+            raise SourceFault(f"nvidia-smi printed a line without a GPU's address: {line[:80]!r}")
+        found.append(row)
     return found
 
 

@@ -24,7 +24,7 @@ TEXT_MAX = 400
 # are compiled when there is something to look at, and mostly there is nothing.
 OF_INTEREST = (
     r"NVRM|nvidia-nvswitch|mlx5|Hardware Error|I/O error|Remounting filesystem|EXT4-fs error|XFS .*[Cc]orruption"
-    r"|nvme.*(timeout|controller is down|removing)|md/raid|not responding, still trying|lock reclaim"
+    r"|nvme nvme.*(timeout|controller is down|failure)|md/raid|not responding, still trying|lock reclaim"
 )
 
 

@@ -213,6 +213,13 @@ def test_no_output_of_the_tool_becomes_a_wrong_table(text: str, width: int) -> N
     assert all(list(row) == fields for row in found)
 
 
+def test_a_line_of_nothing_is_no_gpu() -> None:
+    # ",," has as many values as were asked for, and read as a GPU of which all was well.
+    for line in (",,", "0,,valid", "a, b, c"):
+        with pytest.raises(SourceFault, match="address"):
+            source.rows(line + "\n", ["index", "pci.bus_id", "inforom.checksum_validation"])
+
+
 # -- other sources -------------------------------------------------------------------------------------------------
 
 

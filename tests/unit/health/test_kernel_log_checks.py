@@ -13,10 +13,11 @@ from trainmaster.health import registry, xids
 from trainmaster.health.check import Check, Context, Place
 from trainmaster.health.checks import fs_errors, gpu_sxid, gpu_xid, ib_kmsg, mem_mce, node_kmsg
 from trainmaster.health.profile import Profile
-from trainmaster.health.sources import kernel_log
+from trainmaster.health.sources import drives, kernel_log
 
 OF_THE_LOG = [check for check in registry.CHECKS if kernel_log.SOURCE in check.sources]
 GPU = "PCI:0000:0f:00"
+DRIVES: dict[str, Any] = {"nvme": {}, "degraded": {}}
 LOADED = "NVRM: loading NVIDIA UNIX Open Kernel Module for x86_64  580.159.04"
 
 
@@ -24,10 +25,15 @@ def xid(number: int, text: str = "pid=7, name=python", gpu: str = GPU) -> str:
     return f"NVRM: Xid ({gpu}): {number}, {text}"
 
 
-def then(check: Check, memory: Any, value: Any, now_s: float = 1e9) -> Any:
+def beside(check: Check) -> list[Any]:
+    """What the other sources of a check gave."""
+    return [DRIVES for source in check.sources if source is drives.SOURCE]
+
+
+def then(check: Check, memory: Any, *values: Any, now_s: float = 1e9) -> Any:
     """What the check remembers for the next pass."""
     assert check.remember is not None
-    return check.remember(Context(Profile({}), memory, now_s), value)
+    return check.remember(Context(Profile({}), memory, now_s), *values)
 
 
 # -- the source ----------------------------------------------------------------------------------------------------
@@ -78,16 +84,16 @@ def test_the_recorded_log_of_a_healthy_gpu_drains_nothing(check: Check) -> None:
     # A program wrote to a wild address (31), another failed an assertion (43): the programs' own faults.
     lines = dict(sections("kernel-log.txt"))["/dev/kmsg"].splitlines()
     value = kernel_log.collect([line.encode() for line in lines], -1)
-    assert set(told(judge(check, value))) <= {NOTE}
+    assert set(told(judge(check, value, *beside(check)))) <= {NOTE}
 
 
 @pytest.mark.parametrize("check", OF_THE_LOG, ids=lambda check: check.id)
 @given(texts=st.lists(st.one_of(st.text(max_size=80), st.text(max_size=40).map(lambda text: f"NVRM: Xid {text}"))))
 def test_no_words_of_the_kernel_break_a_check(check: Check, texts: list[str]) -> None:
     value = {"records": [[number, 0, 4, text] for number, text in enumerate(texts)], "last": len(texts), "lost": 0}
-    judge(check, value)
+    judge(check, value, *beside(check))
     if check.remember is not None:
-        then(check, None, value)
+        then(check, None, value, *beside(check))
 
 
 # -- Xid -----------------------------------------------------------------------------------------------------------
@@ -202,7 +208,46 @@ def test_what_the_adapters_driver_says(text: str, expected: Any) -> None:
     ],
 )
 def test_disks_and_file_systems(text: str, found: bool) -> None:
-    assert told(judge(fs_errors.CHECK, log(text))) == ([DRAIN] if found else [])
+    assert told(judge(fs_errors.CHECK, log(text), DRIVES)) == ([DRAIN] if found else [])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("nvme nvme0: I/O 22 QID 3 timeout, reset controller", [WARN]),
+        ("nvme nvme0: I/O tag 22 (1016) opcode 0x2 (Read) QID 3 timeout, aborting req_op:READ(0) size:4096", [WARN]),
+        ("nvme nvme0: controller is down; will reset: CSTS=0x3, PCI_STATUS=0x10", [DRAIN]),
+        ("nvme nvme0: Removing after probe failure status: -19", [DRAIN]),
+        ("nvme nvme0: Disabling device after reset failure: -19", [DRAIN]),
+        ("nvme nvme0: 8/0/0 default/read/poll queues", []),
+        ("nvme nvme0: Shutdown timeout set to 10 seconds", []),
+    ],
+)
+def test_an_nvme_drive_that_the_kernel_gives_up_is_found_and_one_that_it_reset_is_told(
+    text: str, expected: Any
+) -> None:
+    # "Removing after probe failure" was looked for in small letters, and never seen.
+    findings = judge(fs_errors.CHECK, log(text), DRIVES)
+    assert told(findings) == expected and {finding.subject for finding in findings} <= {"nvme0"}
+    kept = then(fs_errors.CHECK, None, log(text), DRIVES)
+    assert told(judge(fs_errors.CHECK, log(), DRIVES, memory=kept)) == expected, "until the next boot"
+
+
+def test_drives_of_which_the_log_says_nothing_any_more(tmp_path: Path) -> None:
+    for name, text in {
+        **{"sys/class/nvme/nvme0/state": "live", "sys/class/nvme/nvme1/state": "dead"},
+        **{
+            "sys/class/nvme/nvme2/state": "resetting",
+            "sys/block/md0/md/degraded": "1",
+            "sys/block/md1/md/degraded": "0",
+        },
+        **{"sys/block/md2/md/array_state": "clear", "sys/block/sda/size": "1"},
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(text + "\n")
+    findings = judge(fs_errors.CHECK, log(), drives.read(Place(str(tmp_path))))
+    assert told(findings) == [DRAIN, DRAIN] and [finding.subject for finding in findings] == ["nvme1", "md0"]
+    assert drives.read(Place(str(tmp_path / "elsewhere"))) == DRIVES
 
 
 @pytest.mark.parametrize(
