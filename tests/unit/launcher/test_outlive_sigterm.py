@@ -54,9 +54,12 @@ def test_who_outlives_it(tmp_path: Path, program: str, hold_s: str, code: int) -
 def test_a_data_loaders_worker_does_not(tmp_path: Path) -> None:
     program = """
 trainmaster.should_stop()
+reads, writes = os.pipe()
 child = os.fork()
 if child == 0:
+    os.write(writes, b"x")
     time.sleep(60)
+os.read(reads, 1)  # a signal before what Python does after a fork finds the rank's own handler
 os.kill(child, signal.SIGTERM)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
 """
