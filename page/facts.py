@@ -119,7 +119,10 @@ class Next:
 
     kind: str
     targets: tuple[str, ...]
+    """Nodes by their names; what is no node as "job 12"."""
     why: str
+    train: str = ""
+    """On whose account."""
     refused: str = ""
     """The rule that stands in the way; "" when it will be done."""
 
@@ -152,6 +155,16 @@ class Facts:
     next: tuple[Next, ...] = ()
     trips: tuple[str, ...] = ()
     """Why the breaker stops drains."""
+
+
+def spoken(target: str) -> str:
+    """A target of an act as it is shown.
+
+    >>> spoken("node:n02"), spoken("job:12")
+    ('n02', 'job 12')
+    """
+    kind, _, name = target.partition(":")
+    return name if kind == "node" else f"{kind} {name}"
 
 
 def counts(facts: Facts) -> dict[str, int]:

@@ -20,7 +20,7 @@ from trainmaster.controller.policy import Policy
 from trainmaster.controller.snapshot import Snapshot
 from trainmaster.errors import ControllerError, SlurmError
 from trainmaster.page import tracks
-from trainmaster.page.facts import Facts, Next, Wiring, entries, jobs_of, nodes_of, pods_of
+from trainmaster.page.facts import Facts, Next, Wiring, entries, jobs_of, nodes_of, pods_of, spoken
 from trainmaster.page.lives import Lives
 from trainmaster.slurm import conf
 
@@ -171,9 +171,13 @@ class Watch:
         if not memory.at or now - memory.at > max(30.0, 6 * self._policy.tick_s):
             return (), ()
         plan = decide(look, memory, self._policy, now)
-        will = [Next(kind=act.kind.value, targets=act.targets, why=act.why) for act in plan.acts]
+        will = [
+            Next(kind=act.kind.value, targets=tuple(map(spoken, act.targets)), why=act.why, train=act.train)
+            for act in plan.acts
+        ]
         will += [
-            Next(kind=one.wanted.value, targets=(one.subject,), why=one.why, refused=one.rule) for one in plan.refused
+            Next(kind=one.wanted.value, targets=(spoken(one.subject),), why=one.why, refused=one.rule)
+            for one in plan.refused
         ]
         return tuple(will[:_NEXT_MAX]), tuple(trip.why for trip in plan.trips)
 

@@ -59,9 +59,9 @@ function card(train) {
     const hosts = at.get(stage) ?? [], back = stage === "DONE" ? train.visited : 0;
     return el("li", { class: hosts.length ? "here" : back ? "past" : "" }, WORDS[stage], el("span", { class: "hosts" }, hosts.length ? nodesOf(hosts, 3) : back ? String(back) : ""));
   }));
-  const mine = (next) => next.why.includes(`train ${train.name}`) || next.targets.some((name) => train.at_work.some((car) => car.hosts.includes(name)));
+  const mine = (next) => next.train === train.name || next.targets.some((name) => train.at_work.some((car) => car.hosts.includes(name)));
   const coming = train.where === "through" ? [] : store.facts.next.filter(mine);
-  const next = coming.length ? el("ul", { class: "plainlist" }, coming.slice(0, 8).map((one) => el("li", {}, el("b", {}, one.kind.replaceAll("_", " ")), " ", nodesOf(one.targets, 4),
+  const next = coming.length ? el("ul", { class: "plainlist" }, coming.slice(0, 8).map((one) => el("li", {}, el("b", {}, one.kind.replaceAll("_", " ")), " ", one.targets.every((name) => store.facts.nodes[name]) ? nodesOf(one.targets, 4) : one.targets.join(", "),
     el("p", { class: one.refused ? "note held" : "note" }, one.refused ? `stopped by ${one.refused}: ${one.why}` : one.why)))) : null;
   const failed = train.failed.map((car) => el("p", { class: "bad" }, nodesOf(car.hosts, 6), `: ${car.stage.toLowerCase()}${car.why ? `, ${car.why}` : ""}`));
   return el("section", { class: "card", "data-train": train.name }, el("div", { class: "head" }, el("h1", {}, train.name),

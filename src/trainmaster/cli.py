@@ -22,6 +22,7 @@ NOUNS = {
     "uninstall": ("trainmaster.slurm_plugins.uninstall_cli", "take away what install put there"),
     "controller": ("trainmaster.controller.controller_cli", "take bad nodes out, bring jobs back: for admins"),
     "controller page": ("trainmaster.page.page_cli", "the same in a browser: fleet, jobs, trains, decisions and why"),
+    "top": ("trainmaster.page.top_cli", "the same in a terminal"),
     "sim": ("trainmaster.controller.sim.sim_cli", "simulate a fleet under the controller's own decisions"),
     "report": ("trainmaster.report.report_cli", "where the GPU hours went: ETTR, lost time by cause, the fleet"),
     "lab": ("trainmaster.lab.cli", "a real Slurm cluster on this machine, with faults to inject"),

@@ -109,7 +109,7 @@ def test_a_train_is_paused_and_goes_on_and_never_shows_less_than_the_guarantee(
     chromium: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     me = getpass.getuser()
-    with train_site.site(tmp_path, nodes=8, promised=5, domain=2, operation_s=1.0) as at:
+    with train_site.site(tmp_path, nodes=8, promised=5, domain=2, operation_s=3.0) as at:
         monkeypatch.setenv("SLURM_CONF", at.lab.env["SLURM_CONF"])
         with train_site.controller(at), real_page.page_process(tmp_path, "--allow-actions") as url:
             real_lab.until(at.is_watched, "the controller has looked")
@@ -121,7 +121,6 @@ def test_a_train_is_paused_and_goes_on_and_never_shows_less_than_the_guarantee(
             page.wait_for_selector(".track .here", timeout=60_000)
             real_lab.until(lambda: at.state().trains["spring"].visited >= 1, "the canary is back", timeout_s=240)
             page.wait_for_selector(".track .here", timeout=120_000)
-            page.wait_for_timeout(2000)
             real_page.shoot(page, "train")
             page.click("text=Pause this train")
             page.keyboard.type("a demo at noon")
