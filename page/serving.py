@@ -7,7 +7,6 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,26 +15,24 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trainmaster.controller.maintenance.orders import Order
 from trainmaster.errors import ControllerError, UsageError
-from trainmaster.page import changes
+from trainmaster.page import assets, changes
 from trainmaster.page.doors import Doors, host_is_ours, owner_of
 from trainmaster.page.facts import Facts
 from trainmaster.page.lives import swaps
 from trainmaster.page.watching import Watch
 
-STATIC = Path(__file__).parent / "static"
 COOKIE = "trainmaster-page"
 _HEARTBEAT_S = 10.0
 _QUEUE_MAX = 64
 _BODY_MAX = 4096
 # Nothing from anywhere else, no frames, no address passed on.
 _HEADERS = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src {style}; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
@@ -54,6 +51,14 @@ class Serving:
     allow_actions: bool
     browsers: set[asyncio.Queue[bytes]] = field(default_factory=set)
     loop: asyncio.AbstractEventLoop | None = None
+    _whole: tuple[Facts, bytes] | None = None
+
+    def whole(self) -> bytes:
+        """All facts as JSON; put together once for each look, however many browsers come."""
+        facts = self.watch.facts
+        if self._whole is None or self._whole[0] is not facts:
+            self._whole = facts, msgspec.json.encode(changes.whole(facts))
+        return self._whole[1]
 
     def seen(self, old: Facts, new: Facts) -> None:
         """From the watching thread: pass a change on to every browser."""
@@ -73,7 +78,11 @@ class Serving:
 
 
 def _event(name: str, values: dict[str, Any]) -> bytes:
-    return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(values) + b"\n\n"
+    return _event_of(name, msgspec.json.encode(values))
+
+
+def _event_of(name: str, data: bytes) -> bytes:
+    return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
 
 
 def _json(values: Any, status: int = 200) -> Response:
@@ -89,6 +98,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 def app_of(serving: Serving) -> Starlette:
     """The application."""
+    ours = assets.read()
 
     def guarded(handler: Handler) -> Handler:
         async def inner(request: Request) -> Response:
@@ -97,7 +107,13 @@ def app_of(serving: Serving) -> Starlette:
         return inner
 
     async def index(request: Request) -> Response:
-        return Response((STATIC / "index.html").read_bytes(), media_type="text/html; charset=utf-8")
+        return Response(ours.document, media_type="text/html; charset=utf-8")
+
+    async def static(request: Request) -> Response:
+        found = ours.files.get(request.path_params["name"])
+        if found is None or request.path_params["version"] != ours.version:
+            return Response("no such file", status_code=404)
+        return Response(found[0], media_type=found[1], headers={"cache-control": "max-age=31536000, immutable"})
 
     async def enter(request: Request) -> Response:
         if not _same_origin(request):
@@ -115,7 +131,7 @@ def app_of(serving: Serving) -> Starlette:
         return _json(_greeting(serving, _word(serving, request) or ""))
 
     async def facts(request: Request) -> Response:
-        return _json(changes.whole(serving.watch.facts))
+        return Response(serving.whole(), media_type="application/json")
 
     async def node(request: Request) -> Response:
         found = await asyncio.to_thread(_node, serving.watch, request.path_params["name"])
@@ -139,16 +155,19 @@ def app_of(serving: Serving) -> Starlette:
         Route("/api/job/{number:int}", guarded(job)),
         Route("/api/events", guarded(events)),
         Route("/api/act", guarded(act), methods=["POST"]),
-        Mount("/static", StaticFiles(directory=STATIC)),
+        Route("/static/{version}/{name}", static),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(_Gate, listening=serving.listening)])
+    gate = Middleware(_Gate, listening=serving.listening, style=ours.style_hash)
+    return Starlette(routes=routes, middleware=[gate])
 
 
 class _Gate:
     """Turns away requests that mean another host, and puts our headers on every answer."""
 
-    def __init__(self, app: ASGIApp, listening: str) -> None:
+    def __init__(self, app: ASGIApp, listening: str, style: str) -> None:
         self._app, self._listening = app, listening
+        headers = {name: value.replace("{style}", style) for name, value in _HEADERS.items()}
+        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -161,8 +180,8 @@ class _Gate:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                ours = [(key.encode(), value.encode()) for key, value in _HEADERS.items()]
-                message["headers"] = [*message["headers"], *ours]
+                said = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(row for row in self._headers if row[0] not in said)]
             await send(message)
 
         await self._app(scope, receive, with_headers)
@@ -204,7 +223,7 @@ async def _stream(serving: Serving) -> AsyncIterator[bytes]:
     serving.browsers.add(queue)
     serving.watch.welcome()
     try:
-        yield _event("whole", changes.whole(serving.watch.facts))
+        yield _event_of("whole", serving.whole())
         while True:
             try:
                 yield await asyncio.wait_for(queue.get(), _HEARTBEAT_S)

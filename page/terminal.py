@@ -123,6 +123,8 @@ def _stale(facts: Facts, now: float, width: int) -> list[Text]:
 def _counts(facts: Facts) -> Text:
     pieces: list[tuple[str, str] | str] = []
     for look, count in ((Look(name), count) for name, count in counts(facts).items()):
+        if not count and look not in (Look.BUSY, Look.FREE, Look.DOWN):
+            continue
         mark, style, words = SHOWN[look]
         pieces += [(mark, style), f" {count} {words}   "]
     return _line(*pieces)

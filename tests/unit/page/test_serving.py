@@ -1,8 +1,11 @@
 """The server, over real HTTP: who is let in, what is told, what is refused."""
 
+import base64
+import hashlib
 import json
 import os
 import pwd
+import re
 import socket
 import threading
 import time
@@ -123,6 +126,21 @@ def test_the_token_opens_by_a_session_that_scripts_cannot_read(site: Site) -> No
     assert status == 200 and facts["nodes"]["n1"]["look"] == "free" and facts["feed"][0]["why"] == "flap"
     assert "default-src 'none'" in headers["content-security-policy"]
     assert site.ask("/api/facts", authorization=f"Bearer {site.token}")[0] == 200
+
+
+def test_what_a_browser_may_keep_is_named_after_what_is_in_it(site: Site) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{site.port}/", timeout=20) as answer:
+        text, policy = answer.read().decode(), answer.headers["content-security-policy"]
+        assert answer.headers["cache-control"] == "no-store"
+    # The style that stands in the document is the one that the policy lets in; nothing else inline is.
+    style = text.partition("<style>")[2].partition("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}';" in policy and "unsafe-inline" not in policy
+    (app,) = re.findall(r'<script type="module" src="(/static/\w+/app.js)">', text)
+    with urllib.request.urlopen(f"http://127.0.0.1:{site.port}{app}", timeout=20) as answer:
+        assert "immutable" in answer.headers["cache-control"] and b"import" in answer.read()
+    assert site.ask(app.replace(app.split("/")[2], "0" * 12))[0] == 404
+    assert site.ask(app.replace("app.js", "..%2fserving.py"))[0] == 404
 
 
 def test_another_sites_name_for_this_machine_is_turned_away(site: Site) -> None:
