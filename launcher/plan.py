@@ -40,6 +40,8 @@ class Plan:
     """What ranks run in."""
     placement: Placement | None = None
     """The mesh that ranks are ordered for."""
+    link_health: str = ""
+    """The site's file of bad links; "" for the usual one (`fabric/link_health`)."""
     program: tuple[str, ...] | None = None
     """The command of a rank; None when `submitted.pkl` holds a Python callable."""
     import_path: tuple[str, ...] = ()

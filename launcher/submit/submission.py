@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from trainmaster import config
 from trainmaster.clock import Clock, SystemClock
 from trainmaster.errors import SlurmError, SlurmUnreachable, SpecError, SubmitRefused, UsageError
 from trainmaster.launcher import array_layout, plan, record, runner
@@ -222,7 +223,7 @@ def _index_faults(indices: Sequence[int], wanted: int) -> tuple[str, ...]:
 def plan_of(
     target: Target, spec: JobSpec, run_dir: Path, *, python: str, import_path: tuple[str, ...] = ()
 ) -> plan.Plan:
-    """What the job's own processes have to know of a valid spec. Pure.
+    """What the job's own processes have to know of a valid spec, and of the cluster's configuration.
 
     The arguments are those of `draft`, but `python` is the interpreter itself, as one word.
     """
@@ -240,6 +241,7 @@ def plan_of(
         mpi=spec.mpi or runner.DEFAULT_MPI if spec.chosen_runner == runner.MPI else "none",
         container=spec.container,
         placement=spec.placement,
+        link_health=config.load().cluster.link_health or "",
         program=target.argv if isinstance(target, Program) else None,
         import_path=import_path,
         env=dict(spec.env),

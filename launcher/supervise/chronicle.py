@@ -64,6 +64,8 @@ class Chronicle:
             detail: dict[str, Any] = {"start_s": round(took_s, 3)} | copies | self.job.of_generation()
             if (score := component.score(group)) is not None:
                 detail["placement"] = score.as_dict()
+            if component.links_told:
+                detail["bad_links"] = component.links_told
             self.tell("RUNNING", group, cause=group.cause or None, detail=detail)
         if cycle.all_started and cycle.steps_known and not cycle.progress_told:
             cycle.progress_told = True

@@ -3,9 +3,13 @@
 Standard library only.
 """
 
+import logging
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from trainmaster.errors import FabricError
+from trainmaster.fabric import link_health
 from trainmaster.fabric.crossings import Score
 from trainmaster.launcher import placement as placements
 from trainmaster.launcher import plan as plans
@@ -21,6 +25,7 @@ from trainmaster.launcher.supervise.placement import first_free, keep_places, la
 from trainmaster.launcher.supervise.rank_step import StepGroup
 from trainmaster.launcher.supervise.takeover import Post
 
+LOG = logging.getLogger("trainmaster")
 _EXCHANGED = ("swap", "at_restart")
 
 
@@ -38,6 +43,8 @@ class Component:
         self.groups = tuple(kind(plan, links, role=role, replica=index) for index in replicas)
         self.copies = CopyBook(links, world_size=plan.nodes * plan.tasks_per_node, tasks_per_node=plan.tasks_per_node)
         self.launch: Launch | None = None
+        self.links_told: dict[str, float] = {}
+        """Places with bad links when places were last chosen, for the record."""
         self._axes = placements.axes(plan.placement, plan.tasks_per_node)
 
     @classmethod
@@ -132,13 +139,27 @@ class Component:
     def choose(self, group: Group, dead: Collection[str]) -> tuple[str, ...] | None:
         """Places for a group's next cycle in rank order, or None when there are too few."""
         there = self.open_to(group, dead)
+        self.links_told = links = self._bad_links(there) if group.replica is None else {}
         if self.role is None and self.copies.whole(there) is None:
-            layout = lay_out(there, group.wanted, running=group.cycle.places, axes=self._axes)
+            layout = lay_out(there, group.wanted, running=group.cycle.places, axes=self._axes, links=links)
             return None if layout is None else layout.nodes
         if group.replica is None:
             # A replica keeps its index, and with it what it holds; a rank the copies that its node has in memory.
-            return keep_places(there, group.wanted, before=group.cycle.places, axes=self._axes)
+            return keep_places(there, group.wanted, before=group.cycle.places, axes=self._axes, links=links)
         return first_free(there, before=group.cycle.places)
+
+    def _bad_links(self, places: Iterable[str]) -> dict[str, float]:
+        """The score of each place whose node has links that are not sound, by the site's file as it is now."""
+        file = Path(self.plan.link_health or link_health.DEFAULT_FILE)
+        if not file.exists():
+            return {}
+        try:
+            scores = link_health.read(file, now_s=time.time()).scores()
+        except FabricError as error:
+            LOG.warning("bad links are not known: %s", error.message)
+            return {}
+        node_of = {place: self._links.members[place].node for place in places}
+        return {place: scores[node] for place, node in node_of.items() if node in scores}
 
     def score(self, group: Group) -> Score | None:
         """How a group's nodes lie in the fabric; None where Slurm knows no switches."""

@@ -9,10 +9,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from trainmaster.fabric.crossings import Place, Score, score
 from trainmaster.fabric.mesh import Axis
 from trainmaster.fabric.order import arrange
+
+_SOUND: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +54,19 @@ def in_fabric_order(addresses: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def lay_out(
-    addresses: Mapping[str, str], wanted: int, *, running: Iterable[str] = (), axes: Sequence[Axis] = ()
+    addresses: Mapping[str, str],
+    wanted: int,
+    *,
+    running: Iterable[str] = (),
+    axes: Sequence[Axis] = (),
+    links: Mapping[str, float] = _SOUND,
 ) -> Layout | None:
     """Choose `wanted` of the healthy nodes in `addresses`, or None when there are too few.
 
-    A node of `running` (the previous cycle) stays, since its data is warm. A free place is taken by a node whose pod
-    and leaf already run most of the job, so that the job spans few of them; the spares are then the nodes that fit
-    worst. With the axes of a mesh the ranks follow the order in which its traffic crosses least.
+    A node of `running` (the previous cycle) stays, since its data is warm. A free place is taken by a node with sound
+    links, and among those by one whose pod and leaf already run most of the job, so that the job spans few of them; the
+    spares are then the nodes that fit worst. With the axes of a mesh the ranks follow the order in which its traffic
+    crosses least. `links`: the score of each node whose links are not all sound; a ring is as fast as its slowest.
     """
     order = in_fabric_order(addresses)
     if len(order) < wanted:
@@ -69,7 +78,8 @@ def lay_out(
     pods = Counter(leaf[node][:-1] for node in (chosen or order))
     # Sorting is stable, so that the fabric's order breaks ties and the choice is repeatable.
     free = sorted(
-        (node for node in order if node not in kept), key=lambda node: (-pods[leaf[node][:-1]], -crowd[leaf[node]])
+        (node for node in order if node not in kept),
+        key=lambda node: (-links.get(node, 1.0), -pods[leaf[node][:-1]], -crowd[leaf[node]]),
     )
     taken = {*chosen, *free[: wanted - len(chosen)]}
     nodes = tuple(node for node in order if node in taken)
@@ -92,14 +102,19 @@ def _spots(addresses: Mapping[str, str], nodes: Iterable[str]) -> list[Place]:
 
 
 def keep_places(
-    addresses: Mapping[str, str], wanted: int, *, before: tuple[str, ...], axes: Sequence[Axis] = ()
+    addresses: Mapping[str, str],
+    wanted: int,
+    *,
+    before: tuple[str, ...],
+    axes: Sequence[Axis] = (),
+    links: Mapping[str, float] = _SOUND,
 ) -> tuple[str, ...] | None:
     """As `lay_out`, but who stays keeps its rank, and a new place takes the rank of one that is gone.
 
     >>> keep_places({"n2": "n2", "n3": "n3"}, 2, before=("n1", "n2"))
     ('n3', 'n2')
     """
-    layout = lay_out(addresses, wanted, running=before, axes=axes)
+    layout = lay_out(addresses, wanted, running=before, axes=axes, links=links)
     if layout is None or len(before) != wanted:
         return None if layout is None else layout.nodes
     fresh = iter([place for place in layout.nodes if place not in before])

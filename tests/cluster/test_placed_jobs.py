@@ -1,6 +1,7 @@
 """Jobs that are kept to pods and whose ranks lie in the fabric as predicted, seen from inside."""
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from tests.real_lab import small, states, until, wait_for
 
 from trainmaster.fabric.crossings import Place
+from trainmaster.fabric.link_health import BadNode, LinkHealth, encode
 from trainmaster.fabric.mesh import axes_of, between_nodes
 from trainmaster.fabric.order import arrange
 from trainmaster.lab.cluster import Lab, LabSpec, up
@@ -16,6 +18,7 @@ from trainmaster.launcher.placement import Placement
 from trainmaster.launcher.record import Event
 from trainmaster.launcher.roles.role import Role, submit_roles
 from trainmaster.launcher.submit.executor import map_array, submit
+from trainmaster.launcher.submit.spec import JobSpec
 
 pytestmark = pytest.mark.cluster
 
@@ -70,28 +73,25 @@ def said(run_dir: Path, ranks: int) -> list[str]:
     return [path.read_text() for path in found if path is not None]
 
 
-def started_with_a_spare(folder: Path, mesh: dict[str, int]) -> tuple[Event, list[str]]:
-    """A job of eight nodes and a spare that all came in time; its RUNNING event, and the node of each rank.
+def started_with_a_spare(folder: Path, spec: JobSpec) -> tuple[Event, list[str]]:
+    """A job with a spare that all came in time; its RUNNING event, and the node of each rank.
 
     Ranks do not wait for a spare that comes late: on a busy machine the ninth agent may come after the start, and
     whoever was there, the worst placed among them, has got ranks.
     """
     for number in range(5):
-        job = submit(
-            [sys.executable, "-c", SAY],
-            spec=small(nodes=8, spares=1, exclude="n06,n09", placement=Placement(mesh=mesh)),
-            folder=folder / str(number),
-        )
+        job = submit([sys.executable, "-c", SAY], spec=spec, folder=folder / str(number))
         job.wait()
         event = next(event for event in job.events() if event.state == "RUNNING")
         if event.spares:
-            return event, said(job.run_dir, 8)
-    raise AssertionError("in five jobs one of nine agents came late")
+            return event, said(job.run_dir, spec.nodes)
+    raise AssertionError("in five jobs one of the agents came late")
 
 
 def test_ranks_follow_the_mesh_and_the_worst_node_is_the_spare(lab: Lab, tmp_path: Path) -> None:
     mesh = {"pp": 2, "dp": 4}
-    event, ranks = started_with_a_spare(tmp_path, mesh)
+    spec = small(nodes=8, spares=1, exclude="n06,n09", placement=Placement(mesh=mesh))
+    event, ranks = started_with_a_spare(tmp_path, spec)
     assert tuple(ranks) == event.nodes
     in_order = sorted(ranks, key=lambda node: (place_of(node), int(node[1:])))
     axes = between_nodes(axes_of(mesh), 1)
@@ -102,6 +102,19 @@ def test_ranks_follow_the_mesh_and_the_worst_node_is_the_spare(lab: Lab, tmp_pat
         assert len({pod_of(node) for node in ranks[stage::2]}) == 1
     assert pod_of(event.spares[0]) not in {pod_of(node) for node in ranks}
     assert event.detail["placement"]["axes"]["dp"][0] == 0
+
+
+def test_a_node_with_bad_links_waits_as_a_spare(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.toml").write_text(f'link_health = "{tmp_path}/links.json"\n')
+    monkeypatch.setenv("TRAINMASTER_CONFIG", str(tmp_path / "config.toml"))
+    bad = {"n04": BadNode(score=0.5), "n05": BadNode(score=0.9)}
+    found = LinkHealth(taken_at_s=time.time(), good_for_s=3600.0, known="n[01-11]", nodes=bad)
+    (tmp_path / "links.json").write_text(encode(found))
+    # By where they lie n07 would wait: it is alone under its leaf.
+    spec = small(nodes=3, spares=1, exclude="n03,n06,n08,n09,n10,n11,n02")
+    event, ranks = started_with_a_spare(tmp_path, spec)
+    assert event.spares == ("n04",) and sorted(ranks) == ["n01", "n05", "n07"]
+    assert event.detail["bad_links"] == {"n04": 0.5, "n05": 0.9}
 
 
 def test_a_job_is_kept_to_the_pod_that_fits_best(lab: Lab, tmp_path: Path) -> None:

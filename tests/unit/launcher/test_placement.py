@@ -34,6 +34,22 @@ def test_spares_are_the_nodes_that_fit_worst() -> None:
     assert layout is not None and layout.nodes == ("a1", "a2", "a3") and layout.spares == ("b1",)
 
 
+def test_a_node_with_bad_links_waits_as_a_spare_though_it_lies_well() -> None:
+    addresses = {"a1": "s.l1.a1", "a2": "s.l1.a2", "a3": "s.l1.a3", "b1": "s.l2.b1"}
+    layout = lay_out(addresses, 3, links={"a2": 0.5})
+    assert layout is not None and layout.nodes == ("a1", "a3", "b1") and layout.spares == ("a2",)
+    # Where all are needed it is better than nothing, and the worse of two waits.
+    layout = lay_out(addresses, 3, links={"a2": 0.5, "b1": 0.9})
+    assert layout is not None and layout.spares == ("a2",)
+    layout = lay_out(addresses, 4, links={"a2": 0.0})
+    assert layout is not None and set(layout.nodes) == set(addresses)
+
+
+def test_who_ran_stays_though_its_links_are_bad() -> None:
+    addresses = {"a1": "s.l1.a1", "a2": "s.l1.a2", "a3": "s.l1.a3"}
+    assert keep_places(addresses, 2, before=("a2", "a1"), links={"a2": 0.1}) == ("a2", "a1")
+
+
 def test_a_dead_node_is_replaced_under_its_own_leaf() -> None:
     left = {node: address for node, address in TWO_LEAVES.items() if node != "n02"}
     layout = lay_out(left, 4, running=("n02", "n04", "n06", "n01"))
