@@ -29,15 +29,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _common(verb)
     verb.set_defaults(run=_hooks, purge=False)
 
-    verb = verbs.add_parser(
-        "controller", help="systemd unit and policy on the host of slurmctld; systemctl is not called"
-    )
-    verb.add_argument("--prefix", type=Path, default=Path("/"), metavar="FOLDER", help="what etc/ lies in (/)")
-    verb.add_argument("--user", help="whom it runs as: an operator of Slurm (slurm)")
-    verb.add_argument("--program", type=Path, metavar="FILE", help="the command trainmaster (this one)")
-    verb.add_argument("--slurm-conf", default="", metavar="FILE", help="if Slurm's commands do not find it themselves")
-    _common(verb)
-    verb.set_defaults(run=_controller)
+    for what, text, run in (
+        ("controller", "systemd unit and policy on the host of slurmctld; systemctl is not called", _controller),
+        ("planner", "systemd unit of `fabric plan` on the host of slurmctld; systemctl is not called", _planner),
+    ):
+        verb = verbs.add_parser(what, help=text)
+        verb.add_argument("--prefix", type=Path, default=Path("/"), metavar="FOLDER", help="what etc/ lies in (/)")
+        verb.add_argument("--user", default="slurm", help="whom it runs as: an operator of Slurm (slurm)")
+        verb.add_argument("--program", type=Path, metavar="FILE", help="the command trainmaster (this one)")
+        verb.add_argument("--slurm-conf", default="", metavar="FILE", help="if Slurm's commands do not find it")
+        _common(verb)
+        verb.set_defaults(run=run)
 
     verb = verbs.add_parser("topology", help="topology.conf beside slurm.conf, once it is sound")
     verb.add_argument("--prefix", type=Path, required=True, metavar="FOLDER", help="where slurm.conf lies")
@@ -67,12 +69,13 @@ def configure_uninstall(parser: argparse.ArgumentParser) -> None:
     for what, text in (
         ("hooks", "prolog, epilog, health check and task prolog; refused while slurm.conf names them"),
         ("controller", "systemd unit and policy"),
+        ("planner", "systemd unit of `fabric plan`"),
         ("topology", "topology.conf; one of the site's comes back"),
         ("metrics", "alert rules and dashboard"),
     ):
         verb = verbs.add_parser(what, help=text)
         verb.add_argument(
-            "--prefix", type=Path, required=what != "controller", default=Path("/"), metavar="FOLDER",
+            "--prefix", type=Path, required=what not in ("controller", "planner"), default=Path("/"), metavar="FOLDER",
             help="as it was installed",
         )  # fmt: skip
         verb.add_argument("--purge", action="store_true", help="files that somebody has edited too")
@@ -150,15 +153,31 @@ def _done(args: argparse.Namespace, steps: "tuple[Step, ...]", *, then: str = ""
 
 
 def _controller(args: argparse.Namespace) -> int:
+    from trainmaster.slurm_plugins import install_controller
+
+    wanted = install_controller.files(program=_program(args), user=args.user, slurm_conf=args.slurm_conf)
+    return _unit(args, install_controller.MANIFEST, wanted, name="trainmaster-controller")
+
+
+def _planner(args: argparse.Namespace) -> int:
+    from trainmaster.slurm_plugins import install_planner
+
+    wanted = install_planner.files(program=_program(args), user=args.user, slurm_conf=args.slurm_conf)
+    return _unit(args, install_planner.MANIFEST, wanted, name="trainmaster-planner")
+
+
+def _program(args: argparse.Namespace) -> Path:
     import sys
 
-    from trainmaster.slurm_plugins import install_controller, placing
+    return args.program or Path(sys.prefix) / "bin/trainmaster"
 
-    program = args.program or Path(sys.prefix) / "bin/trainmaster"
-    wanted = install_controller.files(program=program, user=args.user or "slurm", slurm_conf=args.slurm_conf)
+
+def _unit(args: argparse.Namespace, manifest: str, wanted: dict[str, bytes], *, name: str) -> int:
+    from trainmaster.slurm_plugins import placing
+
     act = placing.steps if args.dry_run else placing.place
-    steps = act(args.prefix, args.prefix / install_controller.MANIFEST, wanted)
-    return _done(args, steps, then="systemctl daemon-reload && systemctl enable --now trainmaster-controller")
+    steps = act(args.prefix, args.prefix / manifest, wanted)
+    return _done(args, steps, then=f"systemctl daemon-reload && systemctl enable --now {name}")
 
 
 def _topology(args: argparse.Namespace) -> int:
@@ -188,9 +207,20 @@ def _metrics(args: argparse.Namespace) -> int:
 
 def _uninstall(args: argparse.Namespace) -> int:
     from trainmaster.errors import InstallError
-    from trainmaster.slurm_plugins import install_controller, install_metrics, install_topology, placing
+    from trainmaster.slurm_plugins import (
+        install_controller,
+        install_metrics,
+        install_planner,
+        install_topology,
+        placing,
+    )
 
-    manifests = {"controller": install_controller, "topology": install_topology, "metrics": install_metrics}
+    manifests = {
+        "controller": install_controller,
+        "planner": install_planner,
+        "topology": install_topology,
+        "metrics": install_metrics,
+    }
     name = manifests[args.what].MANIFEST
     steps = placing.removal(args.prefix, args.prefix / name, purge=args.purge)
     left = any(step.verb in ("keep", "restore") and step.path == install_topology.FILE for step in steps)

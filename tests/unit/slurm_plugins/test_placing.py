@@ -1,5 +1,6 @@
 """The controller's unit and policy, a topology.conf: put in place, upgraded over edits, and taken away."""
 
+import argparse
 import json
 import os
 import shutil
@@ -11,7 +12,8 @@ import pytest
 
 from trainmaster.cli import main
 from trainmaster.errors import InstallError
-from trainmaster.slurm_plugins import install_controller, placing
+from trainmaster.fabric import plan_cli
+from trainmaster.slurm_plugins import install_controller, install_planner, placing
 
 TOPOLOGY = "SwitchName=leaf1 Nodes=n[1-2]\nSwitchName=leaf2 Nodes=n[3-4]\nSwitchName=spine Switches=leaf[1-2]\n"
 
@@ -117,10 +119,30 @@ def test_the_controllers_unit_and_policy(tmp_path: Path, capsys: pytest.CaptureF
     assert tree(tmp_path) == {install_controller.POLICY: mine}
 
 
+def test_the_planners_unit_goes_as_it_came(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"--prefix={tmp_path}", "--program=/usr/bin/true", "--slurm-conf=/etc/slurm/slurm.conf"]
+    assert main(["install", "planner", *words]) == 0
+    assert "enable --now trainmaster-planner" in capsys.readouterr().out
+    lines = (tmp_path / install_planner.UNIT).read_text().splitlines()
+    command = next(line for line in lines if line.startswith("ExecStart="))
+    assert "User=slurm" in lines and "Environment=SLURM_CONF=/etc/slurm/slurm.conf" in lines
+    assert command.startswith("ExecStart=/usr/bin/true fabric plan ")
+    # What it writes lies in a folder that the unit makes, and its words are ones that the command knows.
+    folder = next(line for line in lines if line.startswith("RuntimeDirectory=")).partition("=")[2]
+    assert install_planner.PLACEMENTS.startswith(f"/run/{folder}/")
+    parser = argparse.ArgumentParser()
+    plan_cli.add(parser.add_subparsers())
+    parsed = parser.parse_args(command.split()[2:])
+    assert (str(parsed.output), parsed.waiting, parsed.every) == (install_planner.PLACEMENTS, True, 10.0)
+    assert main(["uninstall", "planner", f"--prefix={tmp_path}"]) == 0
+    assert tree(tmp_path) == {}
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
-def test_systemd_takes_the_unit_and_finds_it_hardened(tmp_path: Path) -> None:
-    assert main(["install", "controller", f"--prefix={tmp_path}", "--user=root", "--program=/usr/bin/true"]) == 0
-    unit = tmp_path / install_controller.UNIT
+@pytest.mark.parametrize("what", ["controller", "planner"])
+def test_systemd_takes_the_unit_and_finds_it_hardened(tmp_path: Path, what: str) -> None:
+    assert main(["install", what, f"--prefix={tmp_path}", "--user=root", "--program=/usr/bin/true"]) == 0
+    unit = tmp_path / {"controller": install_controller, "planner": install_planner}[what].UNIT
     checked = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
     assert not [line for line in checked.stderr.splitlines() if unit.name in line], checked.stderr
     rated = subprocess.run(
