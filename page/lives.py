@@ -68,9 +68,12 @@ class Lives:
     def _sample(self, job_id: int) -> None:
         lines = text_of(self._folders[job_id] / "step", bytes_max=65536).splitlines()
         try:
-            step, values = int(lines[0].split()[0]), json.loads(lines[2])
+            # The slowest rank's, which goes back after a restart; the first line, the job's last step, never does.
+            step, values = int(lines[1].split()[1]), json.loads(lines[2])
             numbers = {str(name): float(value) for name, value in values.items()}
         except (IndexError, ValueError, AttributeError, TypeError):
+            return
+        if step < 0:
             return
         curves = self._curves.setdefault(job_id, {})
         for name, value in numbers.items():

@@ -18,6 +18,33 @@ _PIXEL = """([name, right]) => {
   const x = at(place.x, right ? 0.88 : 0.16), y = at(place.y, right ? 0.12 : 0.16);
   return [...canvas.getContext("2d").getImageData(x, y, 1, 1).data.slice(0, 3)];
 }"""
+_NAMELESS = """() => [...document.querySelectorAll("a, button, input, canvas[tabindex], [role=img], table")]
+  .filter((one) => one.checkVisibility() && !(one.ariaLabel || one.getAttribute("aria-label") || one.textContent.trim()
+    || one.labels?.[0]?.textContent.trim() || one.caption?.textContent.trim()))
+  .map((one) => one.outerHTML.slice(0, 120))"""
+# Contrast after WCAG 2.1: relative luminance of a text's colour and of the first background behind it that is opaque.
+_FAINT = """() => {
+  const parsed = (text) => /^rgba?\\(([^)]+)\\)$/.exec(text)?.[1].split(",").map(Number);
+  const light = (rgb) => rgb.slice(0, 3).map((part) => part / 255)
+    .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
+  const found = [], walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const text = walk.currentNode.textContent.trim(), one = walk.currentNode.parentElement;
+    const seen = one.checkVisibility({ opacityProperty: true }) && !one.closest(".unseen, .skip, script, style");
+    if (!text || !seen) continue;
+    const ink = parsed(getComputedStyle(one)[one instanceof SVGElement ? "fill" : "color"]);
+    let behind = one, paper = null;
+    while (behind && !(paper && (paper[3] ?? 1) === 1)) {
+      paper = parsed(getComputedStyle(behind).backgroundColor);
+      behind = behind.parentElement;
+    }
+    if (!ink || !paper) continue;
+    const [low, high] = [light(ink), light(paper)].sort((a, b) => a - b), ratio = (high + 0.05) / (low + 0.05);
+    if (ratio < 4.5) found.push(`${text.slice(0, 40)}: ${ratio.toFixed(2)}`);
+  }
+  return found;
+}"""
 LEAVES = """() => document.querySelector("canvas[role=application]").fleet.plan.leaves
   .map(({ leaf }) => [leaf.name, leaf.nodes, leaf.rails])"""
 """Of the map: leaves, their nodes, and how many links of each rail are not sound."""
@@ -84,6 +111,25 @@ def painted(page: Page, name: str) -> tuple[int, ...]:
 def wait_for(page: Page, condition: str, arg: Any = None, *, timeout_s: float = 90.0) -> None:
     """Until a condition of JavaScript holds."""
     page.wait_for_function(condition, arg=arg, timeout=timeout_s * 1000)
+
+
+def hard_to_use(page: Page) -> list[str]:
+    """What a screen reader would have no name for, and texts too faint to read, light or dark."""
+    found: list[str] = page.evaluate(_NAMELESS)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        found += [f"{scheme}: {text}" for text in page.evaluate(_FAINT)]
+    page.emulate_media(color_scheme="light")
+    return found
+
+
+def tab_to(page: Page, name: str) -> None:
+    """Press Tab until a link or button of this name has the focus."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent.trim()") == name:
+            return
+    raise AssertionError(f"Tab never comes to {name!r}")
 
 
 def shoot(page: Page, name: str, *, whole: bool = True) -> None:

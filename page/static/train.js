@@ -8,7 +8,7 @@ const STAGES = ["BOOKED", "DRAINING", "WORKING", "INSPECTING", "CHECKING", "RETU
 const WORDS = { BOOKED: "booked", DRAINING: "draining", WORKING: "worked on", INSPECTING: "versions read", CHECKING: "verified", RETURNING: "returning", FINISHING: "finishing", DONE: "back" };
 
 export function trainView(root) {
-  const lines = el("div", {}), trains = el("div", {});
+  const lines = el("div", { class: "below" }), trains = el("div", {});
   const sub = el("span", { class: "sub" });
   const drawLines = () => lines.replaceChildren(...store.facts.lines.map(capacity));
   function drawTrains() {
@@ -71,6 +71,6 @@ function card(train) {
     ["Started", moment(train.started_at)], train.where === "through" ? ["Through", train.ended_at ? `${moment(train.ended_at)}, after ${lasting(train.ended_at - train.started_at)}` : ""]
       : ["Every host by", `${moment(train.deadline)}, in ${lasting(train.deadline - now())}`],
     ["Went wrong", train.bad.map(([name, count]) => `${name}: ${many(count, "host")}`).join(", ")],
-    ["Failed", failed.length ? failed : ""], ["Next", next ?? (train.where === "through" ? "" : train.where === "paused" ? "nothing, until it goes on" : "nothing at this moment: it waits for what is under way")],
+    ["Failed", failed.length ? failed : ""], ["Next", next ?? (train.where === "through" ? "" : train.where === "paused" ? "nothing, until it goes on" : train.in_hand ? "nothing, until what is under way is done" : "nothing at this moment")],
   ]));
 }

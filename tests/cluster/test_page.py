@@ -105,6 +105,27 @@ def test_a_pulled_cable_shows_on_the_map_and_a_person_releases_a_node(
         # Who it was stands in the node's life on the page as well, and where Slurm's people look.
         page.wait_for_selector(f"main >> text={me} (page): a new fan")
         assert f"{me} (page): a new fan" in said(tmp_path, "why", "n05")
+        assert not real_page.hard_to_use(page)
+        # All of it without a mouse, with a name for everything, and nothing too faint; also a job of plain sbatch.
+        job_id = real_lab.Watched(lab, tmp_path).submit("sleep 600", "--nodes=2")
+        for tab in ("Jobs", "Maintenance", "Decisions", "Fleet"):
+            real_page.tab_to(page, tab)
+            page.keyboard.press("Enter")
+            page.wait_for_selector(f"h1 >> text={tab}")
+            assert page.get_attribute("nav [aria-current]", "href") == (page.evaluate("location.hash") or "#/")
+            assert page.evaluate("document.activeElement.id") == "main"
+            if tab == "Jobs":
+                page.wait_for_selector(f"a[href='#/job/{job_id}']", timeout=30_000)
+            assert not real_page.hard_to_use(page), tab
+            assert tab in page.title()
+        real_page.tab_to(page, "As a table")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("table >> text=n06")
+        assert not real_page.hard_to_use(page)
+        page.goto(f"{url.partition('#')[0]}#/job/{job_id}")
+        page.wait_for_selector("text=It was not started by trainmaster's launcher")
+        assert not real_page.hard_to_use(page)
+        real_lab.Watched(lab, tmp_path).client.cancel(job_id)
         page.close()
 
 

@@ -50,6 +50,11 @@ def test_a_node_dies_and_its_job_swaps_it(chromium: Browser, tmp_path: Path, mon
             assert "token" not in page.url
             real_page.wait_for(page, "() => document.getElementById('stale').hidden")
             assert real_page.colour(page, victim) == real_page.painted(page, "busy")
+            # A job has to be under way for a while, and to have been seen so, before it can be seen to go back.
+            sampled = (
+                "number => fetch(`/api/job/${number}`).then((a) => a.json()).then((a) => a.life.curves.loss ?? [])"
+            )
+            real_page.wait_for(page, f"async (number) => (await ({sampled})(number)).at(-1)?.[0] > 60", job.job_id)
             lab.fault("node-death", victim)
             real_page.wait_for(page, "() => document.querySelector('[data-look=down] b').textContent === '1'")
             page.wait_for_timeout(100)
@@ -86,7 +91,7 @@ def test_a_node_dies_and_its_job_swaps_it(chromium: Browser, tmp_path: Path, mon
             page.wait_for_selector("svg.chart[aria-label^='loss from']", timeout=60_000)
             label = page.get_attribute("svg.chart[aria-label^='loss from']", "aria-label") or ""
             begun, now = (float(word) for word in re.findall(r"(?:from|to) ([0-9.e-]+)", label)[:2])
-            assert now < begun
+            assert now < begun and "gone back 1 time" in label
             page.wait_for_timeout(5000)
             real_page.shoot(page, "job")
             page.goto(f"{bare}#/decisions")
@@ -120,7 +125,8 @@ def test_a_train_is_paused_and_goes_on_and_never_shows_less_than_the_guarantee(
             at.said("train", "emergency", "spring", *at.policy, "--reason", "a bad driver")
             page.wait_for_selector(".track .here", timeout=60_000)
             real_lab.until(lambda: at.state().trains["spring"].visited >= 1, "the canary is back", timeout_s=240)
-            page.wait_for_selector(".track .here", timeout=120_000)
+            keys = "document.querySelector('[data-train=spring] .keys')"
+            real_page.wait_for(page, f"() => /^1 host visited[12] in hand/.test({keys}.textContent)", timeout_s=120)
             real_page.shoot(page, "train")
             page.click("text=Pause this train")
             page.keyboard.type("a demo at noon")
