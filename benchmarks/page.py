@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -69,7 +69,7 @@ class Fleet:
             for name, state in self.state.items()
         )
 
-    def all_jobs(self) -> tuple[Job, ...]:
+    def all_jobs(self, *, exclusions_of: Callable[[Job], bool] = lambda job: True) -> tuple[Job, ...]:
         size = int(len(self.names) * 0.93)
         found, at, job_id = [], 0, 100
         for share in (0.6, 0.2, 0.1, 0.06, 0.04):

@@ -1,6 +1,6 @@
 """Looks at the cluster: three commands, two of them for jobs, whatever its size. And the one door for acts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from msgspec import structs
@@ -20,8 +20,8 @@ class Door(Protocol):
     def nodes(self, names: str = "") -> tuple[Node, ...]:
         """All nodes, or those of a hostlist."""
 
-    def all_jobs(self) -> tuple[Job, ...]:
-        """Every job that slurmctld knows."""
+    def all_jobs(self, *, exclusions_of: Callable[[Job], bool] = ...) -> tuple[Job, ...]:
+        """Every job that slurmctld knows; `excluded_nodes` at least of those that are asked for."""
 
     def job(self, job_id: int | str) -> Job | None:
         """One job."""
@@ -95,10 +95,15 @@ def look(door: Door, *, now: float, leaf_of: Mapping[str, str], reservations: bo
     """One look. Raises SlurmError when slurmctld does not answer; then nothing is decided."""
     # The time from before asking: a view is as old as its oldest part.
     # Jobs first: of one that has just lost its node, the node's state has to be known already.
-    jobs = door.all_jobs()
+    jobs = door.all_jobs(exclusions_of=_on_its_way_back)
     nodes = door.nodes()
     reserved = door.reservations() if reservations else ()
     return snapshot.of(at=now, nodes=nodes, jobs=jobs, reservations=reserved, leaf_of=leaf_of)
+
+
+def _on_its_way_back(job: Job) -> bool:
+    """Whether it may be let start again, without some nodes: of others nobody here asks what they exclude."""
+    return job.restarts > 0 and job.active and job.state not in ("RUNNING", "SUSPENDED")
 
 
 def again(

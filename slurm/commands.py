@@ -98,9 +98,12 @@ class Commands:
         """The parts of a heterogeneous job; none when Slurm has forgotten it."""
         return tuple(job for job in self._known_jobs("--jobs", str(job_id)) if job.het_job_id == job_id)
 
-    def all_jobs(self) -> tuple[Job, ...]:
-        """Every job that slurmctld knows, those that ended lately too."""
-        return self._known_jobs()
+    def all_jobs(self, *, exclusions_of: Callable[[Job], bool] = lambda job: True) -> tuple[Job, ...]:
+        """Every job that slurmctld knows, those that ended lately too; `excluded_nodes` of those that are asked for.
+
+        ExcNodeList is a question of its own: a second one for all jobs, which is left out where no job needs it.
+        """
+        return self._known_jobs(exclusions_of=exclusions_of)
 
     def jobs(self, *, user: str | None = None) -> tuple[Job, ...]:
         """The jobs that are not over, without their `excluded_nodes`."""
@@ -108,19 +111,22 @@ class Commands:
         args = ["--user", user] if user is not None else []
         return _read(job_text.jobs, self._squeue(*args, "--Format", job_text.asked(mark)), mark)
 
-    def _known_jobs(self, *args: str) -> tuple[Job, ...]:
+    def _known_jobs(self, *args: str, exclusions_of: Callable[[Job], bool] = lambda job: True) -> tuple[Job, ...]:
         mark = job_text.new_mark()
         try:
             text = self._squeue("--states=all", *args, "--Format", job_text.asked(mark))
-            more = self._squeue("--states=all", *args, "--format", job_text.asked_exclusions(mark)) if text else ""
+            jobs = _read(job_text.jobs, text, mark)
+            asked = {job.job_id for job in jobs if exclusions_of(job)}
+            more = self._squeue("--states=all", *args, "--format", job_text.asked_exclusions(mark)) if asked else ""
         except (SlurmUnreachable, SlurmMissing):
             raise
         except SlurmError as error:
             if "Invalid job id" in error.message:
                 return ()
             raise
-        left_out = _read(job_text.exclusions, more, mark)
-        jobs = _read(job_text.jobs, text, mark)
+        left_out = {
+            number: names for number, names in _read(job_text.exclusions, more, mark).items() if number in asked
+        }
         return tuple(
             replace(job, excluded_nodes=left_out[job.job_id]) if job.job_id in left_out else job for job in jobs
         )

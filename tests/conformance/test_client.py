@@ -118,6 +118,15 @@ def test_what_a_user_writes_makes_up_no_job(lab: Lab, client: SlurmClient) -> No
     wait_for(client, job_id, "CANCELLED")
 
 
+def test_exclusions_are_asked_for_only_where_they_are_wanted(lab: Lab, client: SlurmClient) -> None:
+    job_id = client.submit(script(lab, "true", options="--hold --exclude=n01"))
+    for wanted, seen in ((lambda job: job.job_id == job_id, "n01"), (lambda job: False, "")):
+        (found,) = [job for job in client.all_jobs(exclusions_of=wanted) if job.job_id == job_id]
+        assert found.excluded_nodes == seen
+    client.cancel(job_id)
+    wait_for(client, job_id, "CANCELLED")
+
+
 def test_a_squeue_that_a_user_has_set_up(lab: Lab) -> None:
     client = Commands(env={**lab.env, "SQUEUE_STATES": "SUSPENDED", "SQUEUE_FORMAT": "%A", "SLURM_TIME_FORMAT": "%s"})
     job_id = client.submit(script(lab, "true", options="--hold"))

@@ -1,6 +1,7 @@
 """A small Slurm for the controller: enough of slurmctld's rules to be wrong with."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -102,9 +103,9 @@ class SmallSlurm:
         wanted = snapshot.members(names) if names else self.all.keys()
         return tuple(node for name, node in self.all.items() if name in wanted)
 
-    def all_jobs(self) -> tuple[Job, ...]:
+    def all_jobs(self, *, exclusions_of: Callable[[Job], bool] = lambda job: True) -> tuple[Job, ...]:
         self._call("all_jobs")
-        return tuple(self.known.values())
+        return tuple(job if exclusions_of(job) else replace(job, excluded_nodes="") for job in self.known.values())
 
     def job(self, job_id: int | str) -> Job | None:
         self._call("job")

@@ -129,8 +129,8 @@ def test_a_job_that_ends_between_look_and_act_is_not_run_again(site: Site) -> No
     site.slurm.set("n0003", drain=FATAL)
     answer = site.slurm.all_jobs
 
-    def ends_meanwhile():
-        told = answer()
+    def ends_meanwhile(**values):
+        told = answer(**values)
         site.slurm.known[7] = replace(site.slurm.known[7], state="COMPLETED")
         return told
 

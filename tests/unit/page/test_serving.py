@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Slurm:
             raise SlurmUnreachable("slurmctld did not answer")
         return tuple(Node(name=name, state=state, partitions=("batch",)) for name, state in self.state.items())
 
-    def all_jobs(self) -> tuple[Job, ...]:
+    def all_jobs(self, *, exclusions_of: Callable[[Job], bool] = lambda job: True) -> tuple[Job, ...]:
         return ()
 
 
