@@ -35,7 +35,12 @@ from trainmaster.controller.policy import Modes, Policy
 from trainmaster.lab.cluster import Lab, LabSpec, up
 from trainmaster.slurm.commands import Commands
 
-GOALS = {"quiet_tick_max_s": {"at_most": 2.0}, "storm_tick_max_s": {"at_most": 2.0}, "rss_mb": {"at_most": 500.0}}
+GOALS = {
+    "quiet_tick_s": {"at_most": 2.0},
+    "storm_tick_s": {"at_most": 2.0},
+    "quiet_requests_a_tick": {"at_most": 2.0},
+    "rss_mb": {"at_most": 500.0},
+}
 COUNTED = r"(\w+)\s+\(\s*\d+\) count:(\d+)"
 LOOKS = ("REQUEST_JOB_INFO", "REQUEST_NODE_INFO", "REQUEST_RESERVATION_INFO")
 """Answers of a size that grows with the cluster. Each command asks for the partitions, too."""

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -107,6 +108,43 @@ def test_the_detector_finds_lemons_and_names_few_others() -> None:
     assert posterior.recall >= rule.recall + 0.05
     mild, mild_rule = score(LemonWorld(lemon_rate=50.0), Lemons(), seeds=range(10))
     assert mild.recall >= mild_rule.recall
+
+
+def test_the_table_has_the_same_figures_however_many_processes_share_the_runs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = [
+        "sim",
+        "table",
+        "--gpus",
+        "512",
+        "4096",
+        "--days",
+        "4",
+        "--seeds",
+        "3",
+        "--failures-per-1000-node-days",
+        "20",
+    ]
+    assert cli.main([*words, "--workers", "1", "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert cli.main([*words, "--workers", "2", "--json", "--picture", str(tmp_path / "table.svg")]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out) == alone and alone["seeds"] == 3
+    assert "4096 GPUs: plain" in said.err and (tmp_path / "table.svg").stat().st_size > 1000
+    # The same seeds one by one, outside of the table.
+    world = World(nodes=512, failures_per_1000_node_days=20.0, days=4.0)
+    for care in LADDER:
+        mean = sum(simulate(world, care, seed=seed).ettr for seed in range(3)) / 3
+        assert alone[f"{care.name}_4096_gpus_ettr"] == round(mean, 4)
+        assert alone[f"{care.name}_4096_gpus_ettr"] < alone[f"{care.name}_512_gpus_ettr"]
+    assert cli.main(words) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[-5:]] == [care.name for care in LADDER]
+
+
+@pytest.mark.parametrize("words", [["--gpus", "7"], ["--seeds", "0"], ["--workers", "-1"]])
+def test_a_table_of_nothing_is_refused(words: list[str]) -> None:
+    assert cli.main(["sim", "table", *words]) == 2
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
