@@ -1,4 +1,4 @@
-"""Looks at the cluster: three commands, two of them for jobs, whatever its size. And the one door for acts."""
+"""Looks at the cluster: two commands, a third while a job is on its way back. And the one door for acts."""
 
 from collections.abc import Callable, Mapping
 from typing import Protocol
