@@ -16,6 +16,8 @@ SHORT_S = 1800
 """A check's drain that was lifted sooner than that, by whomever, repaired nothing."""
 QUIET_S = 86400
 """And nothing else befell the node in a day before and after it."""
+STRETCHES = 240
+"""How many parts the time is cut into for its history; more than a picture has room for would only cost time."""
 OFTEN = 3
 """Times out for its own sake in 28 days: the plain rule for a lemon."""
 
@@ -82,6 +84,7 @@ def values(
         "node_seconds": whole,
         "availability": 1 - out / whole if whole else None,
         "parts_s": {"in service": whole - out, **parts} if whole else parts,
+        "history": history(found, events, since_s, until_s),
         "causes": sorted(
             (
                 {
@@ -100,6 +103,30 @@ def values(
         "lemons": None if lemons is None else list(lemons),
         "notes": list(notes),
     }
+
+
+def history(
+    found: Iterable[Out], events: Iterable[NodeEvent], since_s: int, until_s: int, most: int = STRETCHES
+) -> list[dict[str, Any]]:
+    """Node-seconds that were out, by how, and that there were, in equal stretches whose sums are the report's.
+
+    >>> out = Out(node="n1", begin_s=5, end_s=15, how=DOWN, reason="")
+    >>> [(one["at"], one["lasted_s"], one["down"]) for one in history([out], [], 0, 25, most=3)]
+    [(0, 9, 4), (9, 9, 6), (18, 7, 0)]
+    """
+    width_s = max(1, -(-(until_s - since_s) // most))
+    cluster = [event for event in events if not event.node]
+    parts: list[dict[str, Any]] = []
+    for begin_s in range(since_s, until_s, width_s):
+        end_s = min(until_s, begin_s + width_s)
+        there_s = size_s(cluster, begin_s, end_s)
+        one = {"at": begin_s, "lasted_s": end_s - begin_s, "node_seconds": there_s}
+        parts.append(one | dict.fromkeys((DOWN, DRAINED, MAINTENANCE), 0))
+    for out in found:
+        for number in range((out.begin_s - since_s) // width_s, (out.end_s - 1 - since_s) // width_s + 1):
+            begin_s = since_s + number * width_s
+            parts[number][out.how] += min(out.end_s, begin_s + width_s) - max(out.begin_s, begin_s)
+    return parts
 
 
 def _doubtful(events: Sequence[NodeEvent], since_s: int, until_s: int) -> list[dict[str, Any]]:

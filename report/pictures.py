@@ -196,3 +196,55 @@ def life(values: Mapping[str, Any]) -> str:
         _moments(axes)
         figure.legend(loc="outside lower center", ncols=6)
         return to_svg(figure, "The life of the job")
+
+
+_HOW = {"down": "until found", "drained": "done again", "maintenance": "maintenance"}
+_BY = {"us": "productive", "health": "done again", "slurm": "until found", "other": "maintenance"}
+
+
+def outs_over_time(values: Mapping[str, Any]) -> str:
+    """Nodes that were out, by how, as steps whose areas are node-time."""
+    parts = values["history"]
+    with matplotlib.rc_context(style()):
+        figure, axes = _figure(3.0)
+        edges = _dates([one["at"] for one in parts] + [parts[-1]["at"] + parts[-1]["lasted_s"]])
+        below = [0.0] * len(parts)
+        for how, colour in _HOW.items():
+            top = [base + one[how] / one["lasted_s"] for base, one in zip(below, parts, strict=True)]
+            if top != below:
+                axes.stairs(top, edges, baseline=below, fill=True, color=COLOURS[colour], label=how)
+            below = top
+        axes.set_ylim(0, None)
+        axes.set_xlim(edges[0], edges[-1])
+        axes.set_ylabel("nodes out")
+        _moments(axes)
+        figure.legend(loc="outside lower center", ncols=3)
+        return to_svg(figure, "Nodes that were out, over time")
+
+
+def out_causes(values: Mapping[str, Any]) -> str:
+    """Node-hours that were not to be had, by cause, coloured by whose reason it was."""
+    found = values["causes"][:12][::-1]
+    with matplotlib.rc_context(style()):
+        figure, axes = _figure(1.2 + 0.36 * max(1, len(found)))
+        told: set[str] = set()
+        for number, one in enumerate(found):
+            label = None if one["by"] in told else one["by"]
+            told.add(one["by"])
+            colour = COLOURS[_BY.get(one["by"], "suspended")]
+            axes.barh(number, one["node_hours"], color=colour, height=0.65, label=label)
+        axes.set_yticks(range(len(found)), [f"{short(one['cause'])} ({one['times']:,})" for one in found])
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("node-hours")
+        figure.legend(loc="outside lower center", ncols=4)
+        return to_svg(figure, "Node-hours that were not to be had, by cause")
+
+
+def short(cause: str, most: int = 36) -> str:
+    """A cause that fits beside a bar; a dollar is no formula.
+
+    >>> short("fan 7 costs $5 and $6"), short("abcdef", most=4)
+    ('fan 7 costs \\\\$5 and \\\\$6', 'abc…')
+    """
+    cut = cause if len(cause) <= most else cause[: most - 1] + "…"
+    return cut.replace("$", "\\$")

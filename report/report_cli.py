@@ -50,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     fleet.add_argument(
         "--journal", type=Path, default=JOURNAL, metavar="FILE", help=f"the controller's; default {JOURNAL}"
     )
-    fleet.add_argument("--json", action="store_true")
+    _form(fleet)
     fleet.set_defaults(run=_fleet)
 
 
@@ -125,7 +125,7 @@ def _fleet(args: argparse.Namespace) -> int:
     import json
     import sys
 
-    from trainmaster.report import fleet, text
+    from trainmaster.report import fleet, page, text
     from trainmaster.report.gather import Notes, fleet_events, verdicts
     from trainmaster.report.moments import period
 
@@ -133,10 +133,12 @@ def _fleet(args: argparse.Namespace) -> int:
     notes = Notes()
     events = fleet_events(since_s, until_s, args.events_file)
     values = fleet.values(events, since_s, until_s, verdicts(args.journal, notes), notes.all())
-    print(
-        json.dumps(values) if args.json else text.fleet(values, colour=sys.stdout.isatty()),
-        end="\n" if args.json else "",
-    )
+    if args.json:
+        print(json.dumps(values))
+    elif args.html is not None:
+        _write(args.html, page.fleet(values))
+    else:
+        print(text.fleet(values, colour=sys.stdout.isatty()), end="")
     return 0
 
 

@@ -1,15 +1,18 @@
 """The fleet's report: node-time adds up, and a drain looks wrong only when nothing else speaks against the node."""
 
+import argparse
 import json
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainmaster.controller.journal import Journal
-from trainmaster.report import fleet
+from trainmaster.report import fleet, page
 from trainmaster.report.gather import Notes, verdicts
+from trainmaster.report.report_cli import configure
 from trainmaster.report.text import fleet as as_text
 from trainmaster.slurm.accounting import NodeEvent
 
@@ -38,6 +41,9 @@ def test_node_time_adds_up_also_when_events_overlap(found):
     assert values["node_seconds"] == 30_000 == sum(values["parts_s"].values())
     assert all(seconds >= 0 for seconds in values["parts_s"].values())
     assert round(sum(one["node_hours"] for one in values["causes"]) * 3600) == 30_000 - values["parts_s"]["in service"]
+    for how in (fleet.DOWN, fleet.DRAINED, fleet.MAINTENANCE):
+        assert sum(one[how] for one in values["history"]) == values["parts_s"][how]
+    assert sum(one["node_seconds"] for one in values["history"]) == 30_000
     # Second by second: a node is out while any of its events lasts.
     for node in ("n01", "n02", "n03"):
         spans = [
@@ -90,3 +96,36 @@ def test_nodes_that_are_out_often_are_named_and_reasons_are_no_markup(tmp_path: 
     assert verdicts(tmp_path / "none", notes) is None and "rule of three" in notes.all()[0]
     Journal(tmp_path / "journal").close()
     assert verdicts(tmp_path / "journal", Notes()) == []
+
+
+def test_a_fleet_page_needs_no_other_file_and_reasons_are_no_html(tmp_path: Path, capsys):
+    pytest.importorskip("matplotlib")
+    lines = [
+        "Cluster|NodeName|TimeStart|TimeEnd|State|User|TRES|ClusterNodes|Reason",
+        "lab||1793000000|Unknown||root|cpu=8|n[01-04]|Cluster Registered TRES",
+        "lab|n01|1793040000|1793040060|DRAIN|root|cpu=2||[HC] <b>gpu.xid: 79",
+        "lab|n02|1793050000|1793060000|DOWN*|slurm|cpu=2||Not responding",
+        "lab|n03|1793055000|1793065000|DRAIN|bob|cpu=2||costs $5 and $6",
+    ]
+    (tmp_path / "events").write_text("\n".join(lines) + "\n")
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    argv = ["fleet", "--events-file", str(tmp_path / "events"), "--journal", str(tmp_path / "none")]
+    argv += ["--since", "2026-10-26T06:00+00:00", "--until", "2026-10-28T00:00+00:00"]
+    args = parser.parse_args([*argv, "--html", str(tmp_path / "page.html")])
+    assert args.run(args) == 0 and capsys.readouterr().out.strip() == str(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<svg ") == 2 and "<b>gpu" not in page and "&lt;b&gt;gpu" in page
+    assert "costs $5 and $6" in page.split("</svg>")[1], "a dollar is not the beginning of a formula"
+    assert not [text for text in page.split('"') if text.startswith("http") and "w3.org" not in text
+                and "purl.org" not in text and "creativecommons" not in text]  # fmt: skip
+    from trainmaster.report.pictures import COLOURS
+
+    for name, marker in COLOURS.items():
+        assert marker not in page and f"--{name.replace(' ', '-')}:" in page
+
+
+def test_the_page_of_a_fleet_that_nothing_befell_is_made_too():
+    pytest.importorskip("matplotlib")
+    made = page.fleet(fleet.values((CLUSTER,), T0, T0 + 100, None, ()))
+    assert "100.000 %" in made and "<svg" not in made
