@@ -20,7 +20,7 @@ from trainmaster.controller.journal import Journal
 from trainmaster.controller.loop import Controller
 from trainmaster.controller.metrics import Metrics
 from trainmaster.errors import ControllerError
-from trainmaster.slurm.commands import Commands
+from trainmaster.slurm.pyslurm_client import open_client
 
 LOG = logging.getLogger("trainmaster.controller")
 
@@ -29,6 +29,8 @@ def run(journal_file: Path, policy_file: Path | None, *, once: bool, page: str =
     """Be the controller until SIGTERM or SIGINT; the exit code. `page`: ADDRESS:PORT to serve the page at."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     wanted = policy.load(policy_file)
+    opened = open_client(wanted.client, timeout_s=30.0)
+    LOG.info("Slurm is asked by %s: %s", type(opened.client).__name__, opened.why)
     journal = Journal(journal_file)
     metrics = Metrics()
     if wanted.metrics and not once:
@@ -37,7 +39,7 @@ def run(journal_file: Path, policy_file: Path | None, *, once: bool, page: str =
         except ControllerError as error:
             # Jobs come back whether or not somebody can count them.
             LOG.error("%s", error)
-    controller = Controller(Commands(timeout_s=30.0), journal, wanted, SystemClock(), metrics=metrics)
+    controller = Controller(opened.client, journal, wanted, SystemClock(), metrics=metrics)
     ends = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ends.set())
@@ -87,7 +89,7 @@ def _page(listen: str, journal_file: Path, policy_file: Path | None) -> Iterator
 def preview(policy_file: Path | None, *, as_json: bool) -> str:
     """What a controller that starts now would do, from one look at the cluster."""
     wanted = policy.load(policy_file)
-    door = Commands(timeout_s=30.0)
+    door = open_client(wanted.client, timeout_s=30.0).client
     now = SystemClock().now().timestamp()
     look = observe.look(door, now=now, leaf_of=observe.leaf_of(door))
     memory = take_in(look, rebuild.from_slurm(look, wanted, now), wanted, now)

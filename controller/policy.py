@@ -193,6 +193,8 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     tick_s: Annotated[float, Meta(gt=0.0)] = 5.0
     """Half of it is what a job's return waits on average for being noticed."""
+    client: Literal["commands", "pyslurm", "auto"] = "commands"
+    """Who reads nodes and jobs; `auto` takes pyslurm where one of Slurm's own release is importable."""
     modes: Modes = Modes()
     guarantee: dict[Word, Guarantee] = {}
     drains: Drains = Drains()
