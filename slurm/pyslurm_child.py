@@ -41,17 +41,12 @@ def answer(pyslurm: Any, question: str, number: int | None) -> Any:
     return [_values(job, _JOB) for job in jobs if number is None or _belongs(job, number)]
 
 
-def main(question: str, job: str = "") -> int:
-    """The exit code."""
-    try:
-        pyslurm = importlib.import_module("pyslurm")
-        sys.stdout.write(json.dumps(answer(pyslurm, question, int(job) if job else None)))
-    except Exception as error:  # noqa: BLE001
-        # Of any kind: also what its C parts raise has to reach the one who asked as words.
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        return 1
-    return 0
+def main(question: str, job: str = "") -> None:
+    """Print the answer. Whatever is raised, also by pyslurm's C parts, reaches the one who asked in one line."""
+    sys.excepthook = lambda kind, error, trace: print(f"{kind.__name__}: {error}", file=sys.stderr)
+    pyslurm = importlib.import_module("pyslurm")
+    sys.stdout.write(json.dumps(answer(pyslurm, question, int(job) if job else None)))
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    main(*sys.argv[1:])
