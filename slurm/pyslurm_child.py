@@ -43,7 +43,7 @@ def answer(pyslurm: Any, question: str, number: int | None) -> Any:
 
 def main(question: str, job: str = "") -> None:
     """Print the answer. Whatever is raised, also by pyslurm's C parts, reaches the one who asked in one line."""
-    sys.excepthook = lambda kind, error, trace: print(f"{kind.__name__}: {error}", file=sys.stderr)
+    sys.excepthook = lambda kind, error, trace: sys.stderr.write(f"{kind.__name__}: {error}\n") and None
     pyslurm = importlib.import_module("pyslurm")
     sys.stdout.write(json.dumps(answer(pyslurm, question, int(job) if job else None)))
 
