@@ -27,6 +27,8 @@ from trainmaster.slurm.values import Job, Node
             "sinfo -R",
         ),
         ("launch_failed_requeued_held", "a node could not start it", "release"),
+        ("job requeued in held state", "put back and held", "release"),
+        ("job_requeued_in_held_state", "put back and held", "release"),
         ("AssocGrpGRES", "your account or its parents allows no more", "wait"),
         ("QOSMaxJobsPerUserLimit", "its QOS allows no more", "another `qos`"),
         ("", "has not looked at it yet", "wait"),
