@@ -42,7 +42,6 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
         "to start it now: scontrol update JobId=… StartTime=now",
     ),
     ("JobHeldUser", "you hold it", "scontrol release JobId"),
-    ("job requeued in held state", "it was put back and held, as an exit rule may ask for", "scontrol release JobId"),
     ("JobHeldAdmin", "an administrator holds it", "ask them; only they can release it"),
     ("job requeued in held state", "it was put back into the queue and is held", "scontrol release JobId"),
     (
