@@ -2,7 +2,8 @@
 
 Within a pod the best leaves are always those with most free nodes, so a pod is a short table "so many leaves hold so
 many nodes", and a knapsack over these tables says how many nodes k pods and m leaves can hold at most. Of the many
-allotments that cost the same one is taken that leaves large holes for others: best fit, from pods to leaves.
+allotments that cost the same one of fewest pods is taken, and of these one that leaves large holes for others: best
+fit, from pods to leaves.
 """
 
 from dataclasses import dataclass
@@ -144,6 +145,7 @@ def _knapsack(tables: Ints, wanted: int, pods_max: int, leaves_max: int, weights
         np.maximum(after[:, width:], before[:, width:], out=after[:, width:])
     whole = held[-1, :, width:]
     cost = weights.pod * np.arange(pods_max + 1)[:, None] + weights.leaf * np.arange(leaves_max + 1)
+    # The first of equals: the fewest pods.
     k, m = np.unravel_index(int(np.argmin(np.where(whole >= wanted, cost, np.inf))), whole.shape)
     counts = np.zeros(len(tables), dtype=np.int32)
     for stage in range(len(useful) - 1, -1, -1):

@@ -151,7 +151,11 @@ def run(tree: Tree, chosen: dict[str, Policy], *, load: float, jobs: int, seed: 
 
 
 def optimum(tree: Tree, free: Ints, wanted: int) -> tuple[int, int, bool]:
-    """Fewest pods, then fewest leaves, by CP-SAT; and whether it has proven it."""
+    """Pods and leaves of the cheapest choice, of equals that of fewest pods, by CP-SAT; and whether it has proven it.
+
+    Where a pod weighs no more than a leaf, many choices cost the same. Without a rule for them the solver's pods would
+    be those of whichever it happened to meet first.
+    """
     from ortools.sat.python import cp_model
 
     weights = weights_for(tree)
@@ -161,7 +165,8 @@ def optimum(tree: Tree, free: Ints, wanted: int) -> tuple[int, int, bool]:
     for number, above in enumerate(tree.pod_of_leaf.tolist()):
         model.add_implication(leaf[number], pod[above])
     model.add(sum(int(count) * leaf[number] for number, count in enumerate(free)) >= wanted)
-    model.minimize(round(100 * weights.pod) * sum(pod) + round(100 * weights.leaf) * sum(leaf))
+    ties = len(pod) + 1
+    model.minimize((ties * round(100 * weights.pod) + 1) * sum(pod) + ties * round(100 * weights.leaf) * sum(leaf))
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     solver.parameters.max_time_in_seconds = 10.0
