@@ -13,6 +13,8 @@ _IN_USE = frozenset({"ALLOCATED", "MIXED", "COMPLETING", "PLANNED"})
 # Only these wait for nodes; others wait for a date, another job, a limit or a person (squeue(1), "JOB REASON CODES").
 _WAITS_FOR_NODES = frozenset({"", "None", "Priority", "Resources"})
 HELD_FOR_CONSTRAINTS = "BadConstraints"
+NO_PLACE = "tm-placement=off"
+"""In the comment of a job whose owner wants to be kept to no pods; job_submit.lua puts it there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,7 @@ def view_of(nodes: Sequence[Node], jobs: Sequence[Job], labels: Iterable[str]) -
         held = job.reason == HELD_FOR_CONSTRAINTS and job.priority == 0
         if ours and (held or not free_to_choose):
             spoilt[job.job_id] = held
-        elif job.reason in _WAITS_FOR_NODES and free_to_choose:
+        elif job.reason in _WAITS_FOR_NODES and free_to_choose and NO_PLACE not in job.comment.split():
             left_out = frozenset(_unfolded(job.excluded_nodes))
             waiting.append(Waiting(job_id=job.job_id, partition=job.partition, nodes=job.node_count, left_out=left_out))
             if ours or not job.prefer:

@@ -253,7 +253,25 @@ answer costs nothing. Leaving nodes out (exc_nodes) or naming them (req_nodes) w
 Slurm looks at the preference it does not look at --constraint, so only jobs whose constraint all nodes meet get one. ]]
 local keep_to_pods = { name = "keep_to_pods" }
 
+-- What the planner looks for in the comments of waiting jobs: Slurm tells nobody what an option of ours was set to.
+local NO_PLACE = "tm-placement=off"
+
+-- Whether `sbatch --tm-placement=off` was said. What SPANK plug-ins leave is a list of NAME=VALUE that begins with 0.
+local function wants_no_place(job)
+    for _, word in pairs(job.spank_job_env or {}) do
+        if word == "TRAINMASTER_PLACEMENT=off" then
+            return true
+        end
+    end
+    return false
+end
+
 function keep_to_pods.submit(job, partitions)
+    if wants_no_place(job) then
+        local before = job.comment
+        job.comment = (before ~= nil and before ~= "") and before .. " " .. NO_PLACE or NO_PLACE
+        return
+    end
     local plan = plan_of(os.time())
     if plan == nil or job.prefer ~= nil or job.req_nodes ~= nil or job.reservation ~= nil then
         return

@@ -4,8 +4,8 @@
  *   #SBATCH --nodes=5 --tm-spares=1
  *   srun python train.py
  *
- * What is asked for travels with the job: its batch script finds it as TRAINMASTER_SPARES and so on, prologs and
- * job_submit.lua as SPANK_TRAINMASTER_SPARES. In a batch script with --tm-spares a `srun PROGRAM` without options of
+ * What is asked for travels with the job: its batch script and job_submit.lua find it as TRAINMASTER_SPARES and so on,
+ * prologs as SPANK_TRAINMASTER_SPARES. In a batch script with --tm-spares a `srun PROGRAM` without options of
  * its own becomes `trainmaster run PROGRAM`: srun, as the user, executes that in its own place. Nothing here runs as
  * root but the copying of checked words, and nothing at all happens to a job that does not ask.
  *

@@ -1,5 +1,6 @@
 """The look-up in slurmctld: what `trainmaster fabric plan` works out is what jobs on a real Slurm prefer."""
 
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ from trainmaster.lab.cluster import LabSpec, up
 
 pytestmark = pytest.mark.cluster
 
-PLUGIN = Path(__file__).parents[2] / "slurm_plugins" / "job_submit.lua"
+ROOT = Path(__file__).parents[2]
+PLUGIN = ROOT / "slurm_plugins" / "job_submit.lua"
 PODS = {"tm-pod01": {"n01", "n02", "n03", "n04"}, "tm-pod02": {"n05", "n06", "n07", "n08"}}
 ALL = "tm-pod01|tm-pod02"
 
@@ -50,7 +52,10 @@ class Planned(Watched):
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planned]:
-    settings = {"SchedulerParameters": "bf_interval=2"}
+    folder = tmp_path_factory.mktemp("spank")
+    subprocess.run(["make", "-s", "-C", str(ROOT), "spank", f"SPANK={folder}/trainmaster.so"], check=True)
+    (folder / "plugstack.conf").write_text(f"required {folder}/trainmaster.so\n")
+    settings = {"SchedulerParameters": "bf_interval=2", "PlugStackConfig": f"{folder}/plugstack.conf"}
     spec = LabSpec(fabric="pods:2x2x2,rails=1", gpus=0, job_submit=PLUGIN, settings=settings)
     with up(spec) as lab, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", str(lab.conf))
@@ -98,6 +103,20 @@ def test_waiting_jobs_are_told_and_one_that_changes_is_not_held(lab: Planned) ->
     assert lab.pending(job) == ALL
     lab.client.cancel(blocker)
     assert len(lab.running(job)) == 6
+
+
+def test_a_job_that_wants_no_place_is_kept_to_no_pods_now_and_later(lab: Planned) -> None:
+    lab.plan()
+    words = ("--nodes=2", "--exclusive", "--mem=0", "--time=10")
+    free = lab.submit("#SBATCH --tm-placement=off\nsleep 600", *words)
+    lab.running(free)
+    assert lab.job(free).features == "", "running jobs show what they were started with"
+    lab.running(lab.take(6))
+    off = lab.submit("#SBATCH --tm-placement=off --comment=mine\nsleep 600", *words)
+    auto = lab.submit("#SBATCH --tm-placement=auto\nsleep 600", *words)
+    lab.plan("--waiting")
+    assert lab.pending(off) == "" and lab.job(off).comment == "mine tm-placement=off"
+    assert lab.pending(auto) in PODS and lab.job(auto).comment == ""
 
 
 def test_a_job_whose_constraint_changes_gets_what_it_asks_for(lab: Planned) -> None:

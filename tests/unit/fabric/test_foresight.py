@@ -169,6 +169,7 @@ def test_waiting_jobs_are_told_once_and_again_when_it_changes():
         {"features": "h200"},
         {"required_nodes": "n01"},
         {"reservation": "maintenance"},
+        {"comment": "mine tm-placement=off"},
         {"reason": "Dependency"},
         {"reason": "JobHeldUser"},
         {"partition": "batch,high"},

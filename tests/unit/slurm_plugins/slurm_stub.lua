@@ -10,7 +10,7 @@ clock = 1000
 os.time = function() return clock end
 
 -- Lua may only write these, and only text; Slurm takes "" for nothing.
-local WRITABLE = { prefer = true }
+local WRITABLE = { prefer = true, comment = true }
 local UNSET = slurm.NO_VAL
 function a_job(fields)
     local known = { min_nodes = UNSET, max_nodes = UNSET, job_id = UNSET }

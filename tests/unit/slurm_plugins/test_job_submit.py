@@ -116,6 +116,18 @@ def test_a_job_that_is_not_ours_to_place_is_left_alone(slurmctld: Slurmctld) -> 
     assert slurmctld.submit("min_nodes=2, prefer='h200'") == "h200"
 
 
+def test_a_job_that_wants_no_place_gets_none_and_the_planner_is_told(slurmctld: Slurmctld) -> None:
+    off = "spank_job_env={[0]='_SLURM_SPANK_OPTION_trainmaster_tm_placement=off', [1]='TRAINMASTER_PLACEMENT=off'}"
+    auto = "spank_job_env={[0]='TRAINMASTER_PLACEMENT=auto'}"
+    assert slurmctld.submit(f"min_nodes=2, {off}") == "nil"
+    assert slurmctld.submit(f"min_nodes=2, {auto}") == "tm-a"
+    said = slurmctld.run(
+        f"for _, fields in ipairs{{ {{{off}}}, {{comment='mine', {off}}}, {{comment='mine', {auto}}} }} do "
+        "local job = a_job(fields) slurm_job_submit(job, partitions, 1000) print(job.comment) end"
+    )
+    assert said == ["tm-placement=off", "mine tm-placement=off", "mine"]
+
+
 def test_a_constraint_that_all_nodes_meet_and_few_excluded_nodes_are_no_hindrance(slurmctld: Slurmctld) -> None:
     assert slurmctld.submit("min_nodes=2, features='gpu&ib'") == "tm-a"
     # Both might be in pod a.
