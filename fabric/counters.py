@@ -9,10 +9,11 @@ from trainmaster.fabric.model import Fabric
 Counters = Mapping[tuple[str, int], Mapping[str, int]]
 """(GUID, port) -> counter -> value; counters of value 0 may be left out."""
 
-_REPORT = re.compile(r"^\s*GUID (0x[0-9a-fA-F]+) port (\d+):(.*)$", re.MULTILINE)
-_ITEM = re.compile(r"\[(\w+) == (\d+)")
-_HEAD = re.compile(r"^# Port (?:extended )?counters: Lid (\d+) port (\d+)", re.MULTILINE)
-_FIELD = re.compile(r"^(\w+):\.*(\d+)$", re.MULTILINE)
+# A counter has 64 bits at most, 20 digits; what is longer is damage and no number.
+_REPORT = re.compile(r"^\s*GUID (0x[0-9a-fA-F]+) port (\d{1,3}):(.*)$", re.MULTILINE)
+_ITEM = re.compile(r"\[(\w+) == (\d{1,20})\b")
+_HEAD = re.compile(r"^# Port (?:extended )?counters: Lid (\d{1,5}) port (\d{1,3})\b", re.MULTILINE)
+_FIELD = re.compile(r"^(\w+):\.*(\d{1,20})$", re.MULTILINE)
 _SUMMARY = re.compile(r"^## Summary: \d+ nodes checked|^Errors for 0x", re.MULTILINE)
 
 

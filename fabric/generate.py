@@ -8,6 +8,7 @@
 Options follow after commas: `pods:33x12x32,rails=8,over=7`.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,8 @@ from trainmaster.errors import UsageError
 from trainmaster.fabric.model import Fabric, Hca, Ints, Kind, Links, Switch, count_up
 
 _RADIX = 64
+_COUNT = re.compile(r"0*[1-9][0-9]{0,4}")
+_HCAS_MAX = 1_000_000
 DESIGNS = {"fat": 2, "rail": 2, "pods": 3, "planes": 3}
 """Design -> how many sizes it takes."""
 
@@ -62,7 +65,8 @@ def parse_shape(text: str) -> Shape:
     pairs = dict(option.partition("=")[::2] for option in options)
     if (
         len(numbers) != DESIGNS.get(design, -1)
-        or not all(number.isdecimal() and int(number) for number in (*numbers, *pairs.values()))
+        or not all(_COUNT.fullmatch(number) for number in (*numbers, *pairs.values()))
+        or len(pairs) != len(options)
         or not set(pairs) <= set(keys)
     ):
         raise UsageError(
@@ -85,6 +89,11 @@ def parse_shape(text: str) -> Shape:
         over=given.get("over", shape.over),
         spines=given.get("spines", shape.spines),
     )
+    if shape.nodes_in_all * shape.rails > _HCAS_MAX:
+        raise UsageError(
+            f"{text!r} has {shape.nodes_in_all * shape.rails} adapters, more than memory would hold",
+            hint=f"at most {_HCAS_MAX}; a subnet of InfiniBand has 49,151 addresses",
+        )
     if shape.planes > shape.rails:
         raise UsageError(f"{text!r} has {shape.planes} planes for {shape.rails} rails", hint="a plane needs a rail")
     return shape

@@ -5,6 +5,7 @@ it. It says itself for how long it is good: an old one tells of links that may h
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -91,18 +92,26 @@ def decode(text: str) -> LinkHealth:
         if raw["format"] != FORMAT:
             raise FabricError(f"this file says it is {str(raw['format'])[:60]!r}, not {FORMAT!r}")
         return LinkHealth(
-            taken_at_s=float(raw["taken_at_s"]),
-            good_for_s=float(raw["good_for_s"]),
+            taken_at_s=_finite(raw["taken_at_s"]),
+            good_for_s=_finite(raw["good_for_s"]),
             source=str(raw["source"]),
             known=str(raw["known"]),
             nodes={str(name): _node(node) for name, node in raw["nodes"].items()},
             links=tuple(_link(link) for link in raw["links"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise FabricError(
             f"this is no file of bad links: {type(error).__name__} {str(error)[:80]}",
             hint="`trainmaster fabric health --publish FILE` writes one",
         ) from None
+
+
+def _finite(value: Any) -> float:
+    """A number. JSON as Python reads it has NaN too, and a file of that age would never be too old."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is no number")
+    return number
 
 
 def _node(raw: Mapping[str, Any]) -> BadNode:
@@ -111,12 +120,12 @@ def _node(raw: Mapping[str, Any]) -> BadNode:
             code=str(one["code"]),
             subject=str(one["subject"]),
             detail=str(one["detail"]),
-            score=float(one["score"]),
-            seen_at_s=float(one["seen_at_s"]),
+            score=_finite(one["score"]),
+            seen_at_s=_finite(one["seen_at_s"]),
         )
         for one in raw["evidence"]
     )
-    return BadNode(score=min(1.0, max(0.0, float(raw["score"]))), evidence=evidence)
+    return BadNode(score=min(1.0, max(0.0, _finite(raw["score"]))), evidence=evidence)
 
 
 def _link(raw: Mapping[str, Any]) -> BadLink:
@@ -130,10 +139,10 @@ def _link(raw: Mapping[str, Any]) -> BadLink:
         ends=(end, far),
         host=str(raw["host"]),
         device=str(raw["device"]),
-        score=min(1.0, max(0.0, float(raw["score"]))),
+        score=min(1.0, max(0.0, _finite(raw["score"]))),
         causes=causes,
         codes=codes,
-        seen_at_s=float(raw["seen_at_s"]),
+        seen_at_s=_finite(raw["seen_at_s"]),
     )
 
 

@@ -4,6 +4,7 @@ Standard library only, since the supervisor orders nodes by them on the first no
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -50,15 +51,37 @@ def axes_of(mesh: Mapping[str, int], volumes: Mapping[str, float] | None = None)
     return tuple(found)
 
 
+def read_mesh(text: str) -> dict[str, int]:
+    """Axes and sizes of a text, in its order.
+
+    Raises:
+        ValueError: it is no list of axes, names one twice, or a size is no number above 0.
+
+    >>> read_mesh("tp=8, dp=4")
+    {'tp': 8, 'dp': 4}
+    """
+    found: dict[str, int] = {}
+    for part in text.split(","):
+        name, _, size = (one.strip() for one in part.partition("="))
+        if not name or not re.fullmatch(r"0*[1-9][0-9]{0,6}", size):
+            raise ValueError(f"{part.strip()[:40]!r} is no axis and its size")
+        if name in found:
+            raise ValueError(f"the axis {name[:40]} is there twice")
+        found[name] = int(size)
+    return found
+
+
 def between_nodes(axes: Sequence[Axis], ranks_per_node: int) -> tuple[Axis, ...]:
     """What is left of the axes between nodes, when ranks fill one node after another.
 
     Raises:
-        ValueError: a group would begin in the middle of a node.
+        ValueError: a group would begin in the middle of a node, or nodes have no ranks.
 
     >>> [(axis.name, axis.size) for axis in between_nodes(axes_of({"tp": 4, "dp": 8, "pp": 2}), 8)]
     [('dp', 4), ('pp', 2)]
     """
+    if ranks_per_node < 1:
+        raise ValueError(f"{ranks_per_node} ranks on each node")
     inside, left = ranks_per_node, []
     for axis in axes:
         here = math.gcd(inside, axis.size)

@@ -166,13 +166,12 @@ def _merged(args: argparse.Namespace) -> "Merged":
 
 def _axes(args: argparse.Namespace) -> "tuple[Axis, ...]":
     from trainmaster.errors import UsageError
-    from trainmaster.fabric.mesh import axes_of, between_nodes
+    from trainmaster.fabric.mesh import axes_of, between_nodes, read_mesh
 
     if not args.mesh:
         return ()
     try:
-        mesh = {name.strip(): int(size) for name, size in (part.split("=") for part in args.mesh.split(","))}
-        return between_nodes(axes_of(mesh), args.ranks_per_node)
+        return between_nodes(axes_of(read_mesh(args.mesh)), args.ranks_per_node)
     except ValueError as error:
         raise UsageError(f"could not use the mesh {args.mesh!r}: {error}", hint="write tp=8,pp=4,dp=16") from None
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,6 +130,7 @@ def _from_text(path: Path) -> "tuple[Counters | None, float]":
         for name, values in raw["ports"].items():
             guid, _, port = name.rpartition("/")
             found[guid, int(port)] = {str(key): int(value) for key, value in values.items()}
-        return found, float(raw["at_s"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        at_s = float(raw["at_s"])
+        return (found, at_s) if math.isfinite(at_s) else (None, 0.0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None, 0.0

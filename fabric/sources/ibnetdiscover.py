@@ -15,20 +15,22 @@ from trainmaster.fabric.model import Fabric, Hca, Kind, Switch
 from trainmaster.fabric.rates import lane_rate
 from trainmaster.fabric.sources.source import Source
 
-_HEAD = re.compile(r'^Switch\s+(\d+)\s+"S-([0-9a-fA-F]+)"\s*#\s*"(.*)"(.*)$', re.MULTILINE)
+# No number is longer than the field of InfiniBand that it stands for: a damaged text may hold any number of digits.
+_HEAD = re.compile(r'^Switch\s+(\d{1,4})\s+"S-([0-9a-fA-F]+)"\s*#\s*"(.*)"(.*)$', re.MULTILINE)
 # Port, kind of peer, its GUID, its port, its description, its lid, width and speed. `[ext 5]` is a chassis' name.
 _CABLE = re.compile(
-    r'^\[(\d+)\](?:\[ext \S+\])?\s+"([SHR])-([0-9a-fA-F]+)"\[(\d+)\](?:\[ext \S+\])?(?:\([0-9a-fA-F]+\))?'
-    r'\s*#\s*"(.*)" lid (\d+) (\S*)',
+    r'^\[(\d{1,3})\](?:\[ext \S+\])?\s+"([SHR])-([0-9a-fA-F]+)"\[(\d{1,3})\](?:\[ext \S+\])?(?:\([0-9a-fA-F]+\))?'
+    r'\s*#\s*"(.*)" lid (\d{1,5}) (\S*)',
     re.MULTILINE,
 )
 _ADAPTER = re.compile(r'^Ca\s+(\d+)\s+"H-([0-9a-fA-F]+)"\s*#\s*"(.*)"', re.MULTILINE)
 _OWN_CABLE = re.compile(
-    r'^\[(\d+)\](?:\([0-9a-fA-F]+\))?\s+"S-([0-9a-fA-F]+)"\[(\d+)\]\s*#\s*lid (\d+) lmc \d+ "(.*)" lid (\d+) (\S*)',
+    r'^\[(\d{1,3})\](?:\([0-9a-fA-F]+\))?\s+"S-([0-9a-fA-F]+)"\[(\d{1,3})\]\s*#\s*lid (\d{1,5}) lmc \d+ "(.*)"'
+    r" lid (\d{1,5}) (\S*)",
     re.MULTILINE,
 )
 _DATE = re.compile(r"^# Topology file: generated on (.+)$", re.MULTILINE)
-_LID = re.compile(r"lid (\d+)")
+_LID = re.compile(r"lid (\d{1,5})\b")
 
 
 def recognise(head: str) -> bool:

@@ -10,8 +10,8 @@ from trainmaster.fabric.rates import lane_rate
 from trainmaster.fabric.sources.source import Source
 
 _LINE = re.compile(
-    r"^(SW|CA|RT)\s+(\d+)\s+(\d+)\s+0x([0-9a-fA-F]+)\s+(\d+)x\s+(\S+)\s+-\s+"
-    r"(SW|CA|RT)\s+(\d+)\s+(\d+)\s+0x([0-9a-fA-F]+)\s+\(\s*'(.*)'\s+-\s+'(.*)'\s*\)",
+    r"^(SW|CA|RT)\s+(\d{1,5})\s+(\d{1,3})\s+0x([0-9a-fA-F]+)\s+(\d{1,3})x\s+(\S+)\s+-\s+"
+    r"(SW|CA|RT)\s+(\d{1,5})\s+(\d{1,3})\s+0x([0-9a-fA-F]+)\s+\(\s*'(.*)'\s+-\s+'(.*)'\s*\)",
     re.MULTILINE,
 )
 

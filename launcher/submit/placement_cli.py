@@ -37,8 +37,9 @@ def with_placement(values: dict[str, Any], args: argparse.Namespace) -> dict[str
 def mesh_of(text: str) -> dict[str, int]:
     """Axes and sizes of "tp=8,dp=4". Raises UsageError."""
     from trainmaster.errors import UsageError
+    from trainmaster.fabric.mesh import read_mesh
 
     try:
-        return {name.strip(): int(size) for name, size in (part.split("=") for part in text.split(","))}
-    except ValueError:
-        raise UsageError(f"could not read the mesh {text!r}", hint="write tp=8,pp=4,dp=16") from None
+        return read_mesh(text)
+    except ValueError as error:
+        raise UsageError(f"could not read the mesh {text!r}: {error}", hint="write tp=8,pp=4,dp=16") from None

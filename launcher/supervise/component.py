@@ -139,14 +139,14 @@ class Component:
     def choose(self, group: Group, dead: Collection[str]) -> tuple[str, ...] | None:
         """Places for a group's next cycle in rank order, or None when there are too few."""
         there = self.open_to(group, dead)
-        self.links_told = links = self._bad_links(there) if group.replica is None else {}
+        self.links_told = links = self._bad_links(there)
         if self.role is None and self.copies.whole(there) is None:
             layout = lay_out(there, group.wanted, running=group.cycle.places, axes=self._axes, links=links)
             return None if layout is None else layout.nodes
         if group.replica is None:
             # A replica keeps its index, and with it what it holds; a rank the copies that its node has in memory.
             return keep_places(there, group.wanted, before=group.cycle.places, axes=self._axes, links=links)
-        return first_free(there, before=group.cycle.places)
+        return first_free(there, before=group.cycle.places, links=links)
 
     def _bad_links(self, places: Iterable[str]) -> dict[str, float]:
         """The score of each place whose node has links that are not sound, by the site's file as it is now."""

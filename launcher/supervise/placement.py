@@ -121,7 +121,14 @@ def keep_places(
     return tuple(place if place in layout.nodes else next(fresh) for place in before)
 
 
-def first_free(addresses: Mapping[str, str], *, before: tuple[str, ...]) -> tuple[str, ...] | None:
-    """One place, for a replica of its own: where it was, or else the first in the fabric's order."""
+def first_free(
+    addresses: Mapping[str, str], *, before: tuple[str, ...], links: Mapping[str, float] = _SOUND
+) -> tuple[str, ...] | None:
+    """One place, for a replica of its own: where it was, or else that with the best links; of equals the first.
+
+    `links`: as in `lay_out`.
+    """
     kept = tuple(place for place in before if place in addresses)
-    return kept or in_fabric_order(addresses)[:1] or None
+    if kept or not addresses:
+        return kept or None
+    return (max(in_fabric_order(addresses), key=lambda place: links.get(place, 1.0)),)

@@ -100,6 +100,13 @@ def test_a_replica_of_its_own_stays_or_takes_the_first_free_place() -> None:
     assert first_free({}, before=()) is None
 
 
+def test_a_replica_that_moves_takes_the_place_with_the_best_links() -> None:
+    free = {place: place for place in ("a/n2/0", "a/n3/0", "a/n4/0")}
+    assert first_free(free, before=("a/n1/0",), links={"a/n2/0": 0.5}) == ("a/n3/0",)
+    assert first_free(free, before=("a/n1/0",), links=dict.fromkeys(free, 0.5) | {"a/n4/0": 0.9}) == ("a/n4/0",)
+    assert first_free(free, before=("a/n2/0",), links={"a/n2/0": 0.1}) == ("a/n2/0",), "where it was its data is warm"
+
+
 def test_the_spare_comes_from_the_pod_with_fewest_nodes() -> None:
     # One leaf each: without a look at pods, any of the single nodes could be the spare.
     addresses = {f"a{i}": f"s.p1.la{i}.a{i}" for i in range(3)} | {f"b{i}": f"s.p2.lb{i}.b{i}" for i in range(2)}
