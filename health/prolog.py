@@ -19,11 +19,22 @@ BUDGET_S = 25.0
 REFUSED = 9
 """Exit status; the hook takes any other for "go on", a fault of our own included."""
 COMMENT_S = 4.0
+ASKED = "SPANK_TRAINMASTER_HEALTH"
+"""`sbatch --tm-health`, as slurmd hands it to prologs."""
+
+
+def chosen(options: node.Options, asked: str) -> node.Options:
+    """The pass before a job whose owner asked for `asked`.
+
+    The text is the user's and this runs as root: only one word means anything, and it can only add checks that the
+    node's own hourly pass runs as well. `deep` loads a node for minutes and is not for a prolog.
+    """
+    return options._replace(set="full") if asked == "full" and options.set == "fast" else options
 
 
 def run(options: node.Options, *, log: str = "") -> int:
     """Look, act, and say whether the job may start here: 0, or REFUSED."""
-    acted = acting.look_and_act(options._replace(passing=True), act=True)
+    acted = acting.look_and_act(chosen(options, os.environ.get(ASKED, ""))._replace(passing=True), act=True)
     acting.log(log, acted, "prolog")
     reason = enforce.stands(options.root + options.state, acting.node_name())
     if not reason:

@@ -86,7 +86,10 @@ def open_client(adaptor: str = "commands", *, env: Mapping[str, str] | None = No
     if not why_not:
         return Opened(client=client, why=f"pyslurm {found} fits Slurm here")
     if adaptor == "pyslurm":
-        raise SlurmError(f"could not use pyslurm: {why_not}", hint="use the commands, or install the fitting release")
+        raise SlurmError(
+            f"could not use pyslurm: {why_not}",
+            hint='say client = "commands", or "auto", or install the pyslurm of Slurm\'s own release for this Python',
+        )
     return Opened(client=commands, why=f"the commands, since pyslurm does not serve: {why_not}")
 
 

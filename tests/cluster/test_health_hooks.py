@@ -17,6 +17,7 @@ from trainmaster.lab.cluster import Lab, LabSpec, up
 
 pytestmark = pytest.mark.cluster
 
+ROOT = Path(__file__).parents[2]
 # A uid that nobody has here: no name, no process.
 SOMEBODY = 54321
 
@@ -38,6 +39,9 @@ def lab(base: Path) -> Iterator[Lab]:
     lines = (prefix / "slurm.conf.fragment").read_text().splitlines()
     settings = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
     settings["HealthCheckInterval"] = "2"
+    subprocess.run(["make", "-s", "-C", str(ROOT), "spank", f"SPANK={base}/trainmaster.so"], check=True)
+    (base / "plugstack.conf").write_text(f"required {base}/trainmaster.so\n")
+    settings["PlugStackConfig"] = f"{base}/plugstack.conf"
     with up(LabSpec(nodes=4, gpus=2, folder=folder, settings=settings)) as lab:
         for name in lab.node_names:
             write_profile(lab, name)
@@ -130,6 +134,24 @@ def test_the_prolog_refuses_a_job_that_slurm_then_moves(lab: Lab, watched: Watch
     lab.run(["scontrol", "update", f"JobId={job}", "ReqNodeList=", "StartTime=now"])
     until(lambda: "ran on n0" in watched.output(job), "the job runs elsewhere")
     assert "ran on n04" not in watched.output(job)
+
+
+def test_a_script_that_asks_for_full_has_its_node_looked_at_more_closely(lab: Lab, watched: Watched) -> None:
+    root = lab.root("n03")
+    off = root / "etc/trainmaster/health.d/off/health_check_program"
+    off.parent.mkdir(parents=True, exist_ok=True)
+    # Only the prolog is to find it, and its hour might be now.
+    off.touch()
+    state = fakeroot.read_state(root)
+    state["gpus"][1]["values"]["inforom.checksum_validation"] = "corrupt"
+    fakeroot.write_state(root, state)
+    told = root / "var/lib/trainmaster/health"
+    for word, seen in (("fast", False), ("full", True)):
+        job = watched.submit(f"#SBATCH --tm-health={word}\necho ran on $SLURMD_NODENAME", "--nodelist=n03")
+        until(lambda job=job: "ran on n03" in watched.output(job), "a warning refuses nobody")  # type: ignore[misc]
+        assert any("infoROM is corrupt" in path.read_text() for path in told.glob("*.json*")) == seen
+    off.unlink()
+    mend(lab, "n03")
 
 
 def test_who_resumes_a_node_by_hand_gets_jobs_on_it(lab: Lab, watched: Watched) -> None:

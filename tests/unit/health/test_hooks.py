@@ -99,6 +99,22 @@ def test_nobody_else_refuses(root: Path, slurm: Path, answer: str, monkeypatch: 
     assert prolog.run(options(root)) == 0
 
 
+def test_who_asks_for_full_gets_the_full_set_and_no_other_word_means_anything(
+    root: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = options(root)
+    assert prolog.chosen(fast, "full").set == "full"
+    for asked in ("", "fast", "deep", "full ", "full\n", "FULL", "full deep", "--set=deep", "$(reboot)"):
+        assert prolog.chosen(fast, asked) == fast
+    assert prolog.chosen(fast._replace(set="deep"), "full").set == "deep", "what the hook says stands"
+    break_gpu(root, inforom__checksum_validation="corrupt")
+    told = root / "var/lib/trainmaster/health"
+    for asked, seen in (("deep", False), ("full", True)):
+        monkeypatch.setenv(prolog.ASKED, asked)
+        assert prolog.run(fast) == 0, "a warning refuses nobody"
+        assert any("infoROM is corrupt" in path.read_text() for path in told.glob("*.json*")) == seen
+
+
 def test_short_jobs_are_no_strikes(root: Path, slurm: Path) -> None:
     break_gpu(root, clocks_event_reasons__active="0x0000000000000048")
     for _ in range(5):

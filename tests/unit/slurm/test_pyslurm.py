@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from trainmaster.cli import main
 from trainmaster.errors import SlurmError, SlurmUnreachable
 from trainmaster.slurm import pyslurm_child, pyslurm_values
 from trainmaster.slurm.commands import Commands
@@ -42,6 +43,26 @@ def test_one_that_does_not_fit_leaves_the_commands_and_says_why(tmp_path: Path, 
     assert type(opened.client) is Commands and why in opened.why
     with pytest.raises(SlurmError, match="could not use pyslurm"):
         open_client("pyslurm", env=env)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("__version__ = '25.11.2'\n", "pyslurm 25.11.2 is for Slurm 25.11, and here is slurm-wlm 22.05.8"),
+        ("raise ModuleNotFoundError(\"No module named 'pyslurm'\")\n", "No module named 'pyslurm'"),
+    ],
+)
+def test_a_controller_whose_pyslurm_does_not_serve_ends_and_says_what_to_do(
+    tmp_path: Path, text: str, why: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in place(tmp_path, text).items():
+        monkeypatch.setenv(name, value)
+    policy, journal = tmp_path / "policy.toml", tmp_path / "journal.db"
+    policy.write_text('client = "pyslurm"\n')
+    assert main(["controller", "run", "--once", f"--journal={journal}", f"--policy={policy}"]) == 1
+    said = capsys.readouterr().err
+    assert "could not use pyslurm: " in said and why in said and 'client = "commands"' in said
+    assert not journal.exists()
 
 
 def test_a_name_that_is_no_adaptor_is_refused() -> None:
