@@ -4,7 +4,9 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 from tests.real_lab import until
 
@@ -13,6 +15,8 @@ from trainmaster.fabric.emit import tree_conf
 from trainmaster.fabric.generate import generate, parse_shape
 from trainmaster.fabric.lint import lint
 from trainmaster.fabric.merge import collapse
+from trainmaster.fabric.model import Links
+from trainmaster.fabric.netlist import netlist
 from trainmaster.lab import ib
 from trainmaster.lab.cluster import LabSpec, up
 from trainmaster.slurm.commands import Commands
@@ -67,6 +71,65 @@ def test_it_takes_nodes_that_the_fabric_lacks_below_a_root_of_their_own(lab):
     lab.wait_idle()
     lab.run(["srun", "--nodes=6", "--exclude=n[07-08]", "true"])
     lab.run(["srun", "--nodes=2", "--nodelist=n[07-08]", "true"])
+
+
+def uneven(names):
+    """Two pods below cores, and the leaf switches of the second hang on the cores directly: its spines are gone."""
+    whole = generate(parse_shape("pods:2x2x2,rails=2"), names=names)
+    number = {switch.name: place for place, switch in enumerate(whole.switches)}
+    gone = [place for name, place in number.items() if name.startswith("pod02-spine")]
+    leaves = [number[f"su{unit:03}-rail{rail}"] for unit in (3, 4) for rail in (0, 1)]
+    cores = [place for name, place in number.items() if name.startswith("core")]
+    ends = [(leaf, core) for leaf in leaves for core in cores]
+    more = Links.of([a for a, _ in ends], [40 + at for at in range(len(ends))], [b for _, b in ends],
+                    [80 + at for at in range(len(ends))], lane_gbps=100.0)  # fmt: skip
+    links = without(whole.links, gone).joined(more)
+    return replace(whole, links=links)
+
+
+def cut(names):
+    """Two pods without a core between them."""
+    whole = generate(parse_shape("pods:2x2x2,rails=2"), names=names)
+    cores = [place for place, switch in enumerate(whole.switches) if switch.name.startswith("core")]
+    return replace(whole, links=without(whole.links, cores))
+
+
+def with_hosts_on_a_spine(names):
+    """The last two nodes hang on a spine, the others on leaf switches."""
+    whole = generate(parse_shape("rail:2x4,rails=1"), names=names)
+    count = len(whole.switches)
+    spine = next(place for place, switch in enumerate(whole.switches) if switch.name.startswith("spine"))
+    moved = [count + place for place, hca in enumerate(whole.hcas) if hca.host in names[-2:]]
+    more = Links.of(
+        moved, [1] * len(moved), [spine] * len(moved), [50 + at for at in range(len(moved))], lane_gbps=100.0
+    )
+    return replace(whole, links=without(whole.links, moved).joined(more))
+
+
+def without(links, ends):
+    kept = ~(np.isin(links.a, ends) | np.isin(links.b, ends))
+    return replace(links, **{one.name: getattr(links, one.name)[kept] for one in fields(links)})
+
+
+@pytest.mark.parametrize(
+    ("build", "codes", "islands"),
+    [(uneven, set(), 1), (with_hosts_on_a_spine, set(), 1), (cut, {"many-roots"}, 2)],
+)
+def test_it_takes_what_was_discovered_of_a_fabric_of_unequal_depth_or_cut_in_two(lab, tmp_path, build, codes, islands):
+    found = tmp_path / "fabric.txt"
+    found.write_text(netlist(build(lab.node_names)))
+    # As it comes from the tool, through the command.
+    text = command(lab, "emit", "tree", "--from", str(found), "--nodes", ",".join(lab.node_names))
+    assert {one.code for one in lint(text, slurm_nodes=lab.node_names)} == codes, text
+    said = run_with(lab, text)
+    assert said is not None and all("no switch can reach all nodes" in line for line in said)
+    assert bool(said) == (islands > 1)
+    lab.wait_idle()
+    if islands == 1:
+        lab.run(["srun", "--nodes=8", "true"])
+    else:
+        lab.run(["srun", "--nodes=4", "--nodelist=n[01-04]", "true"])
+        lab.run(["srun", "--nodes=4", "--nodelist=n[05-08]", "true"])
 
 
 FATAL = {
