@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,8 @@ from trainmaster.fabric.tree import Tree
 COLOURS = ("#4477aa", "#ddaa33", "#228833", "#aa4499", "#66ccee", "#882255", "#44bb99", "#332288", "#bbcc33", "#99592e")
 BROKEN = "#d62839"
 _ASPECT = 1.5
+_HOLES = 6.0
+"""How much worse an empty place in a grid is than a shape that is not quite the wanted one."""
 _PAGE = 24.0
 
 
@@ -144,7 +147,7 @@ def _columns(count: int, width: float, height: float, *, aspect: float) -> int:
 
     def off(columns: int) -> float:
         rows = math.ceil(count / columns)
-        return abs(math.log(columns * width / (rows * height) / aspect)) + 1.2 * (rows * columns / count - 1)
+        return abs(math.log(columns * width / (rows * height) / aspect)) + _HOLES * (rows * columns / count - 1)
 
     return min(range(1, max(1, count) + 1), key=off)
 
@@ -166,15 +169,33 @@ def svg(tree: Tree, *, jobs: Sequence[Job] = (), sound: Sound | None = None, tit
     width = max(grid.pods_across * (grid.pod_width + 16) - 16 + 2 * _PAGE, 860.0)
     pods_down = math.ceil(max(1, len(tree.pods)) / grid.pods_across)
     bottom = top + pods_down * (grid.pod_height + 16)
-    legend, legend_height = _legend(tree, jobs, width, bottom)
-    parts = [_head(width, bottom + legend_height + _PAGE), _title(tree, title, jobs)]
+    legend, legend_height = _legend(tree, jobs, width, bottom, uplinks=sound is not None)
+    bad = _own_links_bad(tree, sound)
+    uplinks = int(sound.bad_uplinks.sum()) if sound is not None else 0
+    parts = [_head(width, bottom + legend_height + _PAGE), _title(tree, title, jobs, int(bad.sum()), uplinks)]
     parts.append(f'<g transform="translate({_PAGE:g} {top:g})">')
     parts += [_pod(tree, pod, pods_at[pod], grid) for pod in range(len(tree.pods))]
     parts += [_leaf(tree, leaf, leaf_at[leaf], grid, sound) for leaf in range(len(tree.leaves))]
-    parts += [_node(tree, node, node_at[node], grid, job_of.get(name), jobs) for node, name in enumerate(tree.nodes)]
+    parts += [
+        _node(tree, node, node_at[node], grid, job_of.get(name), jobs, marked=bool(bad[node]))
+        for node, name in enumerate(tree.nodes)
+    ]
     parts += [_ring(tree, number, job, node_at, grid) for number, job in enumerate(jobs)]
     parts += ["</g>", *legend, "</svg>\n"]
     return "\n".join(part for part in parts if part)
+
+
+def _own_links_bad(tree: Tree, sound: Sound | None) -> Any:
+    """[nodes] Whether a node has a bad link itself.
+
+    An uplink that is not sound costs all nodes below it a little; to mark them all would hide whose cable it is, and
+    the leaf has a mark for it.
+    """
+    bad = tree.score < SOUND
+    if sound is None:
+        return bad
+    own = (sound.rails < SOUND).any(axis=1)
+    return bad & (own | (sound.bad_uplinks[tree.leaf_of] == 0))
 
 
 def _positions(
@@ -216,17 +237,18 @@ def _head(width: float, height: float) -> str:
     )
 
 
-def _title(tree: Tree, title: str, jobs: Sequence[Job]) -> str:
+def _title(tree: Tree, title: str, jobs: Sequence[Job], bad: int, uplinks: int) -> str:
     busy = len({name for job in jobs for name in job.nodes if name in tree.index})
-    bad = int((tree.score < SOUND).sum())
     facts = [_many(len(tree.nodes), "node"), _many(len(tree.leaves), "leaf"), _many(len(tree.pods), "pod")]
     if tree.pod_oversubscription > 1.05 and len(tree.pods) > 1:
         facts.append(f"{tree.pod_oversubscription:.3g}:1 between pods")
     if jobs:
         facts.append(f"{busy} in {_many(len(jobs), 'job')}")
     words = f'<text class="soft" x="{_PAGE:g}" y="56" font-size="13">{escape(" · ".join(facts))}'
-    if bad:
-        words += f'<tspan fill="{BROKEN}" font-weight="600"> · {_many(bad, "node")} with links not sound</tspan>'
+    broken = [f"{_many(bad, 'node')} with links not sound"] if bad else []
+    broken += [f"{_many(uplinks, 'uplink')} not sound"] if uplinks else []
+    if broken:
+        words += f'<tspan fill="{BROKEN}" font-weight="600"> · {" · ".join(broken)}</tspan>'
     heading = escape(title or "The fabric")
     return f'<text class="ink" x="{_PAGE:g}" y="36" font-size="20" font-weight="650">{heading}</text>{words}</text>'
 
@@ -283,7 +305,9 @@ def _rails(tree: Tree, leaf: int, at: tuple[float, float], grid: _Grid, sound: S
     return "".join(parts)
 
 
-def _node(tree: Tree, node: int, at: tuple[float, float], grid: _Grid, job: int | None, jobs: Sequence[Job]) -> str:
+def _node(
+    tree: Tree, node: int, at: tuple[float, float], grid: _Grid, job: int | None, jobs: Sequence[Job], *, marked: bool
+) -> str:
     x, y, cell = *at, grid.cell
     value = float(tree.score[node])
     owner = jobs[job].name if job is not None else "free"
@@ -293,7 +317,7 @@ def _node(tree: Tree, node: int, at: tuple[float, float], grid: _Grid, job: int 
         f'<rect {fill} x="{x:.1f}" y="{y:.1f}" width="{cell:.1f}" height="{cell:.1f}" rx="{cell * 0.16:.1f}" '
         f'data-node="{escape(tree.nodes[node])}"><title>{escape(said)}</title></rect>'
     )
-    if value < SOUND:
+    if marked:
         half = cell * 0.46
         found += (
             f'<path class="bad" d="M{x + cell - half:.1f} {y:.1f}h{half:.1f}v{half:.1f}z" stroke="#fff" '
@@ -347,18 +371,21 @@ def _darker(colour: str) -> str:
     return "#" + "".join(f"{round(int(colour[at : at + 2], 16) * 0.62):02x}" for at in (1, 3, 5))
 
 
-def _legend(tree: Tree, jobs: Sequence[Job], width: float, top: float) -> tuple[list[str], float]:
+def _legend(tree: Tree, jobs: Sequence[Job], width: float, top: float, *, uplinks: bool) -> tuple[list[str], float]:
     """Jobs with what their placement is worth, and what the signs mean."""
-    signs = (
+    signs = [
         ('<rect class="free" x="{x}" y="{y}" width="11" height="11" rx="2"/>', "free node"),
         ('<path class="bad" d="M{x} {y}h11v11z"/>', "links not sound"),
         ('<rect class="rail" x="{x}" y="{y3}" width="11" height="4" rx="1"/>', "a leaf's rails"),
         ('<path d="M{x} {y6}h11" stroke="#4a5562" stroke-width="2.4"/>', "ring edge between pods"),
         ('<path d="M{x} {y6}h11" stroke="#4a5562" stroke-width="1" stroke-opacity=".6"/>', "between leaves"),
-    )
+    ]
+    if uplinks:
+        mark = f'<text x="{{x}}" y="{{y10}}" font-size="11" fill="{BROKEN}" font-weight="700">▲</text>'
+        signs.insert(3, (mark, "its uplinks not sound"))
     parts, x = [], _PAGE
     for sign, words in signs:
-        drawn = sign.format(x=x, y=top + 8, y3=top + 11, y6=top + 14)
+        drawn = sign.format(x=x, y=top + 8, y3=top + 11, y6=top + 14, y10=top + 18)
         parts.append(f'{drawn}<text class="soft" x="{x + 17:.0f}" y="{top + 18:.0f}" font-size="11.5">{words}</text>')
         x += 34 + 6.2 * len(words)
     if not jobs:

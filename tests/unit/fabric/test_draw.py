@@ -48,6 +48,29 @@ def test_a_broken_rail_is_red_on_its_leaf_and_its_node() -> None:
     assert any(merged.tree.nodes[5] in title for title in titles)
 
 
+def test_an_uplink_marks_its_leaf_and_not_every_node_below_it() -> None:
+    found = generate(parse_shape("rail:2x8,rails=2"))
+    links, switches = found.links, len(found.switches)
+    uplink = next(at for at in range(len(links)) if links.a[at] < switches and links.b[at] < switches)
+    scores = links.score.copy()
+    scores[uplink] = 0.3
+    merged = merge(replace(found, links=replace(links, score=scores)))
+    root = picture(merged)
+    assert (merged.tree.score < 1).sum() == 8, "the nodes below pay for it"
+    corners = [
+        one for one in root.iter(f"{SVG}path") if one.get("class") == "bad" and one.find(f"{SVG}title") is not None
+    ]
+    assert not corners
+    words = " ".join(root.itertext())
+    assert "1 uplink not sound" in words and "▲1" in words and "nodes with links not sound" not in words
+
+
+@pytest.mark.parametrize(("count", "holes"), [(8, 0), (16, 0), (12, 0), (33, 3)])
+def test_a_grid_has_few_empty_places(count: int, holes: int) -> None:
+    columns = draw._columns(count, 105.0, 75.0, aspect=1.3)
+    assert -(-count // columns) * columns - count <= holes
+
+
 def test_edges_that_leave_a_leaf_and_a_pod() -> None:
     merged = fabric()
     names = merged.tree.nodes
