@@ -6,7 +6,8 @@
 Two labs of four nodes, one with the plug-in and one without, take the same held jobs in turn. slurmctld itself logs how
 long it worked on each (`_slurm_rpc_submit_batch_job … usec=`), its locks held. The plug-in finds no file, a file of two
 pods, and one of 33 pods and 12,672 nodes with 1,000 waiting jobs of ours (F3 of placement.py); each file is written
-anew every 50 submissions, so that reading it counts. Lua alone is timed too, for sizes from 2 to 4,096 nodes in the
+anew every 50 submissions, so that reading it counts. All of a site's policies
+are on. Lua alone is timed too, for sizes from 2 to 4,096 nodes in the
 large file: one look-up, and the first after a new file. The last line on stdout is one flat JSON object.
 """
 
@@ -34,7 +35,7 @@ LIMIT_MS = 1.0
 _LOGGED = re.compile(r"_slurm_rpc_submit_batch_job: JobId=(\d+) .*usec=(\d+)")
 # `slurm` as far as the plug-in needs it, then look-ups of every size; processor time, since others may run here.
 _ALONE = """
-slurm = {{ SUCCESS = 0, NO_VAL = 4294967294, log_info = function() end }}
+slurm = {{ SUCCESS = 0, NO_VAL = 4294967294, log_info = function() end, log_user = function() end }}
 assert(dofile("{plugin}") == slurm.SUCCESS)
 local partitions = {{ batch = {{ flag_default = 1 }} }}
 local second, real = os.time(), os.time
@@ -54,6 +55,12 @@ for round = 1, {rounds} do
     end
 end
 """
+
+
+# Every key, and none that would refuse these jobs.
+_SITE = (
+    "cpus-per-gpu = 12\nmem-per-gpu = 100G\nrequeue = yes\ntime-limit-from-nodes = 9999\ngpu-partitions = gpu, large\n"
+)
 
 
 def large_file() -> tuple[str, list[str]]:
@@ -79,6 +86,7 @@ def small_file(labels: list[str]) -> str:
 def submissions(lab: Lab, count: int, files: dict[str, str | None], plain: Lab) -> dict[str, list[float]]:
     """Milliseconds that slurmctld worked on each submission, by what the plug-in found; `none` is without plug-in."""
     placements = lab.folder / "run" / "placements"
+    (placements.with_name("job_submit.conf")).write_text(_SITE)
     clients = {"with": Commands(env=lab.env), "without": Commands(env=plain.env)}
     owners: dict[str, dict[int, str]] = {"with": {}, "without": {}}
     words = ["--hold", "--nodes=2", "--output=/dev/null", "--mem=10"]
@@ -115,7 +123,8 @@ def alone(text: str, rounds: int) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
         (here / "placements").write_text(text)
-        (here / "job_submit.lua").write_text(job_submit.text(here / "placements"))
+        (here / "job_submit.lua").write_text(job_submit.text(here / "placements", here / "job_submit.conf"))
+        (here / "job_submit.conf").write_text(_SITE)
         script = _ALONE.format(plugin=here / "job_submit.lua", placements=here / "placements", rounds=rounds)
         (here / "alone.lua").write_text(script)
         done = subprocess.run([lua, here / "alone.lua"], capture_output=True, text=True, check=True, timeout=600)

@@ -49,7 +49,11 @@ def configuration(lab: LabState, spec: LabSpec, nodes: Sequence[NodePlan]) -> di
         given = settings.get("SchedulerParameters", "")
         lenient = ",".join(filter(None, (given, "ignore_prefer_validation")))
         settings = {"JobSubmitPlugins": "lua", **settings, "SchedulerParameters": lenient}
-        scripts["job_submit.lua"] = _job_submit(spec.job_submit).replace("/run/trainmaster", f"{lab.folder}/run")
+        scripts["job_submit.lua"] = (
+            _job_submit(spec.job_submit)
+            .replace("/run/trainmaster", f"{lab.folder}/run")
+            .replace("/etc/trainmaster", f"{lab.folder}/run")
+        )
         nodes = _labelled(spec.fabric, nodes) if spec.fabric else nodes
     texts = {
         "slurm.conf": config.slurm_conf(site, nodes, topology=spec.leaf > 0, own_names=spec.netns, overrides=settings),

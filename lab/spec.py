@@ -54,8 +54,8 @@ class LabSpec:
     real_gpus: bool = False
     """GPUs are this machine's own, /dev/nvidia0 and on, not simulated ones. For a single node."""
     job_submit: Path | None = None
-    """A job_submit.lua for slurmctld; its /run/trainmaster is the lab's folder `run`. Nodes of a `fabric` then have
-    their pod as a feature (`tm-pod01`)."""
+    """A job_submit.lua for slurmctld; its /run/trainmaster and /etc/trainmaster are the lab's folder `run`. Nodes of a
+    `fabric` then have their pod as a feature (`tm-pod01`)."""
     name: str = ""
     """Empty: a fresh name."""
     folder: Path | None = None

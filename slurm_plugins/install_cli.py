@@ -58,6 +58,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--placements", type=Path, metavar="FILE", help="what `fabric plan` writes (/run/trainmaster/placements)"
     )
+    verb.add_argument(
+        "--policies", type=Path, metavar="FILE", help="the site's policies (/etc/trainmaster/job_submit.conf)"
+    )
     verb.add_argument("--dry-run", action="store_true", help="only say what would be done")
     verb.add_argument("--json", action="store_true", help="print one JSON value")
     verb.set_defaults(run=_job_submit)
@@ -285,7 +288,9 @@ def _job_submit(args: argparse.Namespace) -> int:
     from trainmaster.slurm_plugins import job_submit
 
     placements = args.placements or job_submit.PLACEMENTS
-    written = job_submit.install(args.output, job_submit.text(placements), dry_run=args.dry_run)
+    written = job_submit.install(
+        args.output, job_submit.text(placements, args.policies or job_submit.POLICIES), dry_run=args.dry_run
+    )
     if args.json:
         shown = {"output": str(args.output), "placements": str(placements), "written": str(written or "")}
         print(json.dumps({**shown, "changed": written is not None}))

@@ -1,14 +1,19 @@
 --[[ Runs inside slurmctld for each job that is submitted or changed (JobSubmitPlugins=lua), under its locks: all other
 requests wait meanwhile. So nothing here asks anybody, the only file is read when it has changed, and what goes wrong is
-said once in slurmctld's log and never costs anyone a job.
+said once in slurmctld's log and never costs anyone a job. What a site wants of jobs stands in a file of its own (SITE); without
+it jobs are kept to pods, and nothing else is done.
 
 A site's own rules are further entries of POLICIES. Runs with Lua 5.1 (Debian 12's Slurm) to 5.4. ]]
 
 -- Written by `trainmaster fabric plan`; on a disk of this machine, since slurmctld waits for it.
 local PLACEMENTS = "/run/trainmaster/placements"
 
+-- The site's policies, one `key = value` a line. Only text is read here, nothing is run.
+local SITE = "/etc/trainmaster/job_submit.conf"
+
 local VERSION = "1"
 local SIZE_MAX = 4 * 1024 * 1024 -- bytes; a plan of 100 pods has 30,000
+local SITE_MAX = 65536 -- bytes
 local PREFER_MAX = 1000 -- Slurm takes 1024 characters
 local EXCLUDED_MAX = 100000 -- names; a list that unfolds into more is not counted
 
@@ -118,6 +123,84 @@ local function plan_of(now)
     return current
 end
 
+-- The site's file -----------------------------------------------------------------------------------------------------
+
+local function whole(text)
+    return tonumber(text:match("^[1-9]%d*$"))
+end
+
+local function mebibytes(text)
+    local number, unit = text:match("^([1-9]%d*)([MG])$")
+    return number and tonumber(number) * (unit == "G" and 1024 or 1)
+end
+
+local function yes_or_no(text)
+    return ({ yes = 1, no = 0 })[text]
+end
+
+local function names(text)
+    local found, any = {}, nil
+    for name in text:gmatch("[^,%s]+") do
+        found[name], any = true, true
+    end
+    return any and found
+end
+
+-- By key, how its value is read (nil or false: it cannot be), and what it should have been.
+local KEYS = {
+    ["cpus-per-gpu"] = { whole, "a whole number" },
+    ["mem-per-gpu"] = { mebibytes, "a size such as 120G" },
+    ["requeue"] = { yes_or_no, "yes or no" },
+    ["time-limit-from-nodes"] = { whole, "a whole number" },
+    ["gpu-partitions"] = { names, "names of partitions" },
+}
+
+-- What the text of the file asks for. A line that cannot be understood is told, and the others hold.
+local function settings_of(text)
+    local found, wrong = {}, {}
+    for line in text:gmatch("[^\n]+") do
+        local bare = line:gsub("#.*", "")
+        local key, value = bare:match("^%s*([%w-]+)%s*=%s*(.-)%s*$")
+        if key == nil then
+            if bare:match("%S") then
+                wrong[#wrong + 1] = "a line that is not `key = value`"
+            end
+        elseif KEYS[key] == nil then
+            wrong[#wrong + 1] = key .. " is unknown"
+        else
+            found[key] = KEYS[key][1](value) or nil
+            if found[key] == nil then
+                wrong[#wrong + 1] = key .. " has to be " .. KEYS[key][2]
+            end
+        end
+    end
+    if #wrong > 0 then
+        say_once("site", SITE .. ": " .. table.concat(wrong, "; ") .. ". What else it says holds")
+    elseif next(found) ~= nil then
+        say_once("site", "the site's policies are those of " .. SITE)
+    end
+    return found
+end
+
+local settings, settings_text, settings_at = {}, "", nil
+
+-- What the site wants now. The file is looked at once a second at most.
+local function site()
+    local now = os.time()
+    if now ~= settings_at then
+        settings_at = now
+        local file = io.open(SITE, "r")
+        local text = file and file:read(SITE_MAX) or ""
+        if file ~= nil then
+            file:close()
+        end
+        if text ~= settings_text then
+            settings, settings_text = settings_of(text), text
+        end
+    end
+    return settings
+end
+
 -- What a job asks for -------------------------------------------------------------------------------------------------
 
 -- Slurm writes "not given" as one of its largest numbers.
@@ -183,6 +266,78 @@ local function any_node_will_do(features, part)
         end
     end
     return true
+end
+
+-- Fields of 16 bits have a "not given" of their own.
+local function given_16(value)
+    value = given(value)
+    return value ~= nil and value < 65533 and value or nil
+end
+
+-- How Slurm writes GPUs in this job's request ("gres:gpu", later "gres/gpu"); nil when it asks for none.
+local function gpu_word(job)
+    for _, field in ipairs({ "tres_per_node", "tres_per_job", "tres_per_task", "tres_per_socket" }) do
+        local word = ("," .. (job[field] or "") .. ","):match("[,](gres[:/]gpu)[,:=]")
+        if word ~= nil then
+            return word
+        end
+    end
+end
+
+-- What the site wants --------------------------------------------------------------------------------------------------
+
+-- A job of many nodes without an end is one that nothing can be planned around, maintenance and backfill included.
+local time_limit = { name = "time-limit-from-nodes" }
+
+function time_limit.submit(job)
+    local from, nodes = site()["time-limit-from-nodes"], given(job.min_nodes) or 1
+    if from ~= nil and nodes >= from and given(job.time_limit) == nil then
+        return string.format(
+            "a job of %d nodes needs a time limit here (from %d nodes on): add --time, such as --time=24:00:00", nodes, from
+        )
+    end
+end
+
+local gpu_partitions = { name = "gpu-partitions" }
+
+function gpu_partitions.submit(job, partitions)
+    local wanted = site()["gpu-partitions"]
+    if wanted == nil or gpu_word(job) ~= nil then
+        return
+    end
+    for name in (job.partition or default_partition(partitions) or ""):gmatch("[^,]+") do
+        if wanted[name] then
+            return string.format(
+                "partition %s is for jobs with GPUs: add --gpus-per-node, or choose another by --partition", name
+            )
+        end
+    end
+end
+
+-- Each GPU's share of CPUs and memory. Whole nodes, and who says anything about CPUs or memory, are left alone.
+local gpu_shares = { name = "cpus-per-gpu and mem-per-gpu" }
+
+function gpu_shares.submit(job)
+    local word = gpu_word(job)
+    if word == nil or job.shared == 0 then
+        return
+    end
+    local cpus, mem = site()["cpus-per-gpu"], site()["mem-per-gpu"]
+    if cpus ~= nil and job.cpus_per_tres == nil and given_16(job.cpus_per_task) == nil then
+        job.cpus_per_tres = string.format("%s:%d", word, cpus)
+    end
+    if mem ~= nil and job.mem_per_tres == nil and job.min_mem_per_node == nil and job.min_mem_per_cpu == nil then
+        job.mem_per_tres = string.format("%s:%d", word, mem)
+    end
+end
+
+local requeue = { name = "requeue" }
+
+function requeue.submit(job)
+    local wanted = site()["requeue"]
+    if wanted ~= nil and given_16(job.requeue) == nil then
+        job.requeue = wanted
+    end
 end
 
 -- Keep jobs to pods ---------------------------------------------------------------------------------------------------
@@ -313,9 +468,10 @@ end
 
 -- All of it -----------------------------------------------------------------------------------------------------------
 
---[[ In this order. An entry has a name and `submit(job, partitions, user)`, `modify(job, record, partitions, user)` or
-both; they change the job and return nothing. ]]
-local POLICIES = { keep_to_pods }
+--[[ In this order: those that may refuse come before those that give something out. An entry has a name and
+`submit(job, partitions, user)`, `modify(job, record, partitions, user)` or both. They change the job, and return nothing,
+or why the job is refused and what to do: its owner reads that. One that fails is skipped. ]]
+local POLICIES = { time_limit, gpu_partitions, gpu_shares, requeue, keep_to_pods }
 
 local function apply(kind, ...)
     for _, policy in ipairs(POLICIES) do
@@ -323,6 +479,9 @@ local function apply(kind, ...)
             local fine, why = pcall(policy[kind], ...)
             if not fine then
                 say_once(policy.name, policy.name .. " failed and is skipped: " .. tostring(why))
+            elseif why ~= nil then
+                slurm.log_user("trainmaster: %s", why)
+                return slurm.ERROR
             end
         end
     end

@@ -11,17 +11,21 @@ from trainmaster.slurm import conf_text
 SOURCE = Path(__file__).resolve().parent / "job_submit.lua"
 PLACEMENTS = Path("/run/trainmaster/placements")
 """Where the plug-in looks for the file of `trainmaster fabric plan` unless told otherwise."""
+POLICIES = Path("/etc/trainmaster/job_submit.conf")
+"""Where it looks for the site's policies unless told otherwise."""
 _MARK = "trainmaster fabric plan"
 _HEAD = re.compile(r"\A-- Written by `trainmaster install job-submit`; ([0-9a-f]{64}) is the sum of what follows\.\n")
 
 
-def text(placements: Path) -> str:
-    """The plug-in, reading that file. Raises InstallError for a path that is not absolute or that Lua cannot hold."""
-    if not placements.is_absolute() or any(letter in str(placements) for letter in '"\\\n'):
-        raise InstallError(f"{placements} cannot be the file of placements", hint="name it by its whole, plain path")
+def text(placements: Path, policies: Path = POLICIES) -> str:
+    """The plug-in, reading those files. Raises InstallError for a path that is not absolute or that Lua cannot hold."""
     source = SOURCE.read_text(encoding="utf-8")
-    assert source.count(f'"{PLACEMENTS}"') == 1
-    return _signed(source.replace(f'"{PLACEMENTS}"', f'"{placements}"'))
+    for path, usual, what in ((placements, PLACEMENTS, "placements"), (policies, POLICIES, "policies")):
+        if not path.is_absolute() or any(letter in str(path) for letter in '"\\\n'):
+            raise InstallError(f"{path} cannot be the file of {what}", hint="name it by its whole, plain path")
+        assert source.count(f'"{usual}"') == 1
+        source = source.replace(f'"{usual}"', f'"{path}"')
+    return _signed(source)
 
 
 def _signed(source: str) -> str:

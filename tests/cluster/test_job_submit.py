@@ -9,6 +9,7 @@ import pytest
 from tests.real_lab import Watched, until
 
 from trainmaster.cli import main
+from trainmaster.errors import SlurmError
 from trainmaster.lab.cluster import LabSpec, up
 
 pytestmark = pytest.mark.cluster
@@ -56,7 +57,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planned]:
     subprocess.run(["make", "-s", "-C", str(ROOT), "spank", f"SPANK={folder}/trainmaster.so"], check=True)
     (folder / "plugstack.conf").write_text(f"required {folder}/trainmaster.so\n")
     settings = {"SchedulerParameters": "bf_interval=2", "PlugStackConfig": f"{folder}/plugstack.conf"}
-    spec = LabSpec(fabric="pods:2x2x2,rails=1", gpus=0, job_submit=PLUGIN, settings=settings)
+    spec = LabSpec(fabric="pods:2x2x2,rails=1", gpus=2, job_submit=PLUGIN, settings=settings)
     with up(spec) as lab, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", str(lab.conf))
         yield Planned(lab, tmp_path_factory.mktemp("jobs"))
@@ -156,3 +157,26 @@ def test_pods_whose_features_are_gone_cost_nobody_a_job(lab: Planned) -> None:
     lab.client.update_nodes(nodes, AvailableFeatures="ib", ActiveFeatures="ib")
     # The plan still names them; without ignore_prefer_validation 22.05 says "Invalid preferred feature specification".
     assert lab.running(lab.take(2))
+
+
+def test_the_sites_policies_hold_and_who_is_refused_is_told_what_to_do(lab: Planned) -> None:
+    site = lab.lab.folder / "run" / "job_submit.conf"
+    site.write_text("cpus-per-gpu = 1\nmem-per-gpu = 20M\nrequeue = no\ntime-limit-from-nodes = 2\nmem-per-cpu = 1G\n")
+    time.sleep(1.1)
+    try:
+        text, words = "#!/bin/sh\n", ["--hold", "--output=/dev/null", "--gpus-per-node=2"]
+        plain, said = (
+            lab.client.submit(text, args=words),
+            lab.client.submit(text, args=[*words, "--mem=7", "--requeue"]),
+        )
+        shown = [lab.lab.run(["scontrol", "-o", "show", "job", str(job)]).stdout for job in (plain, said)]
+        assert " Requeue=0 " in shown[0] and " MemPerTres=gres:gpu:20 " in shown[0]
+        assert " Requeue=1 " in shown[1] and "MemPerTres=" not in shown[1] and " MinMemoryNode=7M " in shown[1]
+        assert all(" CpusPerTres=gres:gpu:1 " in one for one in shown)
+        with pytest.raises(SlurmError, match="a job of 2 nodes needs a time limit here"):
+            lab.submit("true", "--nodes=2")
+        assert lab.submit("true", "--nodes=2", "--time=1") > 0
+        assert lab.said("mem-per-cpu is unknown") == 1
+    finally:
+        site.unlink()
+        time.sleep(1.1)

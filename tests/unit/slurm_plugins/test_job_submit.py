@@ -10,7 +10,6 @@ import pytest
 from trainmaster.cli import main
 from trainmaster.slurm_plugins import job_submit
 
-LUA = Path(__file__).parents[3] / "slurm_plugins" / "job_submit.lua"
 STUB = Path(__file__).with_name("slurm_stub.lua")
 
 # Three pods with 2, 4 and 4 free nodes; `high` has other features.
@@ -46,8 +45,9 @@ class Slurmctld:
     def __init__(self, lua: str, folder: Path) -> None:
         self.lua, self.folder = lua, folder
         self.file = folder / "placements"
+        self.site = folder / "job_submit.conf"
         self.plugin = folder / "job_submit.lua"
-        self.plugin.write_text(LUA.read_text().replace("/run/trainmaster/placements", str(self.file)))
+        self.plugin.write_text(job_submit.text(self.file, self.site))
 
     def run(self, script: str) -> list[str]:
         """What the lines of a script print."""
@@ -207,8 +207,9 @@ def test_no_torn_or_damaged_file_is_an_error(slurmctld: Slurmctld) -> None:
 
 def test_a_policy_that_fails_costs_nobody_a_job(slurmctld: Slurmctld) -> None:
     said = slurmctld.run("io.open = function() error('boom') end print(submit{min_nodes=2}) print(submit{min_nodes=2})"
-                         "print(#logged) print(logged[1])")  # fmt: skip
-    assert said[:2] == ["nil", "nil"] and said[2] == "1" and "keep_to_pods failed" in said[3]
+                         "print(#logged) for _, words in ipairs(logged) do print(words) end")  # fmt: skip
+    assert said[:2] == ["nil", "nil"] and said[2] == "2"
+    assert "time-limit-from-nodes failed" in said[3] and "keep_to_pods failed" in said[4]
 
 
 def test_it_is_installed_with_its_path_and_never_over_a_sites_own(
@@ -225,3 +226,87 @@ def test_it_is_installed_with_its_path_and_never_over_a_sites_own(
     output.write_text("function slurm_job_submit() return slurm.SUCCESS end\n")
     assert main(words) == 1 and "slurm_job_submit" in output.read_text()
     assert main([*words[:-1], "--placements=relative"]) == 1
+
+
+SHARES = "for _, f in ipairs{{ {} }} do local job = a_job(f) assert(slurm_job_submit(job, partitions, 1) == 0) " \
+    "print(job.cpus_per_tres, job.mem_per_tres, job.requeue) end"  # fmt: skip
+
+
+def test_without_a_site_file_nothing_else_is_done(slurmctld: Slurmctld) -> None:
+    assert slurmctld.run(SHARES.format("{tres_per_node='gres:gpu:8', min_nodes=64}")) == ["nil\tnil\t65534"]
+
+
+def test_gpus_bring_their_share_of_cpus_and_memory_unless_something_is_said(slurmctld: Slurmctld) -> None:
+    slurmctld.site.write_text("cpus-per-gpu = 12 # of 96\nmem-per-gpu=2G\n\n# requeue = yes\n")
+    jobs = {
+        "{tres_per_node='gres:gpu:8'}": "gres:gpu:12\tgres:gpu:2048",
+        "{tres_per_job='license:x,gres/gpu:h100:8'}": "gres/gpu:12\tgres/gpu:2048",
+        "{tres_per_task='gres:gpu'}": "gres:gpu:12\tgres:gpu:2048",
+        "{tres_per_node='gres:gpu:8', cpus_per_task=4}": "nil\tgres:gpu:2048",
+        "{tres_per_node='gres:gpu:8', cpus_per_tres='gres:gpu:1', min_mem_per_node=0}": "gres:gpu:1\tnil",
+        "{tres_per_node='gres:gpu:8', min_mem_per_cpu=10}": "gres:gpu:12\tnil",
+        "{tres_per_node='gres:gpu:8', mem_per_tres='gres:gpu:7'}": "gres:gpu:12\tgres:gpu:7",
+        "{tres_per_node='gres:gpu:8', shared=0}": "nil\tnil",
+        "{tres_per_node='gres:gpumem:8'}": "nil\tnil",
+        "{}": "nil\tnil",
+    }
+    said = slurmctld.run(SHARES.format(", ".join(jobs)))
+    assert dict(zip(jobs, said, strict=True)) == {job: f"{words}\t65534" for job, words in jobs.items()}
+
+
+def test_who_says_nothing_of_requeue_gets_the_sites(slurmctld: Slurmctld) -> None:
+    for word, number in (("yes", "1"), ("no", "0")):
+        slurmctld.site.write_text(f"requeue = {word}\n")
+        said = slurmctld.run(SHARES.format("{}, {requeue=0}, {requeue=1}"))
+        assert [line.split()[-1] for line in said] == [number, "0", "1"]
+
+
+def test_who_is_refused_reads_what_to_do_and_takes_no_place(slurmctld: Slurmctld) -> None:
+    slurmctld.site.write_text("time-limit-from-nodes = 2\ngpu-partitions = gpu, batch\n")
+    gpus = "tres_per_node='gres:gpu:8'"
+    said = slurmctld.run(
+        f"print(refused{{min_nodes=2, {gpus}}}) print(refused{{min_nodes=2, time_limit=60}})"
+        f"print(refused{{partition='other,gpu'}}) print(refused{{partition='other'}})"
+        f"print(refused{{min_nodes=1, {gpus}}}) print(submit{{min_nodes=2, time_limit=60, {gpus}}})"
+    )
+    assert said[0] == (
+        "trainmaster: a job of 2 nodes needs a time limit here (from 2 nodes on): add --time, such as --time=24:00:00"
+    )
+    assert said[1] == (
+        "trainmaster: partition batch is for jobs with GPUs: add --gpus-per-node, or choose another by --partition"
+    )
+    assert "partition gpu is for" in said[2] and said[3:5] == ["accepted"] * 2
+    assert said[5] == "tm-a", "the jobs that were refused have taken nothing"
+
+
+def test_a_damaged_site_file_is_told_once_and_refuses_nobody(slurmctld: Slurmctld) -> None:
+    slurmctld.site.write_text(
+        "cpus-per-gpus = 1\ntime-limit-from-nodes = many\nmem-per-gpu = 1T\ngpu-partitions =\nhello\nrequeue = yes\n"
+    )
+    said = slurmctld.run(
+        "for _ = 1, 3 do print(refused{min_nodes=9}) clock = clock + 1 end "
+        "for _, words in ipairs(logged) do if words:find('conf', 1, true) then print(words) end end"
+    )
+    assert said[:3] == ["accepted"] * 3 and len(said) == 4
+    for words in (
+        "cpus-per-gpus is unknown",
+        "time-limit-from-nodes has to be a whole number",
+        "mem-per-gpu has to be a size such as 120G",
+        "gpu-partitions has to be names of partitions",
+        "a line that is not `key = value`",
+        "What else it says holds",
+    ):
+        assert words in said[3]
+    slurmctld.site.unlink()
+    slurmctld.site.mkdir()
+    assert slurmctld.run("print(refused{min_nodes=9})") == ["accepted"]
+
+
+def test_what_the_site_says_now_holds_from_the_next_second(slurmctld: Slurmctld) -> None:
+    said = slurmctld.run(
+        "print(refused{min_nodes=2}) "
+        f"local file = io.open('{slurmctld.site}', 'w') file:write('time-limit-from-nodes = 2\\n') file:close() "
+        f"clock = clock + 1 print(refused{{min_nodes=2}}) os.remove('{slurmctld.site}') "
+        "clock = clock + 1 print(refused{min_nodes=2})"
+    )
+    assert said[0] == said[2] == "accepted" and "needs a time limit" in said[1]
