@@ -49,8 +49,9 @@ class Source(NamedTuple):
     """For people: which files or which command."""
     read: Callable[[Place], Any] | None = None
     """Looks at files in a forked child that can be abandoned; returns JSON values."""
-    ask: Callable[[Place], Generator[list[str], Completed, Any]] | None = None
-    """Instead of `read`: yields command lines, is sent how they ended, returns JSON values."""
+    ask: Callable[[Place], Generator[list[str] | Callable[[], str], Completed, Any]] | None = None
+    """Instead of `read`: yields questions, is sent how they ended, returns JSON values. A question is a command
+    line, or a function that is run in a child of its own as if it were one."""
     deadline_s: float = 5.0
     trouble: Action = Action.COMMENT
     """What it asks for when it fails. A missing tool never is a pass."""

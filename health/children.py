@@ -120,17 +120,43 @@ def fork(body: Callable[[int], None]) -> Child:
 
 def execute(argv: Sequence[str]) -> Child:
     """Run a program; its streams are [stdout, stderr]. `argv[0]` is a path that exists."""
+
+    def body() -> int:
+        os.execve(argv[0], list(argv), {**os.environ, "LC_ALL": "C"})
+
+    return _with_streams(body)
+
+
+def call(function: Callable[[], str]) -> Child:
+    """Run `function` in a child, as if it were a program: stdout is what it returns, stderr what it raises, with 1."""
+
+    def body() -> int:
+        try:
+            descriptor, text, status = 1, function(), 0
+        except Exception as error:  # noqa: BLE001 - told to whoever asked
+            descriptor, text, status = 2, str(error) or type(error).__name__, 1
+        data = text.encode(errors="replace")
+        while data:
+            data = data[os.write(descriptor, data) :]
+        return status
+
+    return _with_streams(body)
+
+
+def _with_streams(body: Callable[[], int]) -> Child:
+    """Run `body` in a child with a stdout and a stderr that are heard here; it ends with what `body` returns."""
     out_read, out_write = os.pipe()
     err_read, err_write = os.pipe()
     pid = os.fork()
     if pid == 0:
+        status = 127
         try:
             _leave_everything({out_write, err_write})
             os.dup2(out_write, 1)
             os.dup2(err_write, 2)
-            os.execve(argv[0], list(argv), {**os.environ, "LC_ALL": "C"})
+            status = body()
         finally:
-            os._exit(127)
+            os._exit(status)
     os.close(out_write)
     os.close(err_write)
     return Child(pid, [out_read, err_read])

@@ -11,6 +11,22 @@ Row = Mapping[str, str]
 _NOT_APPLICABLE = ("n/a", "not supported", "requested functionality has been deprecated", "")
 _BROKEN = ("err!", "unknown error", "gpu is lost", "gpu requires reset", "insufficient permissions", "no data")
 _YES, _NO = ("yes", "1", "active", "enabled"), ("no", "0", "not active", "disabled")
+# nvmlReturn_t; nvidia-smi(1) ends with the same.
+RETURNS = {
+    2: "an argument is invalid",
+    3: "the operation is not available on this device",
+    4: "no permission",
+    6: "no device was found",
+    8: "a GPU's external power cables are not attached",
+    9: "the driver is not loaded",
+    10: "the kernel met an interrupt problem with a GPU",
+    12: "the NVML library was not found",
+    13: "NVML lacks a function",
+    14: "the infoROM is corrupt",
+    15: "a GPU has fallen off the bus or is otherwise inaccessible",
+    17: "the operating system blocks the GPU",
+    18: "the driver's library and its kernel module are of different versions",
+}
 
 
 def shown(row: Row, field: str) -> str | None:

@@ -1,7 +1,8 @@
 """Looks at all sources of a pass at once, and never longer than it was allowed.
 
 All sources that only read files share one forked child, which tells each value as it has it; a source that does not
-come back costs that child, and the sources after it get another. Each command is a child of its own. So a pass with a
+come back costs that child, and the sources after it get another. Each command, and each function that a
+source asks, is a child of its own. So a pass with a
 stuck mount, a stuck driver or a stuck firmware ends in time, and says what hung.
 """
 
@@ -152,7 +153,7 @@ class _Task(ABC):
 
 
 class _Asker(_Task):
-    """One source that asks commands, one after another."""
+    """One source that asks commands or functions, one after another."""
 
     def __init__(self, source: Source, place: Place, race: _Race) -> None:
         assert source.ask is not None
@@ -160,18 +161,21 @@ class _Asker(_Task):
         self._began_s = time.monotonic()
         self._ended_s: float | None = None
         self.deadline_s = race.deadline_s(source, place)
-        self._answers: Generator[list[str], Completed, Any] = source.ask(place)
+        self._answers: Generator[list[str] | Callable[[], str], Completed, Any] = source.ask(place)
         self._go_on(None)
 
     def _go_on(self, completed: Completed | None) -> None:
         """Hand over how the last command ended, and start the next."""
         self.child = None
         try:
-            argv = self._answers.send(completed) if completed is not None else next(self._answers)
-            path = argv[0] if os.path.sep in argv[0] else children.which(argv[0])
+            question = self._answers.send(completed) if completed is not None else next(self._answers)
+            if callable(question):
+                self.child = children.call(question)
+                return
+            path = question[0] if os.path.sep in question[0] else children.which(question[0])
             if path is None:
-                raise Missing(f"{argv[0]} is not installed")
-            self.child = children.execute([path, *argv[1:]])
+                raise Missing(f"{question[0]} is not installed")
+            self.child = children.execute([path, *question[1:]])
         except StopIteration as stop:
             self._end(Reading("ok", stop.value))
         except Exception as error:  # noqa: BLE001 - whatever a parser meets, the pass goes on

@@ -31,11 +31,12 @@ FLOORS = {
 }
 FOLDERS = tuple(name for name in FLOORS if (ROOT / name).is_dir())
 
-# Where `except Exception` is the point: the health runner and the controller's loop meet whatever others wrote; a
-# rank's worker, and the fork server that becomes one, meet the user's own code; what a thread that writes a checkpoint
-# runs into belongs to whoever waits for it, and torch's CheckpointException is no Exception.
+# Where `except Exception` is the point: the health runner, its children and the controller's loop meet whatever others
+# wrote; a rank's worker, and the fork server that becomes one, meet the user's own code; what a thread that writes a
+# checkpoint runs into belongs to whoever waits for it, and torch's CheckpointException is no Exception.
 CATCH_ALL = {
     "health/runner.py",
+    "health/children.py",
     "controller/loop.py",
     "launcher/rank/worker.py",
     "launcher/rank/forkserver.py",

@@ -1,18 +1,20 @@
 """Everything about all GPUs, by one child: `nvidia-smi --query-gpu=…`.
 
 The fields are those that this driver offers, since one that it does not know fails the whole query; they are asked for
-once a boot and driver. `inforom.checksum_validation` has a source of its own: on an H100 it takes 70 ms, of the 97 ms
+once a boot and driver. A site that names `libnvidia-ml` among its tools has the library asked instead (`nvml.py`).
+`inforom.checksum_validation` has a source of its own: on an H100 it takes 70 ms, of the 97 ms
 that a query of 28 fields took with it (lab/data/h100/timings.txt).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 from trainmaster.health import children, files
 from trainmaster.health.check import Absent, Completed, Missing, Place, Source, SourceFault
 from trainmaster.health.finding import Action
+from trainmaster.health.gpu_values import RETURNS
 from trainmaster.health.record import Any
 from trainmaster.health.sources import pci
 
@@ -51,36 +53,33 @@ WANTED = (
 )
 _ADDRESS = r"[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7]|.*(?:ERR!|\[).*"
 """What `pci.bus_id` may be: an address, or the tool's words for one that it could not read."""
-# nvidia-smi(1), RETURN VALUE.
-EXITS = {
-    2: "an argument is invalid",
-    3: "the operation is not available on this device",
-    4: "no permission",
-    6: "no device was found",
-    8: "a GPU's external power cables are not attached",
-    9: "the driver is not loaded",
-    10: "the kernel met an interrupt problem with a GPU",
-    12: "the NVML library was not found",
-    13: "NVML lacks a function",
-    14: "the infoROM is corrupt",
-    15: "a GPU has fallen off the bus or is otherwise inaccessible",
-    17: "the operating system blocks the GPU",
-}
+
+
+def expect_gpus(place: Place) -> None:
+    """Raises Absent where no GPU is or should be."""
+    if not (place.profile.gpus or pci.nvidia_devices(place.root)):
+        raise Absent("no GPU is here, and none is expected")
 
 
 def tool(place: Place) -> str:
     """Where nvidia-smi is. Raises Absent where no GPU is or should be, Missing where one is and the tool is not."""
     chosen = place.profile.table("tools").get("nvidia-smi")
     found = chosen if isinstance(chosen, str) else children.which("nvidia-smi", place.root)
-    if not (place.profile.gpus or pci.nvidia_devices(place.root)):
-        raise Absent("no GPU is here, and none is expected")
+    expect_gpus(place)
     if found is None:
         raise Missing("nvidia-smi is not installed, and this node has or should have GPUs")
     return found
 
 
-def ask(place: Place) -> Generator[list[str], Completed, Any]:
-    """Yields the commands; returns {"driver", "fields", "gpus": [{field: text}]}."""
+def ask(place: Place) -> Generator[list[str] | Callable[[], str], Completed, Any]:
+    """Yields the questions; returns {"driver", "fields", "gpus": [{field: text}]}."""
+    library = place.profile.table("tools").get("libnvidia-ml")
+    if isinstance(library, str) and library:
+        from trainmaster.health.sources import nvml  # only where it is chosen
+
+        expect_gpus(place)
+        gpus = nvml.gpus((yield lambda: nvml.told(library, WANTED)))
+        return {"driver": gpus[0]["driver_version"] if gpus else "", "fields": list(WANTED), "gpus": gpus}
     program = tool(place)
     version = files.text(place.root + "/sys/module/nvidia/version") or ""
     memory = place.memory if isinstance(place.memory, dict) else {}
@@ -104,7 +103,7 @@ def succeeded(done: Completed) -> str:
     said = " ".join((done.out + " " + done.err).split())[:160]
     if done.code != 0:
         how = f"signal {-done.code}" if done.code < 0 else f"exit status {done.code}"
-        raise SourceFault(f"nvidia-smi: {how}, {EXITS.get(done.code, 'unknown')}: {said}")
+        raise SourceFault(f"nvidia-smi: {how}, {RETURNS.get(done.code, 'unknown')}: {said}")
     # The exit status is 0 now and then although a GPU could not be read.
     for words in ("Unable to determine the device handle", "No devices were found", "has failed because it couldn't"):
         if words in done.out + done.err:
@@ -146,7 +145,7 @@ def remember(value: Any) -> Any:
 
 SOURCE = Source(
     name="gpu.query",
-    about="one `nvidia-smi --query-gpu=…` for all GPUs",
+    about="one `nvidia-smi --query-gpu=…` for all GPUs, or NVML",
     ask=ask,
     deadline_s=20.0,
     trouble=Action.DRAIN,

@@ -10,6 +10,7 @@ from recorded_h100 import DRAIN, IDLE, LOADED, REQUEUE, RESET, SKIP, WARN, exit_
 from trainmaster.health import registry
 from trainmaster.health.check import Absent, Check, Completed, Context, Missing, Place, SourceFault
 from trainmaster.health.checks import gpu_driver, gpu_dstate, gpu_nvlink, gpu_present, gpu_query, gpu_vbios
+from trainmaster.health.gpu_values import RETURNS
 from trainmaster.health.profile import Profile
 from trainmaster.health.sources import gpu_nvlink as nvlink
 from trainmaster.health.sources import gpu_query as source
@@ -179,7 +180,7 @@ def recorded_failures() -> list[tuple[str, str, int]]:
 @pytest.mark.parametrize(("command", "out", "code"), recorded_failures(), ids=lambda value: str(value)[:50])
 def test_every_recorded_failure_of_the_tool_is_a_fault(command: str, out: str, code: int) -> None:
     assert code != 0
-    with pytest.raises(SourceFault, match=source.EXITS[code]):
+    with pytest.raises(SourceFault, match=RETURNS[code]):
         source.succeeded(Completed(out, "", code))
 
 
