@@ -1,6 +1,6 @@
 """Where real Slurm puts real jobs, by its own rule and with `fabric plan`: pods, leaves, crossing edges and waiting.
 
-    python benchmarks/closed_loop.py --quick       64 nodes, some two minutes
+    python benchmarks/closed_loop.py --quick       64 nodes, two and a half minutes
     python benchmarks/closed_loop.py               512 nodes, some eight minutes
 
 One lab with job_submit.lua; jobs of several sizes arrive at random and sleep for some seconds. Each history is run
