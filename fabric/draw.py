@@ -15,6 +15,7 @@ import numpy as np
 
 from trainmaster import templates
 from trainmaster.fabric.crossings import Place, score
+from trainmaster.fabric.draw_grid import Grid, grid_of, positions
 from trainmaster.fabric.merge import Merged
 from trainmaster.fabric.model import Fabric, Floats, Ints
 from trainmaster.fabric.place import SOUND
@@ -24,9 +25,6 @@ from trainmaster.fabric.tree import Tree
 # neighbours differ in lightness too.
 COLOURS = ("#4477aa", "#ddaa33", "#228833", "#aa4499", "#66ccee", "#882255", "#44bb99", "#332288", "#bbcc33", "#99592e")
 BROKEN = "#d62839"
-_ASPECT = 1.5
-_HOLES = 6.0
-"""How much worse an empty place in a grid is than a shape that is not quite the wanted one."""
 _PAGE = 24.0
 
 
@@ -94,64 +92,6 @@ def colour_of(number: int) -> str:
     return "#" + "".join(f"{round(part + (towards - part) * share):02x}" for part in parts)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Grid:
-    """Sizes of everything, in pixels."""
-
-    cell: float
-    gap: float
-    across: int
-    """Nodes side by side in a leaf."""
-    leaf_width: float
-    leaf_height: float
-    leaves_across: int
-    pod_width: float
-    pod_height: float
-    pods_across: int
-    rail: float
-    named: bool
-    """Whether nodes have room for their names."""
-
-
-def _grid(tree: Tree, rails: int) -> _Grid:
-    nodes = len(tree.nodes)
-    cell = 34.0 if nodes <= 96 else 17.0 if nodes <= 600 else 10.0 if nodes <= 4500 else 6.0
-    gap = max(1.0, cell * 0.12)
-    widest = int(tree.leaf_sizes.max(initial=1))
-    across = widest if widest <= 4 else 4 if widest <= 8 else 8 if widest <= 32 else 16
-    rows = math.ceil(widest / across)
-    rail = max(3.0, cell * 0.22) if rails else 0.0
-    leaf_width = across * (cell + gap) + 3 * gap
-    leaf_height = rows * (cell + gap) + 13 + rail + 3 * gap
-    leaves = int(np.bincount(tree.pod_of_leaf, minlength=len(tree.pods)).max(initial=1))
-    leaves_across = _columns(leaves, leaf_width + 10, leaf_height + 10, aspect=1.3 if len(tree.pods) > 2 else 2.0)
-    pod_width = leaves_across * (leaf_width + 10) + 14
-    pod_height = math.ceil(leaves / leaves_across) * (leaf_height + 10) + 34
-    return _Grid(
-        cell=cell,
-        gap=gap,
-        across=across,
-        leaf_width=leaf_width,
-        leaf_height=leaf_height,
-        leaves_across=leaves_across,
-        pod_width=pod_width,
-        pod_height=pod_height,
-        pods_across=_columns(len(tree.pods), pod_width + 16, pod_height + 16, aspect=_ASPECT),
-        rail=rail,
-        named=cell >= 30 and max((len(name) for name in tree.nodes), default=0) <= 7,
-    )
-
-
-def _columns(count: int, width: float, height: float, *, aspect: float) -> int:
-    """How many columns bring a grid nearest to an aspect, with few empty places."""
-
-    def off(columns: int) -> float:
-        rows = math.ceil(count / columns)
-        return abs(math.log(columns * width / (rows * height) / aspect)) + _HOLES * (rows * columns / count - 1)
-
-    return min(range(1, max(1, count) + 1), key=off)
-
-
 def svg(tree: Tree, *, jobs: Sequence[Job] = (), sound: Sound | None = None, title: str = "") -> str:
     """The picture.
 
@@ -162,9 +102,9 @@ def svg(tree: Tree, *, jobs: Sequence[Job] = (), sound: Sound | None = None, tit
         title: a line above it.
     """
     rails = sound.rails.shape[1] if sound is not None else 0
-    grid = _grid(tree, rails)
+    grid = grid_of(tree, rails)
     job_of = {name: number for number, job in enumerate(jobs) for name in job.nodes if name in tree.index}
-    leaf_at, node_at, pods_at = _positions(tree, grid)
+    leaf_at, node_at, pods_at = positions(tree, grid)
     top = 74.0
     width = max(grid.pods_across * (grid.pod_width + 16) - 16 + 2 * _PAGE, 860.0)
     pods_down = math.ceil(max(1, len(tree.pods)) / grid.pods_across)
@@ -196,30 +136,6 @@ def _own_links_bad(tree: Tree, sound: Sound | None) -> Any:
         return bad
     own = (sound.rails < SOUND).any(axis=1)
     return bad & (own | (sound.bad_uplinks[tree.leaf_of] == 0))
-
-
-def _positions(
-    tree: Tree, grid: _Grid
-) -> tuple[list[tuple[float, float]], list[tuple[float, float]], list[tuple[float, float]]]:
-    pods = [
-        ((pod % grid.pods_across) * (grid.pod_width + 16), (pod // grid.pods_across) * (grid.pod_height + 16))
-        for pod in range(len(tree.pods))
-    ]
-    leaves: list[tuple[float, float]] = []
-    seen: dict[int, int] = {}
-    for pod in tree.pod_of_leaf.tolist():
-        slot = seen[pod] = seen.get(pod, -1) + 1
-        x = pods[pod][0] + 12 + (slot % grid.leaves_across) * (grid.leaf_width + 10)
-        y = pods[pod][1] + 30 + (slot // grid.leaves_across) * (grid.leaf_height + 10)
-        leaves.append((x, y))
-    nodes: list[tuple[float, float]] = []
-    first = np.searchsorted(tree.leaf_of, np.arange(len(tree.leaves)))
-    for node, leaf in enumerate(tree.leaf_of.tolist()):
-        slot = node - int(first[leaf])
-        x = leaves[leaf][0] + 2 * grid.gap + (slot % grid.across) * (grid.cell + grid.gap)
-        y = leaves[leaf][1] + 13 + grid.rail + 2 * grid.gap + (slot // grid.across) * (grid.cell + grid.gap)
-        nodes.append((x, y))
-    return leaves, nodes, pods
 
 
 _STYLE = """
@@ -258,7 +174,7 @@ def _many(count: int, what: str) -> str:
     return f"{count:,} {what if count == 1 else plural}"
 
 
-def _pod(tree: Tree, pod: int, at: tuple[float, float], grid: _Grid) -> str:
+def _pod(tree: Tree, pod: int, at: tuple[float, float], grid: Grid) -> str:
     x, y = at
     size = _many(int(tree.pod_sizes[pod]), "node")
     return (
@@ -268,7 +184,7 @@ def _pod(tree: Tree, pod: int, at: tuple[float, float], grid: _Grid) -> str:
     )
 
 
-def _leaf(tree: Tree, leaf: int, at: tuple[float, float], grid: _Grid, sound: Sound | None) -> str:
+def _leaf(tree: Tree, leaf: int, at: tuple[float, float], grid: Grid, sound: Sound | None) -> str:
     x, y = at
     name = tree.leaves[leaf]
     room = int(grid.leaf_width / 5.6)
@@ -283,7 +199,7 @@ def _leaf(tree: Tree, leaf: int, at: tuple[float, float], grid: _Grid, sound: So
     return "".join(parts)
 
 
-def _rails(tree: Tree, leaf: int, at: tuple[float, float], grid: _Grid, sound: Sound) -> str:
+def _rails(tree: Tree, leaf: int, at: tuple[float, float], grid: Grid, sound: Sound) -> str:
     """A bar for each rail of a leaf, and a mark for uplinks that are not sound."""
     x, y = at
     low, high = np.searchsorted(tree.leaf_of, [leaf, leaf + 1])
@@ -306,7 +222,7 @@ def _rails(tree: Tree, leaf: int, at: tuple[float, float], grid: _Grid, sound: S
 
 
 def _node(
-    tree: Tree, node: int, at: tuple[float, float], grid: _Grid, job: int | None, jobs: Sequence[Job], *, marked: bool
+    tree: Tree, node: int, at: tuple[float, float], grid: Grid, job: int | None, jobs: Sequence[Job], *, marked: bool
 ) -> str:
     x, y, cell = *at, grid.cell
     value = float(tree.score[node])
@@ -332,7 +248,7 @@ def _node(
     return found
 
 
-def _ring(tree: Tree, number: int, job: Job, node_at: Sequence[tuple[float, float]], grid: _Grid) -> str:
+def _ring(tree: Tree, number: int, job: Job, node_at: Sequence[tuple[float, float]], grid: Grid) -> str:
     """The edges of a ring that leave a leaf, as two paths: within pods and between them."""
     nodes = [tree.index[name] for name in job.nodes if name in tree.index]
     if len(nodes) < 2:

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from trainmaster.fabric import draw
+from trainmaster.fabric import draw, draw_grid
 from trainmaster.fabric.generate import generate, parse_shape
 from trainmaster.fabric.merge import Merged, merge
 from trainmaster.fabric.model import Links
@@ -67,7 +67,7 @@ def test_an_uplink_marks_its_leaf_and_not_every_node_below_it() -> None:
 
 @pytest.mark.parametrize(("count", "holes"), [(8, 0), (16, 0), (12, 0), (33, 3)])
 def test_a_grid_has_few_empty_places(count: int, holes: int) -> None:
-    columns = draw._columns(count, 105.0, 75.0, aspect=1.3)
+    columns = draw_grid.columns_of(count, 105.0, 75.0, aspect=1.3)
     assert -(-count // columns) * columns - count <= holes
 
 
