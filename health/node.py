@@ -53,6 +53,9 @@ def run(options: Options, begin: Callable[[str], None] = lambda name: None) -> P
         if options.hourly:
             turn = _turn(options, memory)
             checks, looked = schedule.chosen(checks, turn), turn.looked
+        elif options.passing and options.set != "fast" and processes.a_job_runs(options.root):
+            # Somebody else's job is here already.
+            checks = schedule.chosen(checks, schedule.Turn(full=True, idle=False, looked=looked))
         result = check_pass.run(
             checks,
             profile=found,

@@ -13,10 +13,11 @@ from trainmaster.health.gpu_values import RETURNS
 from trainmaster.health.record import Any, NamedTuple
 
 NO_FUNCTION = 13
-VERSION_MISMATCH = 25
+# An older library: it lacks the field (2, as recorded on the H100 for later ones), the function, the structure.
+OLDER = (2, NO_FUNCTION, 25)
 # Where nvidia-smi prints something else than that it does not apply.
 _WORDS = {4: "[Insufficient Permissions]", 15: "[GPU is lost]", 16: "[GPU requires reset]", 21: "[No data]"}
-_NOT_APPLICABLE = (3, NO_FUNCTION, VERSION_MISMATCH, 26)
+_NOT_APPLICABLE = (3, 26, *OLDER)
 RECOVERY_FIELD = 230
 # NVML_FI_DEV_GET_GPU_RECOVERY_ACTION, in the words of nvidia-smi 580.
 RECOVERY = ("None", "Reset", "Reboot", "Drain P2P", "Drain and Reset")
@@ -50,7 +51,7 @@ def _nth(place: int) -> Callable[[Sequence[Any]], str]:
 
 
 def _one_of(words: Sequence[str], place: int = 0) -> Callable[[Sequence[Any]], str]:
-    return lambda values: words[values[place]] if values[place] < len(words) else f"[{values[place]}]"
+    return lambda values: words[values[place]] if values[place] < len(words) else f"unknown ({values[place]})"
 
 
 def _retired(cause: int) -> Call:

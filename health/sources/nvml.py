@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from trainmaster.health.check import Completed, SourceFault
 from trainmaster.health.gpu_values import RETURNS
-from trainmaster.health.nvml_fields import FIELDS, NO_FUNCTION, VERSION_MISMATCH, Call, word
+from trainmaster.health.nvml_fields import FIELDS, NO_FUNCTION, OLDER, Call, word
 from trainmaster.health.record import Any
 
 
@@ -64,7 +64,7 @@ def told(path: str, wanted: Sequence[str]) -> str:
                 if call not in known:
                     known[call] = results(device, call)
                 code, values = known[call]
-                if code not in (NO_FUNCTION, VERSION_MISMATCH):
+                if code not in OLDER:
                     break
             row.setdefault(field, word(code) if code else say(values))
         rows.append(row)

@@ -6,7 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recorded_h100 import DRAIN, IDLE, LOADED, REQUEUE, RESET, SKIP, WARN, exit_status, gpus, judge, sections, told
+from fake_nvml import recording
+from recorded_h100 import (
+    DRAIN,
+    IDLE,
+    LOADED,
+    REQUEUE,
+    RESET,
+    SKIP,
+    WARN,
+    exit_status,
+    gpus,
+    judge,
+    sections,
+    told,
+)
 from trainmaster.health import registry
 from trainmaster.health.check import Absent, Check, Completed, Context, Missing, Place, SourceFault
 from trainmaster.health.checks import gpu_driver, gpu_dstate, gpu_nvlink, gpu_present, gpu_query, gpu_vbios
@@ -41,6 +55,7 @@ def test_an_old_driver_without_a_field_is_no_fault(check: Check) -> None:
 
 FAULTS: list[tuple[str, dict[str, str], Any]] = [
     ("gpu.ecc.uncorr", {"ecc.errors.uncorrected.volatile.total": "3"}, RESET),
+    ("gpu.ecc.uncorr", {"ecc.errors.uncorrected.volatile.total": "4294967296"}, RESET),
     ("gpu.ecc.sram_threshold", {"ecc.errors.uncorrected.aggregate.sram.thresholdExceeded": "Yes"}, DRAIN),
     ("gpu.ecc.sram_threshold", {"ecc.errors.uncorrected.aggregate.sram.thresholdExceeded": "1"}, DRAIN),
     ("gpu.remap.failure", {"remapped_rows.failure": "Yes"}, DRAIN),
@@ -74,6 +89,13 @@ FAULTS: list[tuple[str, dict[str, str], Any]] = [
 @pytest.mark.parametrize(("check_id", "change", "expected"), FAULTS, ids=lambda value: str(value)[:60])
 def test_a_fault_is_found_on_the_gpu_that_has_it(check_id: str, change: dict[str, str], expected: Any) -> None:
     findings = judge(BY_ID[check_id], gpus({}, change, {}))
+    assert told(findings) == [expected]
+    assert findings[0].subject == "0000:10:00.0" and findings[0].detail
+
+
+@pytest.mark.parametrize(("check_id", "change", "expected"), FAULTS, ids=lambda value: str(value)[:60])
+def test_a_fault_is_found_through_nvml_too(ask_nvml: Any, check_id: str, change: dict[str, str], expected: Any) -> None:
+    findings = judge(BY_ID[check_id], ask_nvml(recording(*gpus({}, change, {})["gpus"])).value)
     assert told(findings) == [expected]
     assert findings[0].subject == "0000:10:00.0" and findings[0].detail
 

@@ -115,6 +115,22 @@ def test_who_asks_for_full_gets_the_full_set_and_no_other_word_means_anything(
         assert any("infoROM is corrupt" in path.read_text() for path in told.glob("*.json*")) == seen
 
 
+def test_full_before_a_job_asks_nothing_that_would_hold_up_another_job_here(
+    root: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_gpu(root, inforom__checksum_validation="corrupt")
+    process = root / "proc" / "4242"
+    process.mkdir(parents=True)
+    (process / "comm").write_text("slurmstepd\n")
+    monkeypatch.setenv(prolog.ASKED, "full")
+    told = root / "var/lib/trainmaster/health"
+    assert prolog.run(options(root)) == 0
+    assert not any("infoROM" in path.read_text() for path in told.glob("*.json*"))
+    (process / "comm").write_text("bash\n")
+    assert prolog.run(options(root)) == 0
+    assert any("infoROM is corrupt" in path.read_text() for path in told.glob("*.json*"))
+
+
 def test_short_jobs_are_no_strikes(root: Path, slurm: Path) -> None:
     break_gpu(root, clocks_event_reasons__active="0x0000000000000048")
     for _ in range(5):
